@@ -1,0 +1,162 @@
+"""Every way a request can be refused, as one taxonomy. Imports nothing of ours.
+
+An error carries its `code` (the one callers see), a `detail` that says what is wrong, where, and what to do, and
+nothing a caller must not see: no key, no event body, no driver text. How a code looks on the wire is `server.status`.
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+from typing import ClassVar, Literal, NamedTuple
+
+Outcome = Literal["not_stored", "unknown"]
+"""What a batch answered "unavailable" left behind: nothing, or perhaps a part that a retry settles."""
+
+RETRY_AFTER_S = 1
+"""The wait that "unavailable" advises: an election or a restart of the database takes a second or two."""
+
+
+class Code(StrEnum):
+    """The machine-readable name of an error, fixed for callers."""
+
+    MALFORMED_JSON = "malformed_json"
+    INVALID_BATCH = "invalid_batch"
+    INVALID_HEADER = "invalid_header"
+    INVALID_PARAMETER = "invalid_parameter"
+    UNAUTHENTICATED = "unauthenticated"
+    INSUFFICIENT_SCOPE = "insufficient_scope"
+    DOMAIN_NOT_ALLOWED = "domain_not_allowed"
+    NOT_FOUND = "not_found"
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
+    REQUEST_TIMEOUT = "request_timeout"
+    PAYLOAD_TOO_LARGE = "payload_too_large"
+    INTERNAL = "internal"
+    UNAVAILABLE = "unavailable"
+
+
+class Problem(NamedTuple):
+    """One bad event of a batch: its `index`, the `path` of what is wrong (`events[3].data.price`), and a `message`."""
+
+    index: int
+    path: str
+    message: str
+
+
+class SluiceError(Exception):
+    """A refusal with a `code` and a `detail` for the caller."""
+
+    code: ClassVar[Code]
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+
+class MalformedJson(SluiceError):
+    """The body is not JSON, not UTF-8, too deep to parse, or its encoding does not decode."""
+
+    code = Code.MALFORMED_JSON
+
+
+class InvalidBatch(SluiceError):
+    """The body is JSON but not a batch that can be stored. `problems` lists every bad event."""
+
+    code = Code.INVALID_BATCH
+
+    def __init__(self, detail: str, problems: Sequence[Problem] = ()) -> None:
+        super().__init__(detail)
+        self.problems = problems
+
+
+class InvalidHeader(SluiceError):
+    """A request header that Sluice acts on cannot be understood."""
+
+    code = Code.INVALID_HEADER
+
+
+class InvalidParameter(SluiceError):
+    """A query parameter cannot be understood."""
+
+    code = Code.INVALID_PARAMETER
+
+
+class Unauthenticated(SluiceError):
+    """The key is missing, unknown, rotated or revoked; which of these is nobody's business."""
+
+    code = Code.UNAUTHENTICATED
+
+    def __init__(self) -> None:
+        super().__init__("Invalid or missing API key")
+
+
+class InsufficientScope(SluiceError):
+    """The key is good, but not for this."""
+
+    code = Code.INSUFFICIENT_SCOPE
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"This key lacks the scope {scope}: create one with `sluice keys create --scope {scope}`")
+
+
+class DomainNotAllowed(SluiceError):
+    """The request comes from a web page whose host the key does not allow."""
+
+    code = Code.DOMAIN_NOT_ALLOWED
+
+    def __init__(self) -> None:
+        super().__init__("Domain not allowed")
+
+
+class NotFound(SluiceError):
+    """No such thing, or not for this tenant."""
+
+    code = Code.NOT_FOUND
+
+
+class MethodNotAllowed(SluiceError):
+    """The path exists; this method on it does not. `allowed` are the methods that do."""
+
+    code = Code.METHOD_NOT_ALLOWED
+
+    def __init__(self, allowed: Sequence[str]) -> None:
+        super().__init__(f"This path answers {' and '.join(allowed)} only")
+        self.allowed = allowed
+
+
+class UnsupportedMediaType(SluiceError):
+    """The body's type or encoding is not one that Sluice reads."""
+
+    code = Code.UNSUPPORTED_MEDIA_TYPE
+
+
+class RequestTimeout(SluiceError):
+    """The body stopped arriving."""
+
+    code = Code.REQUEST_TIMEOUT
+
+
+class PayloadTooLarge(SluiceError):
+    """The body, or what it decodes to, is over a limit."""
+
+    code = Code.PAYLOAD_TOO_LARGE
+
+
+class Unavailable(SluiceError):
+    """Not now: the database is away or slow, or the server is draining. `outcome` says what became of the batch."""
+
+    code = Code.UNAVAILABLE
+
+    def __init__(self, outcome: Outcome, detail: str | None = None) -> None:
+        super().__init__(detail or UNAVAILABLE_DETAIL[outcome])
+        self.outcome: Outcome = outcome
+
+
+UNAVAILABLE_DETAIL: dict[Outcome, str] = {
+    "not_stored": "The database cannot be reached and nothing was stored: retry after the time in Retry-After",
+    "unknown": "The database did not confirm in time, and part of the batch may be stored: "
+    "retry after the time in Retry-After, with the same Idempotency-Key so that nothing is stored twice",
+}
+
+
+class ConfigurationError(Exception):
+    """The operator's settings cannot work. The text is one line that says what is wrong and how to mend it."""

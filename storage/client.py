@@ -1,0 +1,190 @@
+"""The one file that knows which driver is in use: it connects, sets deadlines, and turns driver errors into ours.
+
+Motor is the default; PyMongo's own asynchronous client is the other. Their calls are the same but for a few, and those
+few are hidden here, so the rest of `storage` is written once, against PyMongo's types.
+
+Rules: no driver exception, and no text of one, leaves `storage`. May import the drivers and `server.core.errors`.
+"""
+
+import inspect
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal, cast
+
+import pymongo
+from bson import CodecOptions
+from bson.binary import UuidRepresentation
+from motor.motor_asyncio import AsyncIOMotorClient
+from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import (
+    BulkWriteError,
+    ConnectionFailure,
+    ExecutionTimeout,
+    InvalidURI,
+    OperationFailure,
+    PyMongoError,
+    ServerSelectionTimeoutError,
+    WaitQueueTimeoutError,
+    WTimeoutError,
+)
+from pymongo.errors import ConfigurationError as DriverConfigurationError
+from pymongo.read_concern import ReadConcern
+
+from server.core.errors import ConfigurationError, Outcome, Unavailable
+
+Driver = Literal["motor", "pymongo"]
+Document = dict[str, Any]
+Client = AsyncMongoClient[Document]
+Database = AsyncDatabase[Document]
+
+REQUEST_TIMEOUT_S = 10.0
+"""All database work of one request, waits for an election included. Past it the request is answered 503."""
+
+SERVER_SELECTION_TIMEOUT_MS = 5_000
+"""How long one call waits for a primary: long enough for a tuned election, short enough to answer before the request's end."""
+
+CONNECT_TIMEOUT_MS = 2_000
+"""A TCP connection and handshake. A host that takes longer is as good as gone."""
+
+HEARTBEAT_MS = 1_000
+"""How often the driver looks at each server. The default of 10 s would notice a lost primary too late."""
+
+OLDEST_VERSION = (6, 0)
+"""MongoDB releases before this one are not tested."""
+
+UNAVAILABLE_CODES = frozenset(
+    {
+        6,  # HostUnreachable
+        7,  # HostNotFound
+        24,  # LockTimeout
+        50,  # MaxTimeMSExpired
+        64,  # WriteConcernTimeout
+        79,  # UnknownReplWriteConcern
+        89,  # NetworkTimeout
+        91,  # ShutdownInProgress
+        100,  # UnsatisfiableWriteConcern
+        112,  # WriteConflict
+        133,  # FailedToSatisfyReadPreference
+        134,  # ReadConcernMajorityNotAvailableYet
+        189,  # PrimarySteppedDown
+        202,  # NetworkInterfaceExceededTimeLimit
+        262,  # ExceededTimeLimit
+        10058,  # LegacyNotPrimary
+        10107,  # NotWritablePrimary
+        11600,  # InterruptedAtShutdown
+        11602,  # InterruptedDueToReplStateChange
+        13435,  # NotPrimaryNoSecondaryOk
+        13436,  # NotPrimaryOrSecondary
+    }
+)
+"""Server errors that mean "not now": the same call may well succeed a moment later. Anything else is a fault of ours."""
+
+
+def connect(url: str, driver: Driver, **options: Any) -> Client:
+    """A client of the deployment at `url`, with Sluice's timeouts and guarantees. It connects when first used.
+
+    `options` are extra driver options; they win over both the defaults here and the URL.
+    Raises ConfigurationError where `url` is not a MongoDB URL.
+    """
+    settings: dict[str, Any] = {
+        "appname": "sluice",
+        "connectTimeoutMS": CONNECT_TIMEOUT_MS,
+        "heartbeatFrequencyMS": HEARTBEAT_MS,
+        "serverSelectionTimeoutMS": SERVER_SELECTION_TIMEOUT_MS,
+        **options,
+    }
+    try:
+        if driver == "pymongo":
+            return AsyncMongoClient(url, **settings)
+        return cast("Client", AsyncIOMotorClient(url, **settings))
+    except (InvalidURI, DriverConfigurationError, ValueError):
+        # The driver's text may quote the URL, password and all.
+        raise ConfigurationError("--mongodb-url is not a MongoDB URL: use mongodb://HOST:PORT/?replicaSet=NAME") from None
+
+
+def database(client: Client, name: str) -> Database:
+    """The database `name`: writes wait for a majority and its journal, reads never show what could roll back."""
+    return client.get_database(
+        name,
+        codec_options=CodecOptions(tz_aware=True, uuid_representation=UuidRepresentation.STANDARD),
+        read_preference=ReadPreference.PRIMARY,
+        write_concern=WriteConcern(w="majority", j=True),
+        read_concern=ReadConcern("majority"),
+    )
+
+
+async def close(client: Client) -> None:
+    """Close every connection of `client`."""
+    closing = client.close()
+    if inspect.isawaitable(closing):  # a coroutine of PyMongo's client, a plain call of Motor's
+        await closing
+
+
+async def check_deployment(client: Client) -> str:
+    """Make sure `client` reaches a deployment that can keep our promises, and return its version, such as "6.0.5".
+
+    Raises ConfigurationError where it is too old or a standalone server, Unavailable where it cannot be reached.
+    """
+    try:
+        with translated():
+            hello = await client.admin.command("hello")
+            version = str((await client.admin.command("buildInfo"))["version"])
+    except OperationFailure as error:
+        if error.code in {13, 18}:  # Unauthorized, AuthenticationFailed
+            raise ConfigurationError("the database refuses the user or password in --mongodb-url") from None
+        raise
+    if "setName" not in hello and hello.get("msg") != "isdbgrid":
+        raise ConfigurationError(
+            "--mongodb-url names a standalone server, which cannot confirm writes by a majority: "
+            "use a replica set (one member will do) or a sharded cluster"
+        )
+    if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_VERSION:
+        raise ConfigurationError(f"MongoDB {version} is too old: 6.0 or later is needed")
+    return version
+
+
+async def ping(client: Client, timeout_s: float) -> None:
+    """Return when a primary answers. Raises Unavailable where none does within `timeout_s` seconds."""
+    with translated(), pymongo.timeout(timeout_s):
+        await client.admin.command("ping")
+
+
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """Let no driver call inside take longer than `seconds` in all, retries and waits for a primary included."""
+    with pymongo.timeout(seconds):
+        yield
+
+
+@contextmanager
+def translated(outcome: Outcome = "not_stored") -> Iterator[None]:
+    """Turn the driver's "not now" errors inside into Unavailable; `outcome` is what a call cut short leaves behind.
+
+    A write passes "unknown". It still becomes "not_stored" where no server was ever reached.
+    Errors that waiting cannot mend pass through: they are faults to be found, not weather.
+    """
+    try:
+        yield
+    except (ServerSelectionTimeoutError, WaitQueueTimeoutError):
+        raise Unavailable("not_stored") from None
+    except (ConnectionFailure, ExecutionTimeout, WTimeoutError):
+        raise Unavailable(outcome) from None
+    except BulkWriteError as error:
+        if error_codes(error) <= UNAVAILABLE_CODES:
+            raise Unavailable(outcome) from None
+        raise
+    except OperationFailure as error:
+        if error.code in UNAVAILABLE_CODES or error.has_error_label("RetryableWriteError"):
+            raise Unavailable(outcome) from None
+        raise
+    except PyMongoError as error:
+        if error.timeout:
+            raise Unavailable(outcome) from None
+        raise
+
+
+def error_codes(error: BulkWriteError) -> set[int]:
+    """Every server code in `error`: of single writes and of the write concern."""
+    details = error.details or {}
+    return {int(item["code"]) for item in [*details.get("writeErrors", []), *details.get("writeConcernErrors", [])]}
