@@ -3,7 +3,7 @@
 Motor is the default; PyMongo's own asynchronous client is the other. Their calls are the same but for a few, and those
 few are hidden here, so the rest of `storage` is written once, against PyMongo's types.
 
-Rules: no driver exception, and no text of one, leaves `storage`. May import the drivers and `server.core.errors`.
+Rules: no driver exception, and no text of one, leaves `storage`. May import the drivers and `server.core`.
 """
 
 import inspect
@@ -14,8 +14,10 @@ from typing import Any, Literal, cast
 import pymongo
 from bson import CodecOptions
 from bson.binary import UuidRepresentation
+from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient
-from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
+from pymongo import AsyncMongoClient, ReadPreference, ReturnDocument, WriteConcern
+from pymongo.asynchronous.collection import AsyncCollection
 from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import (
     BulkWriteError,
@@ -31,18 +33,20 @@ from pymongo.errors import (
 from pymongo.errors import ConfigurationError as DriverConfigurationError
 from pymongo.read_concern import ReadConcern
 
+from server.core.deadline import Deadline
 from server.core.errors import ConfigurationError, Outcome, Unavailable
 
 Driver = Literal["motor", "pymongo"]
 Document = dict[str, Any]
 Client = AsyncMongoClient[Document]
 Database = AsyncDatabase[Document]
+RawCollection = AsyncCollection[RawBSONDocument]
 
-REQUEST_TIMEOUT_S = 10.0
-"""All database work of one request, waits for an election included. Past it the request is answered 503."""
+AFTER = ReturnDocument.AFTER
+"""Ask `find_one_and_update` for the document as it became."""
 
 SERVER_SELECTION_TIMEOUT_MS = 5_000
-"""How long one call waits for a primary: long enough for a tuned election, short enough to answer before the request's end."""
+"""How long a call waits for a primary: long enough for a tuned election, short enough to answer within the request."""
 
 CONNECT_TIMEOUT_MS = 2_000
 """A TCP connection and handshake. A host that takes longer is as good as gone."""
@@ -78,7 +82,7 @@ UNAVAILABLE_CODES = frozenset(
         13436,  # NotPrimaryOrSecondary
     }
 )
-"""Server errors that mean "not now": the same call may well succeed a moment later. Anything else is a fault of ours."""
+"""Server errors that mean "not now": the same call may well succeed a moment later. Any other is a fault of ours."""
 
 
 def connect(url: str, driver: Driver, **options: Any) -> Client:
@@ -100,7 +104,9 @@ def connect(url: str, driver: Driver, **options: Any) -> Client:
         return cast("Client", AsyncIOMotorClient(url, **settings))
     except (InvalidURI, DriverConfigurationError, ValueError):
         # The driver's text may quote the URL, password and all.
-        raise ConfigurationError("--mongodb-url is not a MongoDB URL: use mongodb://HOST:PORT/?replicaSet=NAME") from None
+        raise ConfigurationError(
+            "--mongodb-url is not a MongoDB URL: use mongodb://HOST:PORT/?replicaSet=NAME"
+        ) from None
 
 
 def database(client: Client, name: str) -> Database:
@@ -112,6 +118,11 @@ def database(client: Client, name: str) -> Database:
         write_concern=WriteConcern(w="majority", j=True),
         read_concern=ReadConcern("majority"),
     )
+
+
+def raw_collection(database: Database, name: str, options: CodecOptions[RawBSONDocument]) -> RawCollection:
+    """A collection whose documents are handed over as bytes."""
+    return cast("RawCollection", database.get_collection(name, codec_options=cast("CodecOptions[Any]", options)))
 
 
 async def close(client: Client) -> None:
@@ -151,8 +162,14 @@ async def ping(client: Client, timeout_s: float) -> None:
 
 
 @contextmanager
-def deadline(seconds: float) -> Iterator[None]:
-    """Let no driver call inside take longer than `seconds` in all, retries and waits for a primary included."""
+def deadline_of(deadline: Deadline) -> Iterator[None]:
+    """Let no driver call inside outlast `deadline`, retries and waits for a primary included.
+
+    Raises Unavailable where no time is left.
+    """
+    seconds = deadline.remaining()
+    if seconds <= 0:  # which the driver would take for "no limit"
+        raise Unavailable("not_stored")
     with pymongo.timeout(seconds):
         yield
 

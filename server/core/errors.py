@@ -1,4 +1,4 @@
-"""Every way a request can be refused, as one taxonomy. Imports nothing of ours.
+"""Every way a request can be refused, as one taxonomy. Imports msgspec only.
 
 An error carries its `code` (the one callers see), a `detail` that says what is wrong, where, and what to do, and
 nothing a caller must not see: no key, no event body, no driver text. How a code looks on the wire is `server.status`.
@@ -6,7 +6,9 @@ nothing a caller must not see: no key, no event body, no driver text. How a code
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
+
+from msgspec import Struct
 
 Outcome = Literal["not_stored", "unknown"]
 """What a batch answered "unavailable" left behind: nothing, or perhaps a part that a retry settles."""
@@ -34,7 +36,7 @@ class Code(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
-class Problem(NamedTuple):
+class Problem(Struct, frozen=True, order=True):
     """One bad event of a batch: its `index`, the `path` of what is wrong (`events[3].data.price`), and a `message`."""
 
     index: int
@@ -139,6 +141,15 @@ class PayloadTooLarge(SluiceError):
     """The body, or what it decodes to, is over a limit."""
 
     code = Code.PAYLOAD_TOO_LARGE
+
+
+class InternalFault(SluiceError):
+    """A fault of ours. The caller learns no more than that."""
+
+    code = Code.INTERNAL
+
+    def __init__(self) -> None:
+        super().__init__("Something went wrong on the server, whose log says where")
 
 
 class Unavailable(SluiceError):

@@ -1,0 +1,5 @@
+"""`python -m server` is `sluice`."""
+
+from server.cli import main
+
+main()

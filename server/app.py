@@ -1,0 +1,115 @@
+"""One worker, composed: the database, the core and the faces on top of it, built, started and drained.
+
+The only file that knows all of them.
+"""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Callable
+
+import uvicorn
+
+from server.config import Settings
+from server.core.errors import Unavailable
+from server.core.ingest import Ingest
+from server.logs import log_lost_exceptions
+from server.ports import bound_socket
+from server.rest.app import create_app
+from server.rest.services import Services
+from storage.client import close, connect, database, ping
+from storage.events import Events
+from storage.keys import Keys
+
+KEEP_ALIVE_S = 65
+"""An idle connection is kept this long: longer than the 60 s of common load balancers, which must be first to close."""
+
+DRAIN_TIMEOUT_S = 45
+"""Requests accepted before a drain get this long: a stalled body is given up after 30 s, a database call after 10."""
+
+READY_TIMEOUT_S = 2
+"""A database that does not answer within this is not ready."""
+
+SAVE_USAGE_EVERY_S = 30
+"""How far `last_used_at` of a key may lag; the contract allows a minute."""
+
+log = logging.getLogger("sluice")
+
+
+class HttpServer(uvicorn.Server):
+    """uvicorn without its signal handling, which is ours, and with word of when it accepts."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start to accept, and say so."""
+        await super().startup(sockets)
+        self._on_started()
+
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
+        """Leave signals alone."""
+        return contextlib.nullcontext()
+
+
+async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asyncio.Event) -> None:
+    """Serve until `stop` is set, then drain. `on_ready` is called once requests are accepted."""
+    log_lost_exceptions(asyncio.get_running_loop())
+    assert settings.storage.mongodb_url is not None, "the supervisor found the database"  # noqa: S101
+    client = connect(settings.storage.mongodb_url, settings.storage.driver)
+    storage = database(client, settings.storage.database)
+    events, keys = Events(storage), Keys(storage)
+
+    async def check_ready() -> None:
+        if stop.is_set():
+            raise Unavailable("not_stored", "This server is draining: send to another, or retry")
+        await ping(client, READY_TIMEOUT_S)
+
+    services = Services(ingest=Ingest(events), keys=keys, events=events, check_ready=check_ready)
+    server = HttpServer(http_config(settings, services), on_ready)
+    saving = asyncio.create_task(save_usage_regularly(keys))
+    serving = asyncio.create_task(
+        server.serve(sockets=[bound_socket(settings.host, settings.port, socket.SO_REUSEPORT)])
+    )
+    try:
+        await stop.wait()
+        server.should_exit = True
+        await serving
+    finally:
+        saving.cancel()
+        await save_usage(keys)
+        await close(client)
+
+
+def http_config(settings: Settings, services: Services) -> uvicorn.Config:
+    """uvicorn's configuration."""
+    return uvicorn.Config(
+        create_app(services),
+        http="httptools",  # refuses smuggling shapes that h11 lets through
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
+        ssl_certfile=settings.tls_cert,
+        ssl_keyfile=settings.tls_key,
+    )
+
+
+async def save_usage_regularly(keys: Keys) -> None:
+    """Write down which keys were used, again and again."""
+    while True:
+        await asyncio.sleep(SAVE_USAGE_EVERY_S)
+        await save_usage(keys)
+
+
+async def save_usage(keys: Keys) -> None:
+    """Write down which keys were used, unless the database is away: the next time will do."""
+    try:
+        await keys.save_usage()
+    except Unavailable:
+        log.warning("the database is away: last_used_at of keys will lag")

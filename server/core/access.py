@@ -1,0 +1,116 @@
+"""Who may do what: API keys, their scopes and their allowed domains. Imports the errors and msgspec.
+
+A secret is seen once, by whoever made it; only its hash is kept. Secrets are random, so a plain SHA-256 is enough.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Literal, Protocol
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from msgspec import Struct
+
+from server.core.deadline import Deadline
+from server.core.errors import DomainNotAllowed, InsufficientScope, Unauthenticated
+
+Scope = Literal["events:write", "events:read"]
+SCOPES: tuple[Scope, ...] = ("events:write", "events:read")
+
+DEFAULT_RATE_LIMIT = 1_000
+"""Requests a minute that a key may make unless it is given another limit; 0 means no limit."""
+
+MAX_TENANT_CHARS = 64
+"""A tenant's name: it is read in tables."""
+
+SECRET_PREFIX = "slc_"
+SECRET_BYTES = 32
+MAX_SECRET_CHARS = 100
+"""Longer than any key that was ever made; what is longer is not looked up."""
+
+DOMAIN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+
+
+class Key(Struct, frozen=True, kw_only=True):
+    """An API key as operators see it: everything but the secret."""
+
+    id: str
+    tenant: str
+    tenant_id: UUID
+    name: str
+    scopes: tuple[Scope, ...]
+    allowed_domains: tuple[str, ...]
+    rate_limit: int
+    created_at: datetime
+    revoked_at: datetime | None = None
+    last_used_at: datetime | None = None
+
+    def require(self, scope: Scope) -> None:
+        """Raises InsufficientScope unless the key has `scope`."""
+        if scope not in self.scopes:
+            raise InsufficientScope(scope)
+
+    def check_domain(self, origin: str | None, referer: str | None) -> None:
+        """Raises DomainNotAllowed where a web page sent the request and its host is not one of the allowed domains.
+
+        `origin` and `referer` are the request's headers; servers send neither. The first one given decides.
+        """
+        page = referer if origin is None else origin
+        if self.allowed_domains and page is not None and not is_allowed(host_of(page), self.allowed_domains):
+            raise DomainNotAllowed
+
+
+class KeyStore(Protocol):
+    """Where keys are kept."""
+
+    async def find(self, digest: bytes, deadline: Deadline) -> Key | None:
+        """The key whose secret hashes to `digest`, as it is now, revoked or not."""
+
+
+async def authenticate(keys: KeyStore, secret: str | None, deadline: Deadline) -> Key:
+    """The key that `secret` belongs to. Raises Unauthenticated, or Unavailable where that cannot be found out."""
+    if secret is None or not secret.startswith(SECRET_PREFIX) or len(secret) > MAX_SECRET_CHARS:
+        raise Unauthenticated
+    key = await keys.find(digest(secret), deadline)
+    if key is None or key.revoked_at is not None:
+        raise Unauthenticated
+    return key
+
+
+def new_secret() -> str:
+    """A fresh secret: `slc_` and 256 random bits in base64url."""
+    return SECRET_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
+
+
+def digest(secret: str) -> bytes:
+    """What is kept of a secret."""
+    return hashlib.sha256(secret.encode()).digest()
+
+
+def is_tenant_name(name: str) -> bool:
+    """Whether `name` is 1 to 64 visible characters."""
+    return 1 <= len(name) <= MAX_TENANT_CHARS and name.isprintable() and not any(map(str.isspace, name))
+
+
+def is_domain(domain: str) -> bool:
+    """Whether `domain` is a lower-case host name, or `*.` and one."""
+    return DOMAIN.fullmatch(domain) is not None
+
+
+def is_allowed(host: str | None, allowed_domains: Sequence[str]) -> bool:
+    """Whether `host` is one of the domains: `d` is d itself, `*.d` every subdomain of d."""
+    return host is not None and any(
+        host.endswith(domain.removeprefix("*")) if domain.startswith("*.") else host == domain
+        for domain in allowed_domains
+    )
+
+
+def host_of(page: str) -> str | None:
+    """The host of an `Origin` or `Referer`, in lower case and without its port; None for `null` and nonsense."""
+    try:
+        return urlsplit(page).hostname
+    except ValueError:
+        return None

@@ -1,0 +1,28 @@
+"""The time a request may still take. Imports the standard library only."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from time import monotonic
+
+REQUEST_TIMEOUT_S = 10.0
+"""All that the server does for one request, waits for an election included. Past it the answer is 503."""
+
+
+class Deadline:
+    """Counts down from `seconds`; everything the server does for one request takes from the same count."""
+
+    def __init__(self, seconds: float = REQUEST_TIMEOUT_S) -> None:
+        self._end = monotonic() + seconds
+
+    def remaining(self) -> float:
+        """Seconds left; zero or less when there is no time left."""
+        return self._end - monotonic()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stop the count while the block runs: what the caller takes to send its body is not the server's time."""
+        since = monotonic()
+        try:
+            yield
+        finally:
+            self._end += monotonic() - since

@@ -1,0 +1,123 @@
+"""From the bytes of a request to a `Candidate` batch. Imports the structs, the errors and msgspec.
+
+The fast path decodes the whole batch in one call. It stops at the first thing it does not like; only then does the
+slow path read the body again, leniently, and look at each event on its own, so that every bad one is named. What the
+slow path finds is the truth: a body it has no complaint about is good.
+"""
+
+import json
+import re
+from typing import Any, NoReturn
+
+import msgspec
+
+from server.core.errors import InvalidBatch, MalformedJson, Problem
+from server.core.events import MAX_EVENTS, Batch, Candidate, Event, Name
+from server.core.values import MAX_INT64, find_flaw, is_text, member
+
+MAX_INT_CHARS = 20
+"""Digits and sign of the longest 64-bit integer: longer ones are not worth parsing to be refused."""
+
+MSGSPEC_ERROR = re.compile(r"(?P<message>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
+NAMED_FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(?P<field>.*)`", re.DOTALL)
+
+decode_fast = msgspec.json.Decoder(Batch).decode
+
+
+class Envelope(msgspec.Struct, forbid_unknown_fields=True):
+    """A batch whose events have not been looked at."""
+
+    source: Name
+    events: list[Any]
+    source_id: Name | None = None
+
+
+def decode_batch(body: bytes) -> Candidate:
+    """Read a batch from JSON. Raises MalformedJson, and InvalidBatch for what is wrong with the batch as a whole.
+
+    What is wrong with single events is not raised: it is in the result's `problems`.
+    """
+    try:
+        batch = decode_fast(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        return decode_slowly(body, error)
+    return Candidate(batch.source, batch.source_id, batch.events, range(len(batch.events)), [])
+
+
+def decode_slowly(body: bytes, cause: Exception) -> Candidate:
+    """Read a batch that the fast path refused with `cause`, event by event. Raises as `decode_batch` does."""
+    value = parse_leniently(body, cause)
+    try:
+        envelope = msgspec.convert(value, Envelope)
+    except msgspec.ValidationError as error:
+        path, message = explain(error, "")
+        raise InvalidBatch(f"{path}: {message}" if path else message) from None
+    if not is_text(envelope.source) or not is_text(envelope.source_id or ""):
+        raise InvalidBatch("source, source_id: half of a surrogate pair is not a character")
+    if not 1 <= len(envelope.events) <= MAX_EVENTS:
+        raise InvalidBatch(f"events: {len(envelope.events)} given, 1 to {MAX_EVENTS} allowed")
+    events, indexes, problems = [], [], []
+    for index, item in enumerate(envelope.events):
+        event = decode_event(item, index)
+        if isinstance(event, Problem):
+            problems.append(event)
+        else:
+            events.append(event)
+            indexes.append(index)
+    return Candidate(envelope.source, envelope.source_id, events, indexes, problems)
+
+
+def decode_event(value: Any, index: int) -> Event | Problem:
+    """The event that the parsed JSON `value` is, or what is wrong with it."""
+    path = f"events[{index}]"
+    try:
+        event = msgspec.convert(value, Event)
+    except msgspec.ValidationError as error:
+        return Problem(index, *explain(error, path))
+    return find_problem(event, index) or event
+
+
+def find_problem(event: Event, index: int) -> Problem | None:
+    """What in the well-formed `event` cannot be stored, or None."""
+    for field in ("type", "timestamp", "data", "metadata"):
+        if flaw := find_flaw(getattr(event, field), f"events[{index}].{field}"):
+            return Problem(index, flaw.path, flaw.message)
+    return None
+
+
+def parse_leniently(body: bytes, cause: Exception) -> Any:
+    """The JSON value of `body`, values included that no event may hold. Raises MalformedJson where it is not JSON.
+
+    `cause` is what the strict parser said: its message has the position.
+    """
+    try:
+        return json.loads(body.decode("utf-8"), parse_int=parse_int, parse_constant=refuse_constant)
+    except UnicodeDecodeError as error:
+        raise MalformedJson(f"The body is not UTF-8: {error.reason} at byte {error.start}") from None
+    except RecursionError:
+        raise MalformedJson("The body is nested too deeply to parse") from None
+    except json.JSONDecodeError as error:
+        # The strict parser names a byte; where the text just ends, it does not.
+        reason = str(cause) if "(byte " in str(cause) else f"JSON is malformed: {error}"
+        raise MalformedJson(reason) from None
+
+
+def parse_int(digits: str) -> int:
+    """The integer, or one just as unstorable where it is too long to bother."""
+    return int(digits) if len(digits) <= MAX_INT_CHARS else MAX_INT64 + 1
+
+
+def refuse_constant(name: str) -> NoReturn:
+    """Python's parser reads NaN and Infinity; JSON has no such thing."""
+    raise MalformedJson(f"JSON is malformed: {name} is not a JSON value")
+
+
+def explain(error: msgspec.ValidationError, base: str) -> tuple[str, str]:
+    """The path, below `base`, and the message of a msgspec error."""
+    parts = MSGSPEC_ERROR.fullmatch(str(error))
+    assert parts is not None, "the pattern matches any text"  # noqa: S101
+    path = (base + (parts["path"] or "")).removeprefix(".")
+    message = parts["message"].encode("utf-8", "backslashreplace").decode()  # a field's name may not be text
+    if named := NAMED_FIELD.fullmatch(message):
+        path = member(path, named["field"]).removeprefix(".")
+    return path, message

@@ -1,0 +1,42 @@
+"""Event ids: UUIDv7 (RFC 9562), made a batch at a time. Imports the standard library only.
+
+The 48-bit time is the batch's `received_at`, the 12 bits after it count the events, and the last 62 are random, drawn
+once a batch: ids ascend in the order sent, sort by time across workers, and cost a concatenation each.
+"""
+
+import secrets
+from typing import NamedTuple
+
+from server.core.events import MAX_EVENTS
+
+COUNTERS = [(0x7000 | index).to_bytes(2, "big") for index in range(MAX_EVENTS)]
+"""Version 7 and the counter of each event of a batch, as bytes."""
+
+COUNTER_TEXTS = [counter.hex() for counter in COUNTERS]
+
+VARIANT = 0x8000_0000_0000_0000
+RANDOM_BITS = 62
+
+
+class BatchIds(NamedTuple):
+    """The ids of a batch, each as its 16 bytes and as its usual text."""
+
+    binary: list[bytes]
+    text: list[str]
+
+
+def new_ids(received_at_ms: int, count: int) -> BatchIds:
+    """`count` new ids for events received at that many milliseconds since 1970."""
+    time = received_at_ms.to_bytes(6, "big")
+    random = (VARIANT | secrets.randbits(RANDOM_BITS)).to_bytes(8, "big")
+    time_text, random_text = time.hex(), random.hex()
+    before, after = f"{time_text[:8]}-{time_text[8:]}-", f"-{random_text[:4]}-{random_text[4:]}"
+    return BatchIds(
+        [time + counter + random for counter in COUNTERS[:count]],
+        [before + counter + after for counter in COUNTER_TEXTS[:count]],
+    )
+
+
+def lowest_id(received_at_ms: int) -> bytes:
+    """The bytes at or above which stand all ids of events received at or after that many milliseconds since 1970."""
+    return max(0, min(received_at_ms, 2**48 - 1)).to_bytes(6, "big") + bytes(10)

@@ -1,0 +1,82 @@
+"""The hot path: from a decoded batch to stored events and a receipt. Imports the rest of the core.
+
+A batch is stored as a whole or refused as a whole, except where the caller asked for lenient handling.
+"""
+
+from collections.abc import Sequence
+from time import time_ns
+from typing import Protocol
+from uuid import UUID
+
+from server.core.deadline import Deadline
+from server.core.decode import find_problem
+from server.core.errors import InvalidBatch, PayloadTooLarge, Problem
+from server.core.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES, MAX_PROBLEMS, Candidate, Event, Header, Receipt
+from server.core.ids import new_ids
+from server.core.times import from_milliseconds
+
+NS_PER_MS = 1_000_000
+
+
+class Unstorable(Exception):
+    """The store cannot hold this event; the values say why."""
+
+
+class EventStore(Protocol):
+    """Where events are kept."""
+
+    def encode(self, header: Header, event_id: bytes, event: Event) -> bytes:
+        """The event as the store keeps it. Raises Unstorable, and ValueError for a timestamp that is none."""
+
+    async def insert(self, documents: Sequence[bytes], deadline: Deadline) -> None:
+        """Return when all documents are safe on disk on a majority. Raises Unavailable where that is not certain."""
+
+
+class Ingest:
+    """Stores batches in `store`."""
+
+    def __init__(self, store: EventStore) -> None:
+        self._store = store
+
+    async def __call__(self, tenant_id: UUID, batch: Candidate, lenient: bool, deadline: Deadline) -> Receipt:
+        """Store `batch` for a tenant; in `lenient` handling, what is good of it.
+
+        Raises InvalidBatch, PayloadTooLarge or Unavailable, and then nothing is stored but where the last says so.
+        """
+        now_ms = time_ns() // NS_PER_MS
+        header = Header(tenant_id, batch.source, batch.source_id, from_milliseconds(now_ms))
+        ids = new_ids(now_ms, len(batch.events))
+        documents, stored_ids, event_types, problems = [], [], [], batch.problems
+        for index, event, binary_id, text_id in zip(batch.indexes, batch.events, ids.binary, ids.text, strict=True):
+            document = self._encode(header, binary_id, event, index)
+            if isinstance(document, Problem):
+                problems.append(document)
+            else:
+                documents.append(document)
+                stored_ids.append(text_id)
+                event_types.append(event.type)
+        if problems and not (lenient and documents):
+            raise refusal(problems)
+        if sum(map(len, documents)) > MAX_BATCH_BYTES:
+            raise PayloadTooLarge(f"The batch is over {MAX_BATCH_BYTES >> 20} MiB as BSON: send fewer events at a time")
+        await self._store.insert(documents, deadline)
+        return Receipt(header, stored_ids, event_types, sorted(problems))
+
+    def _encode(self, header: Header, event_id: bytes, event: Event, index: int) -> bytes | Problem:
+        try:
+            document = self._store.encode(header, event_id, event)
+        except ValueError as error:
+            return Problem(index, f"events[{index}].timestamp", str(error))
+        except Unstorable:
+            return find_problem(event, index) or Problem(index, f"events[{index}]", "Cannot be stored")
+        if len(document) > MAX_EVENT_BYTES:
+            return Problem(index, f"events[{index}]", f"{len(document)} bytes as BSON; at most {MAX_EVENT_BYTES}")
+        return document
+
+
+def refusal(problems: list[Problem]) -> InvalidBatch:
+    """The error for a batch with bad events."""
+    problems = sorted(problems)
+    first = problems[0]
+    others = f" (and {len(problems) - 1} more bad events)" if len(problems) > 1 else ""
+    return InvalidBatch(f"{first.path}: {first.message}{others}", problems[:MAX_PROBLEMS])

@@ -1,0 +1,106 @@
+"""Reading a request's body: its type, its encoding, its size and its pace. Imports Litestar and the core's errors.
+
+Nothing is held beyond MAX_BODY_BYTES, compressed or not, and no caller keeps a request open by sending nothing.
+"""
+
+import asyncio
+import gzip
+import io
+import sys
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+from litestar import Request
+
+from server.core.errors import MalformedJson, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+from server.core.events import MAX_BODY_BYTES
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+STALL_TIMEOUT_S = 30
+"""A body that does not go on for this long is given up."""
+
+MAX_ZSTD_WINDOW_LOG = 24
+"""The largest window a zstd body may ask for, as a power of two: 16 MiB, enough for any body within the limit."""
+
+
+class ClientGone(Exception):
+    """The caller closed the connection before its request was complete."""
+
+
+def open_gzip(file: io.BytesIO) -> io.BufferedIOBase:
+    """The decompressed form of a gzip file."""
+    return gzip.GzipFile(fileobj=file)
+
+
+def open_zstd(file: io.BytesIO) -> io.BufferedIOBase:
+    """The decompressed form of a zstd file."""
+    return zstd.ZstdFile(file, options={zstd.DecompressionParameter.window_log_max: MAX_ZSTD_WINDOW_LOG})
+
+
+DECODERS: dict[str, Callable[[io.BytesIO], io.BufferedIOBase]] = {"gzip": open_gzip, "zstd": open_zstd}
+DECODING_ERRORS = (OSError, EOFError, zlib.error, zstd.ZstdError)
+
+
+async def read_json_body(request: Request[Any, Any, Any]) -> bytes:
+    """The body of a request, decompressed.
+
+    Raises UnsupportedMediaType, PayloadTooLarge, RequestTimeout, MalformedJson for an encoding that does not decode,
+    and ClientGone.
+    """
+    check_content_type(request.headers.get("content-type", ""))
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity" and encoding not in DECODERS:
+        raise UnsupportedMediaType(f"Content-Encoding may be identity, {' or '.join(DECODERS)}")
+    body = await receive_body(request)
+    if encoding != "identity":
+        body = await asyncio.to_thread(decompress, body, encoding)  # off the loop: it may inflate a thousandfold
+    return body
+
+
+def check_content_type(content_type: str) -> None:
+    """Raises UnsupportedMediaType unless the header says JSON, which is always UTF-8."""
+    media_type, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    charsets = {part.partition("=")[2].strip('"') for part in parameters if part.startswith("charset=")}
+    if media_type != "application/json" or not charsets <= {"utf-8"}:
+        raise UnsupportedMediaType("Content-Type must be application/json, in UTF-8")
+
+
+async def receive_body(request: Request[Any, Any, Any]) -> bytes:
+    """The body as it was sent. Raises PayloadTooLarge as soon as that is known, RequestTimeout and ClientGone."""
+    too_large = PayloadTooLarge(f"The body is over {MAX_BODY_BYTES >> 20} MiB: send fewer events at a time")
+    if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
+        raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    more = True
+    while more:
+        try:
+            async with asyncio.timeout(STALL_TIMEOUT_S):
+                message = await request.receive()
+        except TimeoutError:
+            raise RequestTimeout(f"The body stopped arriving for {STALL_TIMEOUT_S} s") from None
+        if message["type"] != "http.request":
+            raise ClientGone
+        chunks.append(message["body"])
+        size += len(message["body"])
+        if size > MAX_BODY_BYTES:
+            raise too_large
+        more = message["more_body"]
+    return b"".join(chunks)
+
+
+def decompress(body: bytes, encoding: str) -> bytes:
+    """`body` decoded, but never more of it than is allowed. Raises PayloadTooLarge, and MalformedJson for nonsense."""
+    try:
+        with DECODERS[encoding](io.BytesIO(body)) as file:
+            decoded = file.read(MAX_BODY_BYTES + 1)
+    except DECODING_ERRORS:
+        raise MalformedJson(f"The body is not valid {encoding}, as its Content-Encoding says") from None
+    if len(decoded) > MAX_BODY_BYTES:
+        raise PayloadTooLarge(f"The body is over {MAX_BODY_BYTES >> 20} MiB once decompressed: send fewer events")
+    return decoded

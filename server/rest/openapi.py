@@ -1,0 +1,189 @@
+"""The OpenAPI document, and the page that shows it. Imports Litestar, msgspec and the shapes that callers see.
+
+The shapes come from the structs that decode and encode them, so the document cannot drift from the code; the tests
+hold every route and every answer against it.
+"""
+
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from litestar import Response, get
+from litestar.handlers import HTTPRouteHandler
+
+from server.core.errors import Code
+from server.core.events import MAX_BODY_BYTES, MAX_NAME_CHARS, Batch
+from server.rest.events import EVENTS_PATH, EventBody, ReceiptBody, json_response
+from server.rest.headers import MAX_IDEMPOTENCY_KEY_CHARS
+from server.rest.page import render_page
+from server.rest.problems import PROBLEM_JSON, Problem
+from server.rest.query import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP
+from server.status import STATUS
+
+Json = dict[str, Any]
+
+EXAMPLE_BATCH: Json = {
+    "source": "backend",
+    "events": [{"type": "purchase", "data": {"transaction_id": "TXN-001", "value": 99.99, "currency": "USD"}}],
+}
+
+ACCESS_CODES = (Code.UNAUTHENTICATED, Code.INSUFFICIENT_SCOPE, Code.DOMAIN_NOT_ALLOWED, Code.UNAVAILABLE)
+INGEST_CODES = (
+    Code.MALFORMED_JSON,
+    Code.INVALID_BATCH,
+    Code.INVALID_HEADER,
+    *ACCESS_CODES,
+    Code.REQUEST_TIMEOUT,
+    Code.PAYLOAD_TOO_LARGE,
+    Code.UNSUPPORTED_MEDIA_TYPE,
+)
+
+
+def schema_routes() -> list[HTTPRouteHandler]:
+    """`/schema/openapi.json`, and `/schema` to read it."""
+    document = openapi_document()
+    page = render_page(document, [(code, str(status.http.value), status.title) for code, status in STATUS.items()])
+
+    @get("/schema/openapi.json")
+    async def openapi_json() -> Response[bytes]:
+        return json_response(document)
+
+    @get("/schema")
+    async def openapi_page() -> Response[bytes]:
+        return Response(page.encode(), media_type="text/html; charset=utf-8")
+
+    return [openapi_json, openapi_page]
+
+
+def openapi_document() -> Json:
+    """The whole document, as OpenAPI 3.1."""
+    _, components = msgspec.json.schema_components(
+        [Batch, ReceiptBody, EventBody, Problem], ref_template="#/components/schemas/{name}"
+    )
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Sluice",
+            "version": version("sluice"),
+            "description": "Send batches of events; they are stored in MongoDB once they are acknowledged.",
+        },
+        "security": [{"key": []}],
+        "paths": {
+            EVENTS_PATH: {"post": ingest_operation(), "get": list_operation()},
+            EVENTS_PATH + "/{event_id}": {"get": get_operation()},
+            "/health/live": {"get": health_operation("Whether the process works", [])},
+            "/health/ready": {"get": health_operation("Whether events can be taken", [Code.UNAVAILABLE])},
+        },
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}},
+        },
+    }
+
+
+def ingest_operation() -> Json:
+    """`POST /api/v1/events`."""
+    return {
+        "operationId": "ingestEvents",
+        "summary": "Store a batch of events",
+        "description": "The batch is stored as a whole or refused as a whole, unless `Prefer: handling=lenient` asks "
+        "for what is good of it.",
+        "parameters": [
+            header("Idempotency-Key", {"type": "string", "pattern": f"^[!-~]{{1,{MAX_IDEMPOTENCY_KEY_CHARS}}}$"}),
+            header("Prefer", {"type": "string", "enum": ["handling=strict", "handling=lenient"]}),
+            header("Content-Encoding", {"type": "string", "enum": ["identity", "gzip", "zstd"]}),
+        ],
+        "requestBody": {
+            "required": True,
+            "description": f"At most {MAX_BODY_BYTES >> 20} MiB, before and after decompression.",
+            "content": {"application/json": {"schema": reference("Batch"), "example": EXAMPLE_BATCH}},
+        },
+        "responses": {
+            "201": answer("Stored on a majority of the replica set", reference("ReceiptBody")),
+            **problems(INGEST_CODES),
+        },
+    }
+
+
+def list_operation() -> Json:
+    """`GET /api/v1/events`."""
+    name = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARS}
+    time = {"type": "string", "description": "ISO 8601; UTC unless it says otherwise"}
+    limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
+    return {
+        "operationId": "listEvents",
+        "summary": "List events, newest first",
+        "parameters": [
+            query("source", name, "Only events of this source"),
+            query("event_type", name, "Only events of this type"),
+            query("source_id", name, "Only events of this instance of a source"),
+            query("since", time, "Only events received at or after this time"),
+            query("until", time, "Only events received before this time"),
+            query("limit", limit, "How many"),
+            query("skip", {"type": "integer", "minimum": 0, "maximum": MAX_SKIP, "default": 0}, "After how many"),
+        ],
+        "responses": {
+            "200": answer("The events", {"type": "array", "items": reference("EventBody")}),
+            **problems((Code.INVALID_PARAMETER, *ACCESS_CODES)),
+        },
+    }
+
+
+def get_operation() -> Json:
+    """`GET /api/v1/events/{id}`."""
+    return {
+        "operationId": "getEvent",
+        "summary": "Read one event",
+        "parameters": [
+            {"name": "event_id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
+        ],
+        "responses": {
+            "200": answer("The event", reference("EventBody")),
+            **problems((Code.NOT_FOUND, *ACCESS_CODES)),
+        },
+    }
+
+
+def health_operation(summary: str, codes: list[Code]) -> Json:
+    """A health endpoint: it needs no key."""
+    status = {"type": "object", "properties": {"status": {"type": "string"}}, "required": ["status"]}
+    return {"summary": summary, "security": [], "responses": {"200": answer("Yes", status), **problems(codes)}}
+
+
+def problems(codes: tuple[Code, ...] | list[Code]) -> Json:
+    """The error answers for `codes`, by status."""
+    by_status: dict[str, list[Code]] = {}
+    for code in codes:
+        by_status.setdefault(str(STATUS[code].http.value), []).append(code)
+    return {status: problem(sharing) for status, sharing in sorted(by_status.items())}
+
+
+def problem(codes: list[Code]) -> Json:
+    """The error answer for codes that share a status."""
+    answered = {
+        "description": " or ".join(f"`{code}`" for code in codes),
+        "content": {PROBLEM_JSON: {"schema": reference("Problem")}},
+    }
+    if any(STATUS[code].retryable for code in codes):
+        answered["headers"] = {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}
+    return answered
+
+
+def answer(description: str, schema: Json) -> Json:
+    """An answer in JSON."""
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def header(name: str, schema: Json) -> Json:
+    """An optional request header."""
+    return {"name": name, "in": "header", "required": False, "schema": schema}
+
+
+def query(name: str, schema: Json, description: str) -> Json:
+    """An optional query parameter."""
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+def reference(name: str) -> Json:
+    """A schema of the components."""
+    return {"$ref": f"#/components/schemas/{name}"}

@@ -1,0 +1,85 @@
+"""The query of `GET /api/v1/events`. Imports the core's errors and times only.
+
+Every parameter is checked, and one that is not known is refused: a filter with a typing error would match too much.
+"""
+
+from datetime import datetime
+from typing import NamedTuple
+from urllib.parse import parse_qsl
+
+from server.core.errors import InvalidParameter
+from server.core.events import MAX_NAME_CHARS, EventFilter
+from server.core.times import parse_time
+
+DEFAULT_LIMIT = 100
+MAX_LIMIT = 1_000
+MAX_SKIP = 2**31 - 1
+"""What MongoDB takes on every version; reading that deep is for cursors anyway."""
+
+PARAMETERS = ("source", "event_type", "source_id", "since", "until", "limit", "skip")
+
+
+class Page(NamedTuple):
+    """Which events to list, and which stretch of them."""
+
+    where: EventFilter
+    limit: int
+    skip: int
+
+
+def parse_page(query: bytes) -> Page:
+    """The page that a query string asks for. Raises InvalidParameter, naming it."""
+    values = parse_query(query)
+    where = EventFilter(
+        source=name(values, "source"),
+        event_type=name(values, "event_type"),
+        source_id=name(values, "source_id"),
+        since=moment(values, "since"),
+        until=moment(values, "until"),
+    )
+    limit = number(values, "limit", default=DEFAULT_LIMIT, lowest=1, highest=MAX_LIMIT)
+    return Page(where, limit, number(values, "skip", default=0, lowest=0, highest=MAX_SKIP))
+
+
+def parse_query(query: bytes) -> dict[str, str]:
+    """Each parameter's value. Raises InvalidParameter for one that is unknown or given twice, and for bad UTF-8."""
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
+    except ValueError:  # bad UTF-8 among them
+        raise InvalidParameter("The query is not URL-encoded UTF-8") from None
+    values = dict(pairs)
+    for parameter in values:
+        if parameter not in PARAMETERS:
+            raise InvalidParameter(
+                f"{parameter[:MAX_NAME_CHARS]}: no such parameter; there are {', '.join(PARAMETERS)}"
+            )
+    if len(values) < len(pairs):
+        raise InvalidParameter(f"{', '.join(values)}: each parameter may be given once")
+    return values
+
+
+def name(values: dict[str, str], parameter: str) -> str | None:
+    """A parameter that names a source or a type."""
+    value = values.get(parameter)
+    if value is not None and not 1 <= len(value) <= MAX_NAME_CHARS:
+        raise InvalidParameter(f"{parameter}: must be 1 to {MAX_NAME_CHARS} characters")
+    return value
+
+
+def moment(values: dict[str, str], parameter: str) -> datetime | None:
+    """A parameter that is a time."""
+    value = values.get(parameter)
+    try:
+        return None if value is None else parse_time(value)
+    except ValueError as error:
+        hint = "; write + as %2B" if value and " " in value else ""
+        raise InvalidParameter(f"{parameter}: {error}{hint}") from None
+
+
+def number(values: dict[str, str], parameter: str, *, default: int, lowest: int, highest: int) -> int:
+    """A parameter that is a whole number."""
+    value = values.get(parameter, str(default))
+    plain = value.isascii() and value.isdigit() and len(value) <= len(str(highest))
+    if not plain or not lowest <= int(value) <= highest:
+        raise InvalidParameter(f"{parameter}: must be a whole number from {lowest} to {highest}")
+    return int(value)

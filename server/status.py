@@ -1,0 +1,35 @@
+"""How each error looks on the wire: the one table from code to HTTP status. Imports the taxonomy only.
+
+Every code has a row: a code without one fails when it is looked up, and the tests look up all of them.
+"""
+
+from http import HTTPStatus
+from typing import NamedTuple
+
+from server.core.errors import Code
+
+
+class Status(NamedTuple):
+    """A row of the table. `retryable`: the same request may succeed later, and the answer says after how long."""
+
+    http: HTTPStatus
+    title: str
+    retryable: bool = False
+
+
+STATUS: dict[Code, Status] = {
+    Code.MALFORMED_JSON: Status(HTTPStatus.BAD_REQUEST, "Malformed JSON"),
+    Code.INVALID_BATCH: Status(HTTPStatus.BAD_REQUEST, "Invalid batch"),
+    Code.INVALID_HEADER: Status(HTTPStatus.BAD_REQUEST, "Invalid header"),
+    Code.INVALID_PARAMETER: Status(HTTPStatus.BAD_REQUEST, "Invalid parameter"),
+    Code.UNAUTHENTICATED: Status(HTTPStatus.UNAUTHORIZED, "Unauthenticated"),
+    Code.INSUFFICIENT_SCOPE: Status(HTTPStatus.FORBIDDEN, "Insufficient scope"),
+    Code.DOMAIN_NOT_ALLOWED: Status(HTTPStatus.FORBIDDEN, "Domain not allowed"),
+    Code.NOT_FOUND: Status(HTTPStatus.NOT_FOUND, "Not found"),
+    Code.METHOD_NOT_ALLOWED: Status(HTTPStatus.METHOD_NOT_ALLOWED, "Method not allowed"),
+    Code.UNSUPPORTED_MEDIA_TYPE: Status(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, "Unsupported media type"),
+    Code.REQUEST_TIMEOUT: Status(HTTPStatus.REQUEST_TIMEOUT, "Request timeout"),
+    Code.PAYLOAD_TOO_LARGE: Status(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "Payload too large"),
+    Code.INTERNAL: Status(HTTPStatus.INTERNAL_SERVER_ERROR, "Internal error"),
+    Code.UNAVAILABLE: Status(HTTPStatus.SERVICE_UNAVAILABLE, "Unavailable", retryable=True),
+}

@@ -1,0 +1,185 @@
+"""`sluice serve`: the database, the shared port and the worker processes, kept alive until a signal, then drained.
+
+The supervisor answers no request itself. It holds the port, starts the workers, replaces one that dies, restarts the
+embedded database, and on SIGTERM or SIGINT lets every worker finish what it accepted. Imports all but the core's work.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from server.config import Settings
+from server.core.errors import ConfigurationError
+from server.database import prepared
+from server.ports import reserved_port
+from storage.embedded import EmbeddedMongod
+from storage.keys import Keys
+
+FIRST_TENANT = "default"
+
+KILL_AFTER_S = 60
+"""A worker that has not drained by then hangs: its own limit is 45 s."""
+
+RESTART_DELAY_S = 1.0
+"""The wait before what died at once is started again."""
+
+PROJECT = str(Path(__file__).parent.parent)
+
+log = logging.getLogger("sluice")
+
+
+class StartError(Exception):
+    """The server could not start. The text is one line for the operator."""
+
+
+async def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT, then drain. Raises ConfigurationError, StartError and Unavailable, at start only."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    with reserved_port(settings.host, settings.port) as port:
+        settings = msgspec.structs.replace(settings, port=port)
+        async with running_database(settings) as url:
+            storage = msgspec.structs.replace(settings.storage, mongodb_url=url)
+            workers = [Worker(msgspec.structs.replace(settings, storage=storage)) for _ in range(settings.workers)]
+            try:
+                await asyncio.gather(*(worker.start() for worker in workers))
+                print(f"ready rest={base_url(settings)} grpc=-", flush=True)  # noqa: T201
+                async with background(*(worker.keep_alive() for worker in workers)):
+                    await stop.wait()
+                log.info("draining")
+            finally:
+                await asyncio.gather(*(worker.drain() for worker in workers))
+
+
+@asynccontextmanager
+async def running_database(settings: Settings) -> AsyncIterator[str]:
+    """The URL of a database that is up, has its indexes and at least one key. An embedded one is kept alive."""
+    url = settings.storage.mongodb_url
+    if url is not None:
+        await prepare_database(settings, url)
+        yield url
+        return
+    mongod = await EmbeddedMongod.start(Path(settings.storage.data_dir))
+    try:
+        await prepare_database(settings, mongod.url)
+        async with background(keep_mongod_alive(mongod)):
+            yield mongod.url
+    finally:
+        await mongod.stop()
+
+
+async def prepare_database(settings: Settings, url: str) -> None:
+    """Make the database fit for use, and a first key where it has none, which is printed."""
+    async with prepared(settings.storage, url) as database:
+        first = await Keys(database).create_first(FIRST_TENANT)
+    if first is not None:
+        print(first_steps(settings, first[1]), flush=True)  # noqa: T201
+
+
+def first_steps(settings: Settings, secret: str) -> str:
+    """What a newcomer needs: the first key, and a command to paste."""
+    batch = '{"source": "backend", "events": [{"type": "signup", "data": {"user_id": "usr_abc123", "plan": "pro"}}]}'
+    url = f"{base_url(settings)}/api/v1/events"
+    return (
+        f"\nThe first key, of tenant {FIRST_TENANT}; it is shown only now:\n\n    {secret}\n\n"
+        f"Send an event, then list what is stored:\n\n"
+        f"    curl {url} -H 'X-API-Key: {secret}' -H 'Content-Type: application/json' -d '{batch}'\n"
+        f"    curl {url} -H 'X-API-Key: {secret}'\n"
+    )
+
+
+def base_url(settings: Settings) -> str:
+    """Where the REST endpoint is."""
+    scheme = "https" if settings.tls_cert else "http"
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{scheme}://{host}:{settings.port}"
+
+
+async def keep_mongod_alive(mongod: EmbeddedMongod) -> None:
+    """Start the embedded database again whenever it dies."""
+    while True:
+        status = await mongod.wait()
+        log.error("the embedded database died (status %d): restarting it", status)
+        while True:
+            try:
+                await mongod.restart()
+                break
+            except ConfigurationError as error:
+                log.error("the embedded database does not start: %s", error)  # noqa: TRY400
+                await asyncio.sleep(RESTART_DELAY_S)
+        log.info("the embedded database is back")
+
+
+class Worker:
+    """One worker process, and its successors."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start a process and wait until it accepts requests. Raises StartError where it does not get there."""
+        path = os.pathsep.join(filter(None, (PROJECT, os.environ.get("PYTHONPATH"))))
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # a folder named `server` where the user happens to be is not ours
+            "-m",
+            "server.worker",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": path},
+            start_new_session=True,  # Ctrl-C reaches the supervisor only, which drains the workers
+        )
+        assert self._process.stdin is not None  # noqa: S101
+        assert self._process.stdout is not None  # noqa: S101
+        self._process.stdin.write(msgspec.json.encode(self._settings) + b"\n")
+        if not await self._process.stdout.readline():
+            status = await self._process.wait()
+            raise StartError(f"a worker ended before it was ready (status {status}): the lines above say why")
+
+    async def keep_alive(self) -> None:
+        """Replace the process whenever it dies."""
+        while True:
+            assert self._process is not None  # noqa: S101
+            status = await self._process.wait()
+            log.error("worker %d died (status %d): replacing it", self._process.pid, status)
+            try:
+                await self.start()
+            except StartError:
+                await asyncio.sleep(RESTART_DELAY_S)
+
+    async def drain(self) -> None:
+        """Let the process finish what it accepted, and end it."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            async with asyncio.timeout(KILL_AFTER_S):
+                await process.wait()
+        except TimeoutError:
+            log.error("worker %d did not drain in %d s: killing it", process.pid, KILL_AFTER_S)  # noqa: TRY400
+            process.kill()
+            await process.wait()
+
+
+@asynccontextmanager
+async def background(*coroutines: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """Run the coroutines, which never end by themselves, while the block runs."""
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks)

@@ -1,0 +1,48 @@
+"""The entry point of a worker process: `python -m server.worker`, started by the supervisor and by nobody else.
+
+Its settings come as one line of JSON on stdin, which keeps passwords out of process lists. It answers `ready` on
+stdout once it accepts requests, and drains on SIGTERM or when stdin ends, which is when the supervisor is gone.
+"""
+
+import asyncio
+import signal
+import sys
+
+import msgspec
+import uvloop
+
+from server.app import run_worker
+from server.config import Settings
+from server.logs import configure_logging
+
+
+async def run(settings: Settings) -> None:
+    """Serve until told to stop."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_reader(sys.stdin.fileno(), supervisor_gone, stop)
+    await run_worker(settings, say_ready, stop)
+
+
+def supervisor_gone(stop: asyncio.Event) -> None:
+    """Stop: after the settings, stdin becomes readable only at its end."""
+    asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
+    stop.set()
+
+
+def say_ready() -> None:
+    """Tell the supervisor."""
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Read the settings and serve."""
+    settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=Settings)
+    configure_logging(settings.log_level, settings.log_format)
+    uvloop.run(run(settings))
+
+
+if __name__ == "__main__":
+    main()

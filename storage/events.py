@@ -1,0 +1,62 @@
+"""Events in MongoDB: writing batches, reading pages. Imports the documents, the driver's edge and the core."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from bson.raw_bson import RawBSONDocument
+
+from server.core.deadline import Deadline
+from server.core.errors import NotFound
+from server.core.events import EventFilter, StoredEvent
+from server.core.ids import lowest_id
+from server.core.times import to_milliseconds
+from storage import documents
+from storage.client import Database, deadline_of, raw_collection, translated
+from storage.indexes import EVENTS, LISTING
+
+
+class Events:
+    """The collection `events`."""
+
+    encode = staticmethod(documents.encode)
+
+    def __init__(self, database: Database) -> None:
+        self._collection = raw_collection(database, EVENTS, documents.RAW)
+
+    async def insert(self, encoded: Sequence[bytes], deadline: Deadline) -> None:
+        """Return when all documents are in the journals of a majority. Raises Unavailable where that is not sure."""
+        raw = [RawBSONDocument(document, documents.RAW) for document in encoded]
+        with translated("unknown"), deadline_of(deadline):
+            await self._collection.insert_many(raw, ordered=False)
+
+    async def page(
+        self, tenant_id: UUID, where: EventFilter, skip: int, limit: int, deadline: Deadline
+    ) -> list[StoredEvent]:
+        """Up to `limit` events of a tenant that match, newest first, after the first `skip`."""
+        cursor = self._collection.find(query(tenant_id, where), sort=[("_id", -1)], skip=skip, limit=limit)
+        with translated(), deadline_of(deadline):
+            return [documents.decode(document) for document in await cursor.hint(LISTING).to_list(limit)]
+
+    async def get(self, tenant_id: UUID, event_id: UUID, deadline: Deadline) -> StoredEvent:
+        """One event of a tenant. Raises NotFound, for another tenant's too."""
+        with translated(), deadline_of(deadline):
+            document = await self._collection.find_one({"_id": event_id, "tenant_id": tenant_id})
+        if document is None:
+            raise NotFound("This tenant has no event with this id")
+        return documents.decode(document)
+
+
+def query(tenant_id: UUID, where: EventFilter) -> dict[str, Any]:
+    """The MongoDB query for the events of a tenant that match. Times become ranges of ids, which begin with them."""
+    ids = {
+        operator: UUID(bytes=lowest_id(to_milliseconds(moment)))
+        for operator, moment in (("$gte", where.since), ("$lt", where.until))
+        if moment is not None
+    }
+    names = {"source": where.source, "event_type": where.event_type, "source_id": where.source_id}
+    return {
+        "tenant_id": tenant_id,
+        **({"_id": ids} if ids else {}),
+        **{field: name for field, name in names.items() if name is not None},
+    }

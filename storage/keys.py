@@ -1,0 +1,123 @@
+"""Keys and tenants in MongoDB. Imports the driver's edge and the core.
+
+A key is kept as the hash of its secret. A tenant is a name and the UUID that its events carry.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from time import time_ns
+from typing import Any
+from uuid import UUID
+
+from bson.binary import Binary
+
+from server.core.access import DEFAULT_RATE_LIMIT, SCOPES, Key, Scope, digest, new_secret
+from server.core.deadline import Deadline
+from server.core.errors import NotFound
+from server.core.ids import new_ids
+from storage.client import AFTER, Database, Document, deadline_of, translated
+from storage.indexes import KEYS, TENANTS
+
+NS_PER_MS = 1_000_000
+
+
+class Keys:
+    """The collections `keys` and `tenants`."""
+
+    def __init__(self, database: Database) -> None:
+        self._keys = database[KEYS]
+        self._tenants = database[TENANTS]
+        self._used: set[str] = set()
+
+    async def find(self, secret_digest: bytes, deadline: Deadline) -> Key | None:
+        """The key whose secret has this digest, as it is now, revoked or not. Raises Unavailable."""
+        with translated(), deadline_of(deadline):
+            document = await self._keys.find_one({"hash": Binary(secret_digest)})
+        if document is None:
+            return None
+        self._used.add(document["_id"])
+        return key_of(document)
+
+    async def save_usage(self) -> None:
+        """Write down that the keys found since the last call were used. Raises Unavailable; the next call makes up."""
+        used = list(self._used)
+        if used:
+            with translated():
+                await self._keys.update_many({"_id": {"$in": used}}, {"$max": {"last_used_at": datetime.now(UTC)}})
+            self._used.difference_update(used)
+
+    async def create(
+        self,
+        tenant: str,
+        name: str = "",
+        scopes: Sequence[Scope] = SCOPES,
+        allowed_domains: Sequence[str] = (),
+        rate_limit: int = DEFAULT_RATE_LIMIT,
+    ) -> tuple[Key, str]:
+        """Make a key, and its tenant where that is new. Returns the key and its secret, which is not kept."""
+        now_ms = time_ns() // NS_PER_MS
+        key_id, tenant_id = new_ids(now_ms, 2).text
+        secret = new_secret()
+        with translated("unknown"):
+            found = await self._tenants.find_one_and_update(
+                {"_id": tenant}, {"$setOnInsert": {"tenant_id": UUID(tenant_id)}}, upsert=True, return_document=AFTER
+            )
+            assert found is not None, "an upsert finds or makes it"  # noqa: S101
+            document: Document = {
+                "_id": key_id,
+                "hash": Binary(digest(secret)),
+                "tenant": tenant,
+                "tenant_id": found["tenant_id"],
+                "name": name,
+                "scopes": list(scopes),
+                "allowed_domains": list(allowed_domains),
+                "rate_limit": rate_limit,
+                "created_at": datetime.now(UTC),
+            }
+            await self._keys.insert_one(document)
+        return key_of(document), secret
+
+    async def create_first(self, tenant: str) -> tuple[Key, str] | None:
+        """Make a key where the database has none at all; None where it has one."""
+        with translated():
+            exists = await self._keys.find_one({}, {"_id": 1}) is not None
+        return None if exists else await self.create(tenant)
+
+    async def rotate(self, key_id: str) -> tuple[Key, str]:
+        """Give a key a new secret; the old one stops at once. Raises NotFound for a key unknown or revoked."""
+        secret = new_secret()
+        key = await self._update({"_id": key_id, "revoked_at": None}, {"$set": {"hash": Binary(digest(secret))}})
+        return key, secret
+
+    async def revoke(self, key_id: str) -> Key:
+        """Stop a key for good. Raises NotFound for a key unknown or revoked."""
+        return await self._update({"_id": key_id, "revoked_at": None}, {"$set": {"revoked_at": datetime.now(UTC)}})
+
+    async def list(self, tenant: str | None = None) -> list[Key]:
+        """All keys, or a tenant's, oldest first."""
+        with translated():
+            cursor = self._keys.find({} if tenant is None else {"tenant": tenant}, sort=[("_id", 1)])
+            return [key_of(document) for document in await cursor.to_list(None)]
+
+    async def _update(self, query: dict[str, Any], change: dict[str, Any]) -> Key:
+        with translated("unknown"):
+            document = await self._keys.find_one_and_update(query, change, return_document=AFTER)
+        if document is None:
+            raise NotFound(f"There is no active key {query['_id']}: `sluice keys list` shows those there are")
+        return key_of(document)
+
+
+def key_of(document: Document) -> Key:
+    """The key that a document holds."""
+    return Key(
+        id=document["_id"],
+        tenant=document["tenant"],
+        tenant_id=document["tenant_id"],
+        name=document["name"],
+        scopes=tuple(document["scopes"]),
+        allowed_domains=tuple(document["allowed_domains"]),
+        rate_limit=document["rate_limit"],
+        created_at=document["created_at"],
+        revoked_at=document.get("revoked_at"),
+        last_used_at=document.get("last_used_at"),
+    )
