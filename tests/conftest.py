@@ -1,0 +1,36 @@
+"""Fixtures: one server for all tests that leave it as they found it, and a tenant of its own for each test."""
+
+import uuid
+from collections.abc import Iterator
+
+import httpx
+import pytest
+
+from tests.harness import Json, MongoClient, Server
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server with two workers on the embedded database."""
+    with Server(tmp_path_factory.mktemp("server"), "--workers", "2") as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def mongo(server: Server) -> Iterator[MongoClient]:
+    """A client of the server's database."""
+    with server.mongo() as client:
+        yield client
+
+
+@pytest.fixture
+def key(server: Server) -> Json:
+    """A fresh tenant's key, with all scopes and no limit."""
+    return server.create_key(f"tenant-{uuid.uuid4().hex}", "--rate-limit", "0")
+
+
+@pytest.fixture
+def client(server: Server, key: Json) -> Iterator[httpx.Client]:
+    """An HTTP client with the fresh tenant's key."""
+    with server.client(key["key"]) as opened:
+        yield opened
