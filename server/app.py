@@ -12,6 +12,7 @@ from collections.abc import Callable
 import uvicorn
 
 from server.config import Settings
+from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.ingest import Ingest
 from server.logs import log_lost_exceptions
@@ -33,6 +34,9 @@ READY_TIMEOUT_S = 2
 
 SAVE_USAGE_EVERY_S = 30
 """How far `last_used_at` of a key may lag; the contract allows a minute."""
+
+SAVE_USAGE_TIMEOUT_S = 2
+"""Not worth more: it would hold up a drain."""
 
 log = logging.getLogger("sluice")
 
@@ -110,6 +114,6 @@ async def save_usage_regularly(keys: Keys) -> None:
 async def save_usage(keys: Keys) -> None:
     """Write down which keys were used, unless the database is away: the next time will do."""
     try:
-        await keys.save_usage()
+        await keys.save_usage(Deadline(SAVE_USAGE_TIMEOUT_S))
     except Unavailable:
         log.warning("the database is away: last_used_at of keys will lag")

@@ -54,6 +54,9 @@ CONNECT_TIMEOUT_MS = 2_000
 HEARTBEAT_MS = 1_000
 """How often the driver looks at each server. The default of 10 s would notice a lost primary too late."""
 
+CLOSE_TIMEOUT_S = 1
+"""For the courtesy of ending sessions on the server, which may be gone."""
+
 OLDEST_VERSION = (6, 0)
 """MongoDB releases before this one are not tested."""
 
@@ -127,9 +130,10 @@ def raw_collection(database: Database, name: str, options: CodecOptions[RawBSOND
 
 async def close(client: Client) -> None:
     """Close every connection of `client`."""
-    closing = client.close()
-    if inspect.isawaitable(closing):  # a coroutine of PyMongo's client, a plain call of Motor's
-        await closing
+    with pymongo.timeout(CLOSE_TIMEOUT_S):
+        closing = client.close()
+        if inspect.isawaitable(closing):  # a coroutine of PyMongo's client, a plain call of Motor's
+            await closing
 
 
 async def check_deployment(client: Client) -> str:

@@ -38,11 +38,11 @@ class Keys:
         self._used.add(document["_id"])
         return key_of(document)
 
-    async def save_usage(self) -> None:
+    async def save_usage(self, deadline: Deadline) -> None:
         """Write down that the keys found since the last call were used. Raises Unavailable; the next call makes up."""
         used = list(self._used)
         if used:
-            with translated():
+            with translated(), deadline_of(deadline):
                 await self._keys.update_many({"_id": {"$in": used}}, {"$max": {"last_used_at": datetime.now(UTC)}})
             self._used.difference_update(used)
 

@@ -96,11 +96,9 @@ class Server:
         ) as mongo:
             yield mongo
 
-    def mongod_pid(self) -> int:
-        """The process id of the embedded mongod."""
-        pid = json.loads((self.data_dir / "mongod.json").read_text())["pid"]
-        assert isinstance(pid, int)
-        return pid
+    def mongod_pids(self) -> list[int]:
+        """The process id of the embedded mongod, if it runs."""
+        return [pid for pid in children(self.process.pid) if "--replSet" in command_line(pid)]
 
     def worker_pids(self) -> list[int]:
         """The process ids of the workers that live."""
@@ -155,7 +153,7 @@ def children(pid: int) -> list[int]:
 
 
 def command_line(pid: int) -> str:
-    """A process's command line; empty where it has ended."""
+    """A process's command line; empty where it has ended, reaped or not."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except FileNotFoundError:
