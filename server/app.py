@@ -19,7 +19,7 @@ from server.logs import log_lost_exceptions
 from server.ports import bound_socket
 from server.rest.app import create_app
 from server.rest.services import Services
-from storage.client import close, connect, database, ping
+from storage.client import PrimaryWatch, close, connect, database, ping
 from storage.events import Events
 from storage.keys import Keys
 
@@ -62,7 +62,7 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     """Serve until `stop` is set, then drain. `on_ready` is called once requests are accepted."""
     log_lost_exceptions(asyncio.get_running_loop())
     assert settings.storage.mongodb_url is not None, "the supervisor found the database"  # noqa: S101
-    client = connect(settings.storage.mongodb_url, settings.storage.driver)
+    client = connect(settings.storage.mongodb_url, settings.storage.driver, event_listeners=[PrimaryWatch()])
     storage = database(client, settings.storage.database)
     events, keys = Events(storage), Keys(storage)
 
@@ -73,16 +73,12 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
 
     services = Services(ingest=Ingest(events), keys=keys, events=events, check_ready=check_ready)
     server = HttpServer(http_config(settings, services), on_ready)
-    saving = asyncio.create_task(save_usage_regularly(keys))
-    serving = asyncio.create_task(
-        server.serve(sockets=[bound_socket(settings.host, settings.port, socket.SO_REUSEPORT)])
-    )
+    tasks = [asyncio.create_task(save_usage_regularly(keys)), asyncio.create_task(drain_when(stop, server))]
     try:
-        await stop.wait()
-        server.should_exit = True
-        await serving
+        await server.serve(sockets=[bound_socket(settings.host, settings.port, socket.SO_REUSEPORT)])
     finally:
-        saving.cancel()
+        for task in tasks:
+            task.cancel()
         await save_usage(keys)
         await close(client)
 
@@ -102,6 +98,12 @@ def http_config(settings: Settings, services: Services) -> uvicorn.Config:
         ssl_certfile=settings.tls_cert,
         ssl_keyfile=settings.tls_key,
     )
+
+
+async def drain_when(stop: asyncio.Event, server: HttpServer) -> None:
+    """Stop accepting once `stop` is set; `serve` then returns when what was accepted is answered."""
+    await stop.wait()
+    server.should_exit = True
 
 
 async def save_usage_regularly(keys: Keys) -> None:

@@ -7,6 +7,7 @@ Rules: no driver exception, and no text of one, leaves `storage`. May import the
 """
 
 import inspect
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, cast
@@ -31,6 +32,12 @@ from pymongo.errors import (
     WTimeoutError,
 )
 from pymongo.errors import ConfigurationError as DriverConfigurationError
+from pymongo.monitoring import (
+    TopologyClosedEvent,
+    TopologyDescriptionChangedEvent,
+    TopologyListener,
+    TopologyOpenedEvent,
+)
 from pymongo.read_concern import ReadConcern
 
 from server.core.deadline import Deadline
@@ -44,6 +51,8 @@ RawCollection = AsyncCollection[RawBSONDocument]
 
 AFTER = ReturnDocument.AFTER
 """Ask `find_one_and_update` for the document as it became."""
+
+log = logging.getLogger("sluice")
 
 SERVER_SELECTION_TIMEOUT_MS = 5_000
 """How long a call waits for a primary: long enough for a tuned election, short enough to answer within the request."""
@@ -163,6 +172,26 @@ async def ping(client: Client, timeout_s: float) -> None:
     """Return when a primary answers. Raises Unavailable where none does within `timeout_s` seconds."""
     with translated(), pymongo.timeout(timeout_s):
         await client.admin.command("ping")
+
+
+class PrimaryWatch(TopologyListener):
+    """Logs when the database stops taking writes, and when it takes them again."""
+
+    def opened(self, event: TopologyOpenedEvent) -> None:
+        """Nothing is known yet."""
+
+    def closed(self, event: TopologyClosedEvent) -> None:
+        """Our own doing."""
+
+    def description_changed(self, event: TopologyDescriptionChangedEvent) -> None:
+        """Compare."""
+        had = event.previous_description.has_writable_server()
+        has = event.new_description.has_writable_server()
+        closing = not event.new_description.server_descriptions()
+        if had and not has and not closing:
+            log.warning("the database takes no writes: there is no primary to be reached")
+        if has and not had:
+            log.info("the database takes writes")
 
 
 @contextmanager
