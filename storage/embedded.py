@@ -5,7 +5,8 @@ after its owner was killed the directory is free only once `mongod` is gone too.
 the next start takes it again. Start it from the main thread: to the kernel, the thread that forked is the parent whose
 death stops `mongod`.
 
-In the data directory: `db/`, `mongod.log`, `mongod.json` (the port, and who runs it), `password`, `owner.lock`.
+In the data directory: `db/`, `mongod.log`, `mongod.json` (the port, and who runs it), `password`, `owner.lock`, and
+`unfinished` until the first start is through.
 
 May import `storage.client` and `server.core.errors`.
 """
@@ -151,7 +152,6 @@ class EmbeddedMongod:
         """Start mongod in `data_dir`, whose `lock` is ours from here on."""
         mongod = cls(data_dir, lock, holder)
         try:
-            mongod._state.save(data_dir)
             mongod._binary = await _find_mongod()
             await mongod._launch()
         except BaseException:
@@ -173,6 +173,7 @@ class EmbeddedMongod:
 
         Raises ConfigurationError where it does not start.
         """
+        await self._process.wait()
         await self._launch()
 
     async def stop(self) -> None:
@@ -186,9 +187,11 @@ class EmbeddedMongod:
         port, secret = _free_port(self._state.port), _secret(self._data_dir)
         self._state = self._state._replace(port=port, pid=None)
         self._state.save(self._data_dir)
+        _begin(self._data_dir)
         process = await _spawn(self._binary, self._data_dir, port, self._lock)
         try:
             await _ready(process, _prepare(port, secret), self._data_dir / "mongod.log")
+            _finish(self._data_dir)
         except BaseException:
             await _end(process)
             raise
@@ -198,8 +201,10 @@ class EmbeddedMongod:
         self.url = self._state.url(self._data_dir)
 
     def _release(self) -> None:
-        State(self._state.port).save(self._data_dir)
-        os.close(self._lock)
+        try:
+            State(self._state.port).save(self._data_dir)
+        finally:
+            os.close(self._lock)
 
 
 @asynccontextmanager
@@ -316,7 +321,6 @@ async def _spawn(binary: Path, data_dir: Path, port: int, lock: int) -> asyncio.
         "enableLocalhostAuthBypass": "false",  # else any user of this machine could be quicker than we are
         "shutdownTimeoutMillisForSignaledShutdown": 1000,  # of 15 s that it would wait for another node to take over
     }
-    (data_dir / "db").mkdir(mode=0o700, exist_ok=True)
     return await asyncio.create_subprocess_exec(
         binary,
         *("--nounixsocket", "--logappend", "--quiet"),
@@ -429,6 +433,26 @@ async def _grant(client: Client, password: str) -> None:
     """Let the user `sluice` in with `password`."""
     known = (await client.admin.command("usersInfo", "sluice"))["users"]
     await client.admin.command("updateUser" if known else "createUser", "sluice", pwd=password, roles=["root"])
+
+
+def _begin(data_dir: Path) -> None:
+    """Make room for the files of mongod, anew if a first start was cut short: it cannot recover from all of those."""
+    files, unfinished = data_dir / "db", data_dir / "unfinished"
+    if unfinished.exists() and files.exists():
+        shutil.rmtree(files)
+    if not files.exists():
+        _write(unfinished, "")
+        files.mkdir(mode=0o700)
+
+
+def _finish(data_dir: Path) -> None:
+    """Keep the files of mongod from now on. It must be on disk before the first event is."""
+    (data_dir / "unfinished").unlink(missing_ok=True)
+    directory = os.open(data_dir, os.O_RDONLY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _free_port(wanted: int) -> int:

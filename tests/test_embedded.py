@@ -53,6 +53,14 @@ def kill(owner: "subprocess.Popen[str]") -> None:
     owner.stdout.close()
 
 
+def kill_both(owner: "subprocess.Popen[str]") -> None:
+    """As a power cut does: mongod gets no chance to stop cleanly."""
+    owner.send_signal(signal.SIGSTOP)
+    for child in Path(f"/proc/{owner.pid}/task/{owner.pid}/children").read_text().split():
+        os.kill(int(child), signal.SIGKILL)
+    kill(owner)
+
+
 def alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -174,6 +182,7 @@ def test_when_its_owner_is_killed_it_ends_and_the_next_start_waits_for_that(tmp_
     orphan = pid_once_ready(owner)
     asyncio.run(write(State.load(tmp_path).url(tmp_path), 1))
     owner.kill()
+    until(lambda: not alive(owner.pid))  # and not yet reaped: it is still to be seen in /proc
 
     async def scenario() -> None:
         mongod = await EmbeddedMongod.start(tmp_path)
@@ -209,16 +218,27 @@ def test_a_first_start_cut_short_anywhere_is_completed_by_the_next(tmp_path: Pat
     for moment in moments:
         owner = own(tmp_path)
         until(moment)
-        owner.send_signal(signal.SIGSTOP)
-        children = Path(f"/proc/{owner.pid}/task/{owner.pid}/children").read_text().split()
-        for child in children:
-            os.kill(int(child), signal.SIGKILL)
-        kill(owner)
+        kill_both(owner)
 
     async def scenario() -> None:
         mongod = await EmbeddedMongod.start(tmp_path)
         await write(mongod.url, 1)
         await mongod.stop()
+
+    asyncio.run(scenario())
+
+
+def test_files_that_mongod_was_still_making_are_made_anew(tmp_path: Path) -> None:
+    owner = own(tmp_path)
+    until((tmp_path / "db" / "WiredTiger.turtle").exists)
+    kill_both(owner)
+    (tmp_path / "db" / "WiredTiger.turtle").write_text("")  # as such a kill may leave it, and mongod cannot mend it
+
+    async def scenario() -> None:
+        async with running(tmp_path) as url:
+            await write(url, 1)
+        async with running(tmp_path) as url:
+            assert await read(url) == [1]
 
     asyncio.run(scenario())
 
@@ -330,10 +350,10 @@ def test_it_moves_where_its_port_is_taken(tmp_path: Path) -> None:
     async def scenario() -> None:
         async with running(tmp_path) as url:
             await write(url, 1)
-        async with await asyncio.start_server(hang_up, "127.0.0.1", State.load(tmp_path).port):
-            async with running(tmp_path) as moved:
-                assert moved != url
-                assert await read(moved) == [1]
+        squatter = await asyncio.start_server(hang_up, "127.0.0.1", State.load(tmp_path).port)
+        async with squatter, running(tmp_path) as moved:
+            assert moved != url
+            assert await read(moved) == [1]
         async with running(tmp_path) as later:
             assert later == moved
 
