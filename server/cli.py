@@ -5,6 +5,7 @@ Exit status: 0 done, 2 bad usage or configuration, 1 anything else; for both of 
 
 import asyncio
 import os
+import re
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Never, TypeVar
@@ -23,10 +24,11 @@ from server.core.access import (
     is_domain,
     is_tenant_name,
 )
-from server.core.errors import ConfigurationError, SluiceError
+from server.core.errors import ConfigurationError, Outcome, SluiceError, Unavailable
 from server.core.times import format_time
+from server.core.values import is_text
 from server.database import command_database
-from server.logs import configure_logging
+from server.logs import configure_logging, place_of
 from server.supervisor import StartError, serve
 from storage.keys import Keys
 
@@ -36,9 +38,20 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 MAX_RATE_LIMIT = 10_000_000
 """Requests a minute: more than a host can take, so that a key limited by it is not limited."""
 
+DATABASE_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
+MONGODB_DATABASES = ("admin", "config", "local")
+
+UNAVAILABLE: dict[Outcome, str] = {
+    "not_stored": "the database cannot be reached: see that it runs, and that --mongodb-url is right",
+    "unknown": "the database did not confirm in time, and may yet have done it: look with `sluice keys list`",
+}
+
 
 def main(arguments: Sequence[str] | None = None) -> Never:
     """Run a command and exit."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not all(map(is_text, arguments)):
+        fail(2, "the arguments are not UTF-8: write them in the encoding of your locale, or set LANG to a UTF-8 one")
     try:
         cli.main(arguments, prog_name="sluice", standalone_mode=False)
     except click.UsageError as error:
@@ -46,10 +59,14 @@ def main(arguments: Sequence[str] | None = None) -> Never:
         fail(2, f"{error.format_message()} (see {where} --help)")
     except ConfigurationError as error:
         fail(2, str(error))
+    except Unavailable as error:
+        fail(1, UNAVAILABLE[error.outcome])
     except (SluiceError, StartError) as error:
         fail(1, str(error))
     except (click.Abort, KeyboardInterrupt):
         fail(1, "interrupted")
+    except Exception as error:  # noqa: BLE001 (its text may quote a connection string)
+        fail(1, f"a fault of Sluice's own: {place_of(error)}")
     sys.exit(0)
 
 
@@ -64,7 +81,9 @@ def database_options(command: Command) -> Command:
     for option in reversed(
         (
             click.option("--mongodb-url", envvar="SLUICE_MONGODB_URL", metavar="URL", help="Default: embedded."),
-            click.option("--database", envvar="SLUICE_DATABASE", default="sluice", show_default=True),
+            click.option(
+                "--database", envvar="SLUICE_DATABASE", type=DatabaseName(), default="sluice", show_default=True
+            ),
             click.option("--data-dir", envvar="SLUICE_DATA_DIR", default=".sluice", show_default=True),
             click.option(
                 "--driver",
@@ -79,6 +98,19 @@ def database_options(command: Command) -> Command:
     return command
 
 
+class DatabaseName(click.ParamType[str]):
+    """A name that every MongoDB takes for a database, and that is not one of its own."""
+
+    name = "name"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name."""
+        name = str(value)
+        if not DATABASE_NAME.fullmatch(name) or name in MONGODB_DATABASES:
+            self.fail(f"{name!r} cannot name a database: use letters, digits, - and _, 63 at most", param, ctx)
+        return name
+
+
 class WorkerCount(click.ParamType[int]):
     """A number of processes, or `auto`: one for each core."""
 
@@ -91,7 +123,7 @@ class WorkerCount(click.ParamType[int]):
         return click.IntRange(1, 128).convert(value, param, ctx)
 
 
-@click.group()
+@click.group(no_args_is_help=False)
 @click.version_option(package_name="sluice")
 def cli() -> None:
     """Sluice takes in events over REST and keeps them in MongoDB."""
@@ -129,7 +161,7 @@ def serve_command(grpc_port: int, tls_client_ca: str | None, **options: Any) -> 
     uvloop.run(serve(Settings(storage=storage, **options)))
 
 
-@cli.group("keys")
+@cli.group("keys", no_args_is_help=False)
 def keys_group() -> None:
     """Create, list, rotate and revoke API keys."""
 
@@ -154,11 +186,12 @@ def create_command(
     """Make a key and print it, the only time it can be seen."""
     if not is_tenant_name(tenant):
         raise ConfigurationError(f"--tenant must be 1 to {MAX_TENANT_CHARS} visible characters, without spaces")
-    domains = tuple(domain.lower() for domain in domains)
+    scopes = tuple(dict.fromkeys(scopes)) or SCOPES
+    domains = tuple(dict.fromkeys(domain.lower() for domain in domains))
     for domain in domains:
         if not is_domain(domain):
             raise ConfigurationError("--allow-domain must be a host, such as example.com, or *.example.com")
-    key, secret = with_keys(database, lambda keys: keys.create(tenant, name, scopes or SCOPES, domains, rate_limit))
+    key, secret = with_keys(database, lambda keys: keys.create(tenant, name, scopes, domains, rate_limit))
     print_new_key(key, secret, as_json)
 
 
@@ -224,7 +257,7 @@ def key_history(key: Key) -> dict[str, str | None]:
 def print_new_key(key: Key, secret: str, as_json: bool) -> None:
     """Print a key whose secret can be seen this once."""
     if as_json:
-        print_json({"key": secret, **key_fields(key)})
+        print_json({"id": key.id, "key": secret, **key_fields(key)})
     else:
         click.echo(secret)
         click.echo(f"Key {key.id} of tenant {key.tenant}. Keep it safe: it cannot be shown again.", err=True)

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from server.config import DatabaseSettings
 from storage import embedded
-from storage.client import Database, check_deployment, close, connect, database
+from storage.client import Database, check_deployment, close, connect, database, settings_blamed
 from storage.indexes import ensure_indexes
 
 
@@ -31,10 +31,11 @@ async def prepared(settings: DatabaseSettings, url: str) -> AsyncIterator[Databa
     """
     client = connect(url, settings.driver)
     try:
-        deployment = await check_deployment(client)
-        print(f"database: {settings.database} {place(settings)} (MongoDB {deployment})", file=sys.stderr)  # noqa: T201
-        found = database(client, settings.database)
-        await ensure_indexes(found)
+        with settings_blamed():
+            deployment = await check_deployment(client)
+            print(f"database: {settings.database} {place(settings)} (MongoDB {deployment})", file=sys.stderr)  # noqa: T201
+            found = database(client, settings.database)
+            await ensure_indexes(found)
         yield found
     finally:
         await close(client)

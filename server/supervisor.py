@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -47,9 +47,14 @@ async def serve(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     with reserved_port(settings.host, settings.port) as port:
         settings = msgspec.structs.replace(settings, port=port)
-        async with running_database(settings) as url:
-            storage = msgspec.structs.replace(settings.storage, mongodb_url=url)
-            workers = [Worker(msgspec.structs.replace(settings, storage=storage)) for _ in range(settings.workers)]
+        workers: list[Worker] = []
+
+        def on_moved(url: str) -> None:
+            for worker in workers:
+                worker.use_database(url)
+
+        async with running_database(settings, on_moved) as url:
+            workers += [Worker(settings, url) for _ in range(settings.workers)]
             try:
                 await asyncio.gather(*(worker.start() for worker in workers))
                 print(f"ready rest={base_url(settings)} grpc=-", flush=True)  # noqa: T201
@@ -61,8 +66,11 @@ async def serve(settings: Settings) -> None:
 
 
 @asynccontextmanager
-async def running_database(settings: Settings) -> AsyncIterator[str]:
-    """The URL of a database that is up, has its indexes and at least one key. An embedded one is kept alive."""
+async def running_database(settings: Settings, on_moved: Callable[[str], None]) -> AsyncIterator[str]:
+    """The URL of a database that is up, has its indexes and at least one key.
+
+    An embedded one is kept alive, and `on_moved` told its new URL should it have lost its port meanwhile.
+    """
     url = settings.storage.mongodb_url
     if url is not None:
         await prepare_database(settings, url)
@@ -71,7 +79,7 @@ async def running_database(settings: Settings) -> AsyncIterator[str]:
     mongod = await EmbeddedMongod.start(Path(settings.storage.data_dir))
     try:
         await prepare_database(settings, mongod.url)
-        async with background(keep_mongod_alive(mongod)):
+        async with background(keep_mongod_alive(mongod, on_moved)):
             yield mongod.url
     finally:
         await mongod.stop()
@@ -104,9 +112,10 @@ def base_url(settings: Settings) -> str:
     return f"{scheme}://{host}:{settings.port}"
 
 
-async def keep_mongod_alive(mongod: EmbeddedMongod) -> None:
+async def keep_mongod_alive(mongod: EmbeddedMongod, on_moved: Callable[[str], None]) -> None:
     """Start the embedded database again whenever it dies."""
     while True:
+        url = mongod.url
         status = await mongod.wait()
         log.error("the embedded database died (status %d): restarting it", status)
         while True:
@@ -117,13 +126,16 @@ async def keep_mongod_alive(mongod: EmbeddedMongod) -> None:
                 log.error("the embedded database does not start: %s", error)  # noqa: TRY400
                 await asyncio.sleep(RESTART_DELAY_S)
         log.info("the embedded database is back")
+        if mongod.url != url:
+            on_moved(mongod.url)
 
 
 class Worker:
     """One worker process, and its successors."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, url: str) -> None:
         self._settings = settings
+        self._url = url
         self._process: asyncio.subprocess.Process | None = None
 
     async def start(self) -> None:
@@ -141,7 +153,8 @@ class Worker:
         )
         assert self._process.stdin is not None  # noqa: S101
         assert self._process.stdout is not None  # noqa: S101
-        self._process.stdin.write(msgspec.json.encode(self._settings) + b"\n")
+        storage = msgspec.structs.replace(self._settings.storage, mongodb_url=self._url)
+        self._process.stdin.write(msgspec.json.encode(msgspec.structs.replace(self._settings, storage=storage)) + b"\n")
         if not await self._process.stdout.readline():
             status = await self._process.wait()
             raise StartError(f"a worker ended before it was ready (status {status}): the lines above say why")
@@ -151,11 +164,17 @@ class Worker:
         while True:
             assert self._process is not None  # noqa: S101
             status = await self._process.wait()
-            log.error("worker %d died (status %d): replacing it", self._process.pid, status)
+            log.warning("worker %d ended (status %d): replacing it", self._process.pid, status)
             try:
                 await self.start()
             except StartError:
                 await asyncio.sleep(RESTART_DELAY_S)
+
+    def use_database(self, url: str) -> None:
+        """Drain the process, so that it is replaced by one that uses the database at `url`."""
+        self._url = url
+        if self._process is not None and self._process.returncode is None:
+            self._process.terminate()
 
     async def drain(self) -> None:
         """Let the process finish what it accepted, and end it."""

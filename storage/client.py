@@ -8,6 +8,7 @@ Rules: no driver exception, and no text of one, leaves `storage`. May import the
 
 import inspect
 import logging
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, cast
@@ -48,6 +49,8 @@ Document = dict[str, Any]
 Client = AsyncMongoClient[Document]
 Database = AsyncDatabase[Document]
 RawCollection = AsyncCollection[RawBSONDocument]
+
+URL_SCHEMES = ("mongodb://", "mongodb+srv://")
 
 AFTER = ReturnDocument.AFTER
 """Ask `find_one_and_update` for the document as it became."""
@@ -97,11 +100,18 @@ UNAVAILABLE_CODES = frozenset(
 """Server errors that mean "not now": the same call may well succeed a moment later. Any other is a fault of ours."""
 
 
-def connect(url: str, driver: Driver, **options: Any) -> Client:
-    """A client of the deployment at `url`, with Sluice's timeouts and guarantees. It connects when first used.
+OPERATOR_ERRORS = {
+    13: "the user in --mongodb-url may not use this database: grant it the role readWrite",  # Unauthorized
+    18: "the database refuses the user or password in --mongodb-url",  # AuthenticationFailed
+    13297: "--database differs from an existing one in capitals only, which MongoDB refuses",  # DatabaseDiffersCase
+}
+"""Server errors that only the operator can mend, and how."""
 
-    `options` are extra driver options; they win over both the defaults here and the URL.
-    Raises ConfigurationError where `url` is not a MongoDB URL.
+
+def connect(url: str, driver: Driver, **options: Any) -> Client:
+    """A client of the deployment at `url`, with Sluice's timeouts, which win over the URL's. It connects when used.
+
+    `options` are extra driver options. Raises ConfigurationError where `url` is not a MongoDB URL.
     """
     settings: dict[str, Any] = {
         "appname": "sluice",
@@ -110,15 +120,23 @@ def connect(url: str, driver: Driver, **options: Any) -> Client:
         "serverSelectionTimeoutMS": SERVER_SELECTION_TIMEOUT_MS,
         **options,
     }
+    # The driver's text may quote the URL, password and all.
+    no_url = ConfigurationError("--mongodb-url is not a MongoDB URL: use mongodb://HOST:PORT/?replicaSet=NAME")
+    if not url.startswith(URL_SCHEMES):  # which the driver would take for the name of a host
+        raise no_url
     try:
-        if driver == "pymongo":
-            return AsyncMongoClient(url, **settings)
-        return cast("Client", AsyncIOMotorClient(url, **settings))
-    except (InvalidURI, DriverConfigurationError, ValueError):
-        # The driver's text may quote the URL, password and all.
+        with warnings.catch_warnings(action="error", category=UserWarning):
+            if driver == "pymongo":
+                return AsyncMongoClient(url, **settings)
+            return cast("Client", AsyncIOMotorClient(url, **settings))
+    except UserWarning:
+        raise ConfigurationError("--mongodb-url has an option that MongoDB drivers do not know") from None
+    except OSError as error:
         raise ConfigurationError(
-            "--mongodb-url is not a MongoDB URL: use mongodb://HOST:PORT/?replicaSet=NAME"
+            f"--mongodb-url names a file that cannot be read ({error.strerror}): {error.filename}"
         ) from None
+    except (InvalidURI, DriverConfigurationError, ValueError):
+        raise no_url from None
 
 
 def database(client: Client, name: str) -> Database:
@@ -150,14 +168,9 @@ async def check_deployment(client: Client) -> str:
 
     Raises ConfigurationError where it is too old or a standalone server, Unavailable where it cannot be reached.
     """
-    try:
-        with translated():
-            hello = await client.admin.command("hello")
-            version = str((await client.admin.command("buildInfo"))["version"])
-    except OperationFailure as error:
-        if error.code in {13, 18}:  # Unauthorized, AuthenticationFailed
-            raise ConfigurationError("the database refuses the user or password in --mongodb-url") from None
-        raise
+    with translated():
+        hello = await client.admin.command("hello")
+        version = str((await client.admin.command("buildInfo"))["version"])
     if "setName" not in hello and hello.get("msg") != "isdbgrid":
         raise ConfigurationError(
             "--mongodb-url names a standalone server, which cannot confirm writes by a majority: "
@@ -166,6 +179,19 @@ async def check_deployment(client: Client) -> str:
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_VERSION:
         raise ConfigurationError(f"MongoDB {version} is too old: 6.0 or later is needed")
     return version
+
+
+@contextmanager
+def settings_blamed() -> Iterator[None]:
+    """Turn what the database says inside of wrong settings into ConfigurationError."""
+    try:
+        yield
+    except OperationFailure as error:
+        if error.code not in OPERATOR_ERRORS:
+            raise
+        raise ConfigurationError(OPERATOR_ERRORS[error.code]) from None
+    except DriverConfigurationError:
+        raise ConfigurationError("--mongodb-url names a cluster (mongodb+srv) that DNS does not know") from None
 
 
 async def ping(client: Client, timeout_s: float) -> None:

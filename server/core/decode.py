@@ -12,14 +12,14 @@ from typing import Any, NoReturn
 import msgspec
 
 from server.core.errors import InvalidBatch, MalformedJson, Problem
-from server.core.events import MAX_EVENTS, Batch, Candidate, Event, Name
+from server.core.events import MAX_EVENTS, Batch, Candidate, Event, Name, SourceId
 from server.core.values import MAX_INT64, find_flaw, is_text, member
 
 MAX_INT_CHARS = 20
 """Digits and sign of the longest 64-bit integer: longer ones are not worth parsing to be refused."""
 
 MSGSPEC_ERROR = re.compile(r"(?P<message>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
-NAMED_FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(?P<field>.*)`", re.DOTALL)
+NAMED_FIELD = re.compile(r"(?P<message>Object (?:missing required|contains unknown) field) `(?P<field>.*)`", re.DOTALL)
 
 decode_fast = msgspec.json.Decoder(Batch).decode
 
@@ -29,7 +29,7 @@ class Envelope(msgspec.Struct, forbid_unknown_fields=True):
 
     source: Name
     events: list[Any]
-    source_id: Name | None = None
+    source_id: SourceId | None = None
 
 
 def decode_batch(body: bytes) -> Candidate:
@@ -49,7 +49,7 @@ def decode_slowly(body: bytes, cause: Exception) -> Candidate:
     value = parse_leniently(body, cause)
     try:
         envelope = msgspec.convert(value, Envelope)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         path, message = explain(error, "")
         raise InvalidBatch(f"{path}: {message}" if path else message) from None
     if not is_text(envelope.source) or not is_text(envelope.source_id or ""):
@@ -72,7 +72,7 @@ def decode_event(value: Any, index: int) -> Event | Problem:
     path = f"events[{index}]"
     try:
         event = msgspec.convert(value, Event)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
         return Problem(index, *explain(error, path))
     return find_problem(event, index) or event
 
@@ -112,12 +112,12 @@ def refuse_constant(name: str) -> NoReturn:
     raise MalformedJson(f"JSON is malformed: {name} is not a JSON value")
 
 
-def explain(error: msgspec.ValidationError, base: str) -> tuple[str, str]:
+def explain(error: msgspec.ValidationError | UnicodeEncodeError, base: str) -> tuple[str, str]:
     """The path, below `base`, and the message of a msgspec error."""
+    if isinstance(error, UnicodeEncodeError):  # a field's name that is not text, so that msgspec cannot look it up
+        return member(base, error.object).removeprefix("."), "Object contains unknown field"
+    if named := NAMED_FIELD.fullmatch(str(error)):  # first: a name may hold anything, even what follows here
+        return member(base, named["field"]).removeprefix("."), named["message"]
     parts = MSGSPEC_ERROR.fullmatch(str(error))
     assert parts is not None, "the pattern matches any text"  # noqa: S101
-    path = (base + (parts["path"] or "")).removeprefix(".")
-    message = parts["message"].encode("utf-8", "backslashreplace").decode()  # a field's name may not be text
-    if named := NAMED_FIELD.fullmatch(message):
-        path = member(path, named["field"]).removeprefix(".")
-    return path, message
+    return (base + (parts["path"] or "")).removeprefix("."), parts["message"]

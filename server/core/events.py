@@ -35,6 +35,7 @@ MAX_PROBLEMS = 100
 """Bad events listed in one answer: enough to see the pattern, small enough to read."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
+SourceId = Annotated[str, Meta(max_length=MAX_NAME_CHARS)]
 
 
 class Event(Struct, forbid_unknown_fields=True):
@@ -43,7 +44,7 @@ class Event(Struct, forbid_unknown_fields=True):
     type: Annotated[Name, Meta(description="Event type, such as purchase or signup")]
     data: Annotated[dict[str, Any], Meta(description=f"The payload, kept as it is; at most {MAX_NESTING} levels deep")]
     timestamp: Annotated[
-        str | None,
+        Annotated[str, Meta(extra_json_schema={"format": "iso-8601"})] | None,
         Meta(description="When it happened: an ISO 8601 date or date-time, UTC unless it says otherwise; default: now"),
     ] = None
     metadata: Annotated[dict[str, Any] | None, Meta(description="Anything about the event, such as an SDK version")] = (
@@ -56,7 +57,7 @@ class Batch(Struct, forbid_unknown_fields=True):
 
     source: Annotated[Name, Meta(description="Where the events come from, such as backend or etl")]
     events: Annotated[list[Event], Meta(min_length=1, max_length=MAX_EVENTS)]
-    source_id: Annotated[Name | None, Meta(description="Which instance of the source")] = None
+    source_id: Annotated[SourceId | None, Meta(description="Which instance of the source")] = None
 
 
 class Candidate(NamedTuple):

@@ -6,6 +6,7 @@ This is the slow, careful walk. It runs only for events that failed the fast pat
 import json
 import math
 import re
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from server.core.events import MAX_NESTING
@@ -27,30 +28,25 @@ class Flaw(NamedTuple):
 
 def member(path: str, key: str) -> str:
     """The path of `key` in the object at `path`: `data.price`, or `data["a.b"]` where the key would be misread."""
-    joined = f"{path}.{key}" if PLAIN_KEY.fullmatch(key) else f"{path}[{json.dumps(key)}]"
-    return joined if len(joined) <= MAX_PATH_CHARS else joined[: MAX_PATH_CHARS - 1] + "…"
+    return cut(f"{path}.{key}" if PLAIN_KEY.fullmatch(key) else f"{path}[{json.dumps(key)}]")
 
 
-def find_flaw(value: Any, path: str, level: int = 1) -> Flaw | None:
+def cut(path: str) -> str:
+    """The path, or its beginning where it is too long. What is cut once stays as it is, whatever is joined to it."""
+    return path if len(path) <= MAX_PATH_CHARS else path[: MAX_PATH_CHARS - 1] + "…"
+
+
+def find_flaw(value: Any, path: str) -> Flaw | None:
     """The first part of the JSON value `value` that MongoDB cannot hold exactly, or None where all of it can be.
 
     `value` may hold what a lax JSON parser lets through: infinities, lone surrogates, integers of any size.
     """
-    match value:
-        case dict() | list() if level > MAX_NESTING:
-            return Flaw(path, f"Nested deeper than {MAX_NESTING} levels")
-        case dict():
-            return next(filter(None, (_flaw_of_member(path, key, value[key], level) for key in value)), None)
-        case list():
-            flaws = (find_flaw(item, f"{path}[{index}]", level + 1) for index, item in enumerate(value))
-            return next(filter(None, flaws), None)
-        case str():
-            return None if is_text(value) else Flaw(path, "Holds half of a surrogate pair, which is not a character")
-        case int() if not MIN_INT64 <= value <= MAX_INT64:
-            return Flaw(path, "Integer does not fit in 64 bits: send it as a string")
-        case float() if math.isinf(value):
-            return Flaw(path, "Number is too large for a double: send it as a string")
-    return None
+    found = _find(value, 1)
+    if found is None:
+        return None
+    for key in reversed(found.keys):
+        path = member(path, key) if isinstance(key, str) else cut(f"{path}[{key}]")
+    return Flaw(path, found.message)
 
 
 def nests_too_deep(value: Any) -> bool:
@@ -69,9 +65,45 @@ def is_text(text: str) -> bool:
     return text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text)
 
 
-def _flaw_of_member(path: str, key: str, value: Any, level: int) -> Flaw | None:
+class _Found(NamedTuple):
+    """A flaw, and the keys and indexes that lead to it, the innermost first.
+
+    A walk may pass millions of values, and only the path to the one it returns is put together.
+    """
+
+    keys: list[str | int]
+    message: str
+
+
+def _find(value: Any, level: int) -> _Found | None:
+    kind = type(value)
+    if kind is dict or kind is list:
+        return _find_inside(value, level)
+    if kind is int:
+        fine = MIN_INT64 <= value <= MAX_INT64
+        return None if fine else _Found([], "Integer does not fit in 64 bits: send it as a string")
+    if kind is str:
+        return None if is_text(value) else _Found([], "Holds half of a surrogate pair, which is not a character")
+    if kind is float and math.isinf(value):
+        return _Found([], "Number is too large for a double: send it as a string")
+    return None
+
+
+def _find_inside(value: dict[str, Any] | list[Any], level: int) -> _Found | None:
+    if level > MAX_NESTING:
+        return _Found([], f"Nested deeper than {MAX_NESTING} levels")
+    items: Iterable[tuple[str | int, Any]] = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in items:
+        found = (_find_in_key(key) if isinstance(key, str) else None) or _find(item, level + 1)
+        if found:
+            found.keys.append(key)
+            return found
+    return None
+
+
+def _find_in_key(key: str) -> _Found | None:
     if not is_text(key):
-        return Flaw(member(path, key), "Key holds half of a surrogate pair, which is not a character")
+        return _Found([], "Key holds half of a surrogate pair, which is not a character")
     if "\0" in key:
-        return Flaw(member(path, key), "Key holds a NUL character, which MongoDB cannot store")
-    return find_flaw(value, member(path, key), level + 1)
+        return _Found([], "Key holds a NUL character, which MongoDB cannot store")
+    return None

@@ -65,7 +65,7 @@ def event_routes(services: Services) -> list[HTTPRouteHandler]:
     async def ingest(request: Call) -> Response[bytes]:
         deadline = Deadline()
         key = await admit(services, request, "events:write", deadline)
-        check_idempotency_key(request.headers.get("idempotency-key"))
+        check_idempotency_key(request.headers.getall("idempotency-key", []))
         lenient = wants_lenient(request.headers.getall("prefer", []))
         with deadline.paused():
             body = await read_json_body(request)

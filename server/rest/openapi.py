@@ -50,7 +50,7 @@ def schema_routes() -> list[HTTPRouteHandler]:
 
     @get("/schema")
     async def openapi_page() -> Response[bytes]:
-        return Response(page.encode(), media_type="text/html; charset=utf-8")
+        return Response(page.encode(), media_type="text/html")
 
     return [openapi_json, openapi_page]
 
@@ -90,7 +90,7 @@ def ingest_operation() -> Json:
         "for what is good of it.",
         "parameters": [
             header("Idempotency-Key", {"type": "string", "pattern": f"^[!-~]{{1,{MAX_IDEMPOTENCY_KEY_CHARS}}}$"}),
-            header("Prefer", {"type": "string", "enum": ["handling=strict", "handling=lenient"]}),
+            header("Prefer", {"type": "string", "description": "handling=strict (default) or handling=lenient"}),
             header("Content-Encoding", {"type": "string", "enum": ["identity", "gzip", "zstd"]}),
         ],
         "requestBody": {
@@ -99,7 +99,10 @@ def ingest_operation() -> Json:
             "content": {"application/json": {"schema": reference("Batch"), "example": EXAMPLE_BATCH}},
         },
         "responses": {
-            "201": answer("Stored on a majority of the replica set", reference("ReceiptBody")),
+            "201": {
+                **answer("Stored on a majority of the replica set", reference("ReceiptBody")),
+                "headers": {"Preference-Applied": {"schema": {"type": "string"}}},
+            },
             **problems(INGEST_CODES),
         },
     }
@@ -108,7 +111,8 @@ def ingest_operation() -> Json:
 def list_operation() -> Json:
     """`GET /api/v1/events`."""
     name = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARS}
-    time = {"type": "string", "description": "ISO 8601; UTC unless it says otherwise"}
+    source_id = {"type": "string", "maxLength": MAX_NAME_CHARS}
+    time = {"type": "string", "format": "iso-8601", "description": "ISO 8601; UTC unless it says otherwise"}
     limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
     return {
         "operationId": "listEvents",
@@ -116,7 +120,7 @@ def list_operation() -> Json:
         "parameters": [
             query("source", name, "Only events of this source"),
             query("event_type", name, "Only events of this type"),
-            query("source_id", name, "Only events of this instance of a source"),
+            query("source_id", source_id, "Only events of this instance of a source"),
             query("since", time, "Only events received at or after this time"),
             query("until", time, "Only events received before this time"),
             query("limit", limit, "How many"),

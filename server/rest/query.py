@@ -33,7 +33,7 @@ def parse_page(query: bytes) -> Page:
     where = EventFilter(
         source=name(values, "source"),
         event_type=name(values, "event_type"),
-        source_id=name(values, "source_id"),
+        source_id=name(values, "source_id", shortest=0),
         since=moment(values, "since"),
         until=moment(values, "until"),
     )
@@ -47,22 +47,23 @@ def parse_query(query: bytes) -> dict[str, str]:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
     except ValueError:  # bad UTF-8 among them
         raise InvalidParameter("The query is not URL-encoded UTF-8") from None
-    values = dict(pairs)
-    for parameter in values:
+    values: dict[str, str] = {}
+    for parameter, value in pairs:
         if parameter not in PARAMETERS:
             raise InvalidParameter(
                 f"{parameter[:MAX_NAME_CHARS]}: no such parameter; there are {', '.join(PARAMETERS)}"
             )
-    if len(values) < len(pairs):
-        raise InvalidParameter(f"{', '.join(values)}: each parameter may be given once")
+        if parameter in values:
+            raise InvalidParameter(f"{parameter}: may be given once")
+        values[parameter] = value
     return values
 
 
-def name(values: dict[str, str], parameter: str) -> str | None:
+def name(values: dict[str, str], parameter: str, *, shortest: int = 1) -> str | None:
     """A parameter that names a source or a type."""
     value = values.get(parameter)
-    if value is not None and not 1 <= len(value) <= MAX_NAME_CHARS:
-        raise InvalidParameter(f"{parameter}: must be 1 to {MAX_NAME_CHARS} characters")
+    if value is not None and not shortest <= len(value) <= MAX_NAME_CHARS:
+        raise InvalidParameter(f"{parameter}: must be {shortest} to {MAX_NAME_CHARS} characters")
     return value
 
 
