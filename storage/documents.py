@@ -4,6 +4,7 @@ An event is encoded once, to the bytes that go over the wire: encoding is also t
 the bytes have a size. Reading back goes round the driver's conveniences (DBRef, Int64) that would alter what was sent.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import bson
@@ -26,34 +27,59 @@ RAW: CodecOptions[RawBSONDocument] = CodecOptions(
 OBJECT, ARRAY = b"\x03", b"\x04"
 """BSON's type bytes of what nests."""
 
+LEVEL_BYTES = 7
+"""What a level of nesting takes at least: its type, the end of its name, its length, its end."""
 
-def encode(header: Header, event_id: bytes, event: Event) -> bytes:
-    """The document of one event as BSON.
+ID_ELEMENT = b"\x05_id\x00" + (16).to_bytes(4, "little") + bytes([UUID_SUBTYPE])
+"""What stands before an id's 16 bytes in BSON: binary, its name, its length, its subtype."""
 
-    Raises Unstorable where MongoDB cannot hold its values, and ValueError for a timestamp that is none.
+
+def encoder(header: Header) -> Callable[[bytes, Event], bytes]:
+    """A function that makes the BSON document of an event with that header, given its id.
+
+    What all events of the batch share is encoded once and joined to each. The function raises Unstorable where MongoDB
+    cannot hold the event's values, and ValueError for a timestamp that is none.
     """
-    document: dict[str, Any] = {
-        "_id": Binary(event_id, UUID_SUBTYPE),
+    shared: dict[str, Any] = {
         "tenant_id": Binary(header.tenant_id.bytes, UUID_SUBTYPE),
         "source": header.source,
-        "event_type": event.type,
-        "data": event.data,
-        "timestamp": header.received_at if event.timestamp is None else parse_time(event.timestamp),
         "received_at": header.received_at,
     }
     if header.source_id is not None:
-        document["source_id"] = header.source_id
-    if event.metadata is not None:
-        document["metadata"] = event.metadata
+        shared["source_id"] = header.source_id
+    timed, untimed = elements(shared), elements({**shared, "timestamp": header.received_at})
+
+    def encode(event_id: bytes, event: Event) -> bytes:
+        own: dict[str, Any] = {"event_type": event.type, "data": event.data}
+        if event.metadata is not None:
+            own["metadata"] = event.metadata
+        if event.timestamp is not None:
+            own["timestamp"] = parse_time(event.timestamp)
+        rest = elements_and_end(own)
+        if may_nest_too_deep(rest) and (nests_too_deep(event.data) or nests_too_deep(event.metadata)):
+            raise Unstorable
+        content = ID_ELEMENT + event_id + (untimed if event.timestamp is None else timed) + rest
+        return (len(content) + 4).to_bytes(4, "little") + content
+
+    return encode
+
+
+def may_nest_too_deep(encoded: bytes) -> bool:
+    """Whether BSON may have more than MAX_NESTING levels: quick, and never wrongly False."""
+    return len(encoded) > MAX_NESTING * LEVEL_BYTES and encoded.count(OBJECT) + encoded.count(ARRAY) > MAX_NESTING
+
+
+def elements_and_end(fields: dict[str, Any]) -> bytes:
+    """The elements of a BSON document and the byte that ends it. Raises Unstorable."""
     try:
-        encoded = bson.encode(document)
+        return bson.encode(fields)[4:]
     except (InvalidDocument, OverflowError, RecursionError, UnicodeEncodeError):
         raise Unstorable from None
-    # Counting type bytes takes a tenth of a walk, and never counts too few: most events stop here.
-    may_nest = encoded.count(OBJECT) + encoded.count(ARRAY) > MAX_NESTING
-    if may_nest and (nests_too_deep(event.data) or nests_too_deep(event.metadata)):
-        raise Unstorable
-    return encoded
+
+
+def elements(fields: dict[str, Any]) -> bytes:
+    """The elements of a BSON document."""
+    return elements_and_end(fields)[:-1]
 
 
 def decode(document: RawBSONDocument) -> StoredEvent:

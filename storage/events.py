@@ -19,14 +19,14 @@ from storage.indexes import EVENTS, LISTING
 class Events:
     """The collection `events`."""
 
-    encode = staticmethod(documents.encode)
+    encoder = staticmethod(documents.encoder)
 
     def __init__(self, database: Database) -> None:
         self._collection = raw_collection(database, EVENTS, documents.RAW)
 
     async def insert(self, encoded: Sequence[bytes], deadline: Deadline) -> None:
         """Return when all documents are in the journals of a majority. Raises Unavailable where that is not sure."""
-        raw = [RawBSONDocument(document, documents.RAW) for document in encoded]
+        raw = [RawBSONDocument(document) for document in encoded]
         with translated("unknown"), deadline_of(deadline):
             await self._collection.insert_many(raw, ordered=False)
 

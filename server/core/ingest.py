@@ -3,7 +3,7 @@
 A batch is stored as a whole or refused as a whole, except where the caller asked for lenient handling.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import time_ns
 from typing import Protocol
 from uuid import UUID
@@ -22,11 +22,17 @@ class Unstorable(Exception):
     """The store cannot hold this event; the values say why."""
 
 
+Encode = Callable[[bytes, Event], bytes]
+
+
 class EventStore(Protocol):
     """Where events are kept."""
 
-    def encode(self, header: Header, event_id: bytes, event: Event) -> bytes:
-        """The event as the store keeps it. Raises Unstorable, and ValueError for a timestamp that is none."""
+    def encoder(self, header: Header) -> Encode:
+        """A function that gives the events of a batch, with their ids, the form in which they are kept.
+
+        The function raises Unstorable, and ValueError for a timestamp that is none.
+        """
 
     async def insert(self, documents: Sequence[bytes], deadline: Deadline) -> None:
         """Return when all documents are safe on disk on a majority. Raises Unavailable where that is not certain."""
@@ -46,9 +52,10 @@ class Ingest:
         now_ms = time_ns() // NS_PER_MS
         header = Header(tenant_id, batch.source, batch.source_id, from_milliseconds(now_ms))
         ids = new_ids(now_ms, len(batch.events))
+        encode = self._store.encoder(header)
         documents, stored_ids, event_types, problems = [], [], [], batch.problems
         for index, event, binary_id, text_id in zip(batch.indexes, batch.events, ids.binary, ids.text, strict=True):
-            document = self._encode(header, binary_id, event, index)
+            document = try_encode(encode, binary_id, event, index)
             if isinstance(document, Problem):
                 problems.append(document)
             else:
@@ -62,16 +69,18 @@ class Ingest:
         await self._store.insert(documents, deadline)
         return Receipt(header, stored_ids, event_types, sorted(problems))
 
-    def _encode(self, header: Header, event_id: bytes, event: Event, index: int) -> bytes | Problem:
-        try:
-            document = self._store.encode(header, event_id, event)
-        except ValueError as error:
-            return Problem(index, f"events[{index}].timestamp", str(error))
-        except Unstorable:
-            return find_problem(event, index) or Problem(index, f"events[{index}]", "Cannot be stored")
-        if len(document) > MAX_EVENT_BYTES:
-            return Problem(index, f"events[{index}]", f"{len(document)} bytes as BSON; at most {MAX_EVENT_BYTES}")
-        return document
+
+def try_encode(encode: Encode, event_id: bytes, event: Event, index: int) -> bytes | Problem:
+    """The event as the store keeps it, or what is wrong with it."""
+    try:
+        document = encode(event_id, event)
+    except ValueError as error:
+        return Problem(index, f"events[{index}].timestamp", str(error))
+    except Unstorable:
+        return find_problem(event, index) or Problem(index, f"events[{index}]", "Cannot be stored")
+    if len(document) > MAX_EVENT_BYTES:
+        return Problem(index, f"events[{index}]", f"{len(document)} bytes as BSON; at most {MAX_EVENT_BYTES}")
+    return document
 
 
 def refusal(problems: list[Problem]) -> InvalidBatch:
