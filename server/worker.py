@@ -16,7 +16,6 @@ from server.app import run_worker
 from server.config import Settings
 from server.logs import configure_logging
 
-
 GC_THRESHOLDS = (10_000, 20, 20)
 """Decoded JSON is many objects and no cycles, so collecting seldom costs no memory, and 1,000-event batches gain 10 %
 (Motor) to 15 % (PyMongo). What was made at start is not looked at again at all."""
