@@ -3,7 +3,7 @@
 One command on one machine. It starts an embedded `mongod` in a temporary directory (TMPDIR says where: on a disk, for
 the journal's sake), a `sluice serve` for each scenario on top of it, and generator processes that drive them. The
 scenarios take turns, round after round, so that whatever else the machine does falls on all of them alike. Each writes
-to a database of its own, and as many events a round as the others, so that all collections grow alike.
+to a database of its own, and as many events a round as others of its batch size, so that collections grow alike.
 
 The ceiling is `insert_many` of the same documents, ready-made as BSON, with the same indexes and the same guarantee
 (a majority, journaled), without a server.
@@ -28,6 +28,7 @@ import msgspec
 from loadtests.figures import Figures, Run, Usage, figures_of, print_table, run_of, write_report
 from loadtests.generator import Job, Result
 from loadtests.processes import cpu_s, create_key, machine_cpu_s, resident_mib, serving
+from server.core.events import MAX_EVENTS
 from storage.client import Client, check_deployment, close, connect, database
 from storage.embedded import EmbeddedMongod
 from storage.indexes import EVENTS, ensure_indexes
@@ -45,11 +46,19 @@ MAX_RESULT_BYTES = 2**26
 """A generator's result is one line, with a latency for each request."""
 
 
+BATCH_SIZES = (1_000, 1)
+
+FACES: dict[Literal["rest", "grpc"], str] = {"rest": "REST", "grpc": "gRPC stream"}
+
+SMALL_BATCHES = 10
+"""Small batches are so many times as many as large ones, and no more: a turn should take seconds."""
+
+
 class Scenario(NamedTuple):
     """One line of the table: what is driven, and how. `workers` is 0 where there is no server."""
 
     name: str
-    target: Literal["mongodb", "rest"]
+    target: Literal["mongodb", "rest", "grpc"]
     workers: int
     batch_size: int
 
@@ -58,8 +67,18 @@ def scenarios(workers: Iterable[int]) -> list[Scenario]:
     """What is compared. The first is the ceiling."""
     return [
         Scenario("ceiling: insert_many of BSON", "mongodb", 0, 1_000),
-        *(Scenario(f"REST, {count} worker{'s' * (count > 1)}", "rest", count, 1_000) for count in workers),
+        *(
+            Scenario(f"{name}, batches of {size:,}, {count} worker{'s' * (count > 1)}", target, count, size)
+            for size in BATCH_SIZES
+            for target, name in FACES.items()
+            for count in workers
+        ),
     ]
+
+
+def requests_of(scenario: Scenario, batches: int) -> int:
+    """How many requests a turn of a scenario takes, where one of 1,000-event batches takes `batches`."""
+    return min(batches * MAX_EVENTS // scenario.batch_size, batches * SMALL_BATCHES)
 
 
 class Target(NamedTuple):
@@ -111,8 +130,9 @@ class Benchmark:
         ]
 
     async def _run(self, target: Target, batches: int, seed: int) -> Run:
+        requests = requests_of(target.scenario, batches)
         await self._client.admin.command("fsync")  # no scenario pays for the checkpoint of the one before
-        jobs = [job_of(target, batches // GENERATORS, seed * GENERATORS + index) for index in range(GENERATORS)]
+        jobs = [job_of(target, requests // GENERATORS, seed * GENERATORS + index) for index in range(GENERATORS)]
         async with AsyncExitStack() as stack:
             generators = [await stack.enter_async_context(ready_generator(job)) for job in jobs]
             before = self._usage(target)
@@ -189,7 +209,8 @@ async def started(
     env = {"SLUICE_MONGODB_URL": mongodb_url, "SLUICE_DATABASE": name, "SLUICE_DRIVER": driver}
     async with serving(log, env, "--workers", str(scenario.workers)) as server:
         key = await create_key(env, "benchmark")
-        yield Target(scenario, name, server.url, key, tuple(server.worker_pids))
+        url = server.url if scenario.target == "rest" else server.grpc
+        yield Target(scenario, name, url, key, tuple(server.worker_pids))
 
 
 async def run(rounds: int, batches: int, driver: str, workers: Sequence[int]) -> bool:

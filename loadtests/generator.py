@@ -10,20 +10,24 @@ import gc
 import re
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from random import Random
 from typing import Any, Literal
 from urllib.parse import urlsplit
 from uuid import uuid4
 
+import grpc
 import msgspec
 import uvloop
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient, WriteConcern
 
-from loadtests.payloads import make_batch
+from loadtests.payloads import Json, encode, make_batch, make_events
+from proto.sluice.v1 import event_service_pb2 as pb
 from server.core.decode import decode_batch
 from server.core.events import Header
 from server.core.ids import new_ids
@@ -33,14 +37,21 @@ from storage.indexes import EVENTS
 VARIETY = 20
 """Different batches that a generator makes and sends again and again: enough that no two neighbours are alike."""
 
-ID_START, ID_END = 13, 29
-"""Where the 16 bytes of `_id` stand in a document: behind its size, the type, the name, the length and the subtype."""
+ID_START = 4 + len(documents.ID_ELEMENT)
+ID_END = ID_START + 16
+"""Where the 16 bytes of `_id` stand in a document: behind its size, and what BSON says before them."""
 
 READ_LIMIT_BYTES = 2**20
 """What a connection buffers: more than the receipt of 1,000 events, so that it is read in one go."""
 
 REFUSAL_BYTES = 300
 """What is kept of an answer that is no receipt: enough for its reason."""
+
+STREAM_WINDOW = 4
+"""Batches under way on one stream: a client that waited for each answer would not need a stream."""
+
+OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
+"""Channels of one process share a connection unless told otherwise."""
 
 NS_PER_MS = 1_000_000
 
@@ -52,7 +63,7 @@ CREATED = b"HTTP/1.1 201 "
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What one generator is to do: `batches` requests of `batch_size` events over `connections` connections."""
 
-    target: Literal["mongodb", "rest"]
+    target: Literal["mongodb", "rest", "grpc"]
     url: str
     database: str = ""
     key: str = ""
@@ -141,6 +152,59 @@ def found(pattern: re.Pattern[bytes], text: bytes) -> bytes:
     return match[1]
 
 
+def run_grpc(job: Job, start: Callable[[], None]) -> Result:
+    """Stream batches to a server, each stream over a connection of its own with a few batches under way."""
+    random = Random(job.seed)
+    messages = [stream_request(make_events(random, job.batch_size)) for _ in range(VARIETY)]
+    queue = iter(messages[index % VARIETY] for index in range(job.batches))
+    return uvloop.run(stream_all(job, queue, start))
+
+
+async def stream_all(job: Job, queue: Iterator[bytes], start: Callable[[], None]) -> Result:
+    """Send every message of `queue`, over streams opened before the start."""
+    result = Result()
+    async with AsyncExitStack() as stack:
+        streams = []
+        for _ in range(job.connections):
+            channel = await stack.enter_async_context(grpc.aio.insecure_channel(job.url, OWN_CONNECTION))
+            await channel.channel_ready()
+            method: Any = channel.stream_stream("/sluice.v1.EventService/StreamEvents")  # bytes in, bytes out
+            streams.append(method(metadata=(("x-api-key", job.key),)))
+        start()
+        result.begin()
+        await asyncio.gather(*(stream_in_turn(stream, queue, result) for stream in streams))
+        result.end()
+    return result
+
+
+async def stream_in_turn(stream: Any, queue: Iterator[bytes], result: Result) -> None:
+    """Keep a few messages under way while there are any, and read every response."""
+    sent: deque[float] = deque()
+    while True:
+        while len(sent) < STREAM_WINDOW and (message := next(queue, None)) is not None:
+            sent.append(time.monotonic())
+            await stream.write(message)
+        if not sent:
+            break
+        response = pb.StreamEventsResponse.FromString(await stream.read())
+        result.latencies_s.append(time.monotonic() - sent.popleft())
+        result.acknowledged += response.receipt.events_received
+        if response.HasField("error"):
+            result.refusals.append(response.error.message)
+    await stream.done_writing()
+
+
+def stream_request(events: list[Json]) -> bytes:
+    """The bytes of a message on a stream."""
+    batch = pb.EventBatch(source="backend")
+    for event in events:
+        added = batch.events.add(
+            type=event["type"], data_json=encode(event["data"]), metadata_json=encode(event["metadata"])
+        )
+        added.timestamp.FromJsonString(event["timestamp"])
+    return pb.StreamEventsRequest(batch=batch).SerializeToString()
+
+
 def run_mongodb(job: Job, start: Callable[[], None]) -> Result:
     """Insert batches that are ready-made as BSON, as fast as the driver and the database can: the ceiling."""
     result = Result()
@@ -199,7 +263,7 @@ def wait_for_start() -> None:
 def main() -> None:
     """Take a job, do it, and print its result."""
     job = msgspec.json.decode(sys.stdin.readline(), type=Job)
-    run = {"mongodb": run_mongodb, "rest": run_rest}[job.target]
+    run = {"mongodb": run_mongodb, "rest": run_rest, "grpc": run_grpc}[job.target]
     print(msgspec.json.encode(run(job, wait_for_start)).decode(), flush=True)
 
 

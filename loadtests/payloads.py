@@ -32,7 +32,16 @@ def make_event(random: Random) -> Json:
     }
 
 
+def make_events(random: Random, count: int) -> list[Json]:
+    """So many events."""
+    return [make_event(random) for _ in range(count)]
+
+
 def make_batch(random: Random, count: int) -> bytes:
     """The JSON of a batch of `count` events."""
-    events = [make_event(random) for _ in range(count)]
-    return json.dumps({"source": "backend", "events": events}, separators=(",", ":")).encode()
+    return encode({"source": "backend", "events": make_events(random, count)})
+
+
+def encode(value: Json) -> bytes:
+    """JSON without spaces."""
+    return json.dumps(value, separators=(",", ":")).encode()

@@ -17,7 +17,7 @@ import click
 
 SLUICE = (sys.executable, "-m", "server")
 
-READY = re.compile(r"ready rest=(?P<rest>\S+)")
+READY = re.compile(r"ready rest=(?P<rest>\S+) grpc=(?P<grpc>\S+)")
 
 START_TIMEOUT_S = 60
 
@@ -30,6 +30,7 @@ class Server(NamedTuple):
     """A running `sluice serve`."""
 
     url: str
+    grpc: str
     worker_pids: list[int]
 
 
@@ -44,23 +45,23 @@ async def serving(log: Path, env: dict[str, str], *options: str) -> AsyncIterato
             env={**os.environ, **env},
         )
     try:
-        url = await ready_url(process)
-        if url is None:
+        ready = await ready_line(process)
+        if ready is None:
             raise click.ClickException(f"sluice serve did not start: {log.read_text()}")
-        yield Server(url, worker_pids(process.pid))
+        yield Server(ready["rest"], ready["grpc"], worker_pids(process.pid))
     finally:
         if process.returncode is None:
             process.terminate()
         await process.wait()
 
 
-async def ready_url(process: asyncio.subprocess.Process) -> str | None:
+async def ready_line(process: asyncio.subprocess.Process) -> re.Match[str] | None:
     """Where the server answers, once it does; None where it ends before that."""
     assert process.stdout is not None
     async with asyncio.timeout(START_TIMEOUT_S):
         async for line in process.stdout:
             if match := READY.match(line.decode()):
-                return match["rest"]
+                return match
     return None
 
 

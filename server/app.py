@@ -18,8 +18,9 @@ from server.core.ingest import Ingest
 from server.logs import log_lost_exceptions
 from server.ports import bound_socket
 from server.rest.app import create_app
-from server.rest.services import Services
-from storage.client import PrimaryWatch, close, connect, database, ping
+from server.rpc.server import GrpcServer
+from server.services import Services
+from storage.client import Client, PrimaryWatch, close, connect, database, ping
 from storage.events import Events
 from storage.keys import Keys
 
@@ -60,9 +61,12 @@ class HttpServer(uvicorn.Server):
 
 async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain. `on_ready` is called once requests are accepted."""
-    log_lost_exceptions(asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    log_lost_exceptions(loop)
+    has_primary: asyncio.Queue[bool] = asyncio.Queue()
+    watch = PrimaryWatch(lambda has: loop.call_soon_threadsafe(has_primary.put_nowait, has))
     assert settings.storage.mongodb_url is not None, "the supervisor found the database"  # noqa: S101
-    client = connect(settings.storage.mongodb_url, settings.storage.driver, event_listeners=[PrimaryWatch()])
+    client = connect(settings.storage.mongodb_url, settings.storage.driver, event_listeners=[watch])
     storage = database(client, settings.storage.database)
     events, keys = Events(storage), Keys(storage)
 
@@ -72,12 +76,20 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
         await ping(client, READY_TIMEOUT_S)
 
     services = Services(ingest=Ingest(events), keys=keys, events=events, check_ready=check_ready)
-    server = HttpServer(http_config(settings, services), on_ready)
-    tasks = [asyncio.create_task(save_usage_regularly(keys)), asyncio.create_task(drain_when(stop, server))]
+    rest, grpc = HttpServer(http_config(settings, services), on_ready), GrpcServer(services)
+    background = [
+        asyncio.create_task(save_usage_regularly(keys)),
+        asyncio.create_task(tell_health(client, has_primary, grpc)),
+    ]
     try:
-        await server.serve(sockets=[bound_socket(settings.host, settings.port, socket.SO_REUSEPORT)])
+        await grpc.start(settings)
+        listening = bound_socket(settings.host, settings.port, socket.SO_REUSEPORT)
+        serving = asyncio.create_task(rest.serve(sockets=[listening]))
+        await asyncio.wait([serving, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
+        rest.should_exit = True
+        await asyncio.gather(serving, grpc.drain(DRAIN_TIMEOUT_S))
     finally:
-        for task in tasks:
+        for task in background:
             task.cancel()
         await save_usage(keys)
         await close(client)
@@ -100,10 +112,12 @@ def http_config(settings: Settings, services: Services) -> uvicorn.Config:
     )
 
 
-async def drain_when(stop: asyncio.Event, server: HttpServer) -> None:
-    """Stop accepting once `stop` is set; `serve` then returns when what was accepted is answered."""
-    await stop.wait()
-    server.should_exit = True
+async def tell_health(client: Client, has_primary: asyncio.Queue[bool], grpc: GrpcServer) -> None:
+    """Tell gRPC's health service whether the database takes writes, as the driver finds out."""
+    with contextlib.suppress(Unavailable):  # a client looks for the database when it is first used
+        await ping(client, READY_TIMEOUT_S)
+    while True:
+        await grpc.set_serving(await has_primary.get())
 
 
 async def save_usage_regularly(keys: Keys) -> None:

@@ -126,13 +126,15 @@ class WorkerCount(click.ParamType[int]):
 @click.group(no_args_is_help=False)
 @click.version_option(package_name="sluice")
 def cli() -> None:
-    """Sluice takes in events over REST and keeps them in MongoDB."""
+    """Sluice takes in events over REST and gRPC and keeps them in MongoDB."""
 
 
 @cli.command("serve")
 @click.option("--host", envvar="SLUICE_HOST", default="127.0.0.1", show_default=True)
 @click.option("--port", envvar="SLUICE_PORT", type=click.IntRange(0, 65_535), default=8000, show_default=True)
-@click.option("--grpc-port", envvar="SLUICE_GRPC_PORT", type=click.IntRange(0, 65_535), default=50_051)
+@click.option(
+    "--grpc-port", envvar="SLUICE_GRPC_PORT", type=click.IntRange(0, 65_535), default=50051, show_default=True
+)
 @click.option("--workers", envvar="SLUICE_WORKERS", type=WorkerCount(), default=1, show_default=True)
 @click.option("--tls-cert", envvar="SLUICE_TLS_CERT", type=click.Path(exists=True, dir_okay=False))
 @click.option("--tls-key", envvar="SLUICE_TLS_KEY", type=click.Path(exists=True, dir_okay=False))
@@ -152,10 +154,12 @@ def cli() -> None:
     show_default=True,
 )
 @database_options
-def serve_command(grpc_port: int, tls_client_ca: str | None, **options: Any) -> None:  # noqa: ARG001 (for gRPC, to come)
-    """Serve REST until SIGTERM or SIGINT, then drain."""
+def serve_command(**options: Any) -> None:
+    """Serve REST and gRPC until SIGTERM or SIGINT, then drain."""
     if (options["tls_cert"] is None) != (options["tls_key"] is None):
         raise ConfigurationError("--tls-cert and --tls-key go together: give both or neither")
+    if options["tls_client_ca"] is not None and options["tls_cert"] is None:
+        raise ConfigurationError("--tls-client-ca needs TLS: give --tls-cert and --tls-key too")
     storage = database_settings(options)
     configure_logging(options["log_level"], options["log_format"])
     uvloop.run(serve(Settings(storage=storage, **options)))

@@ -28,8 +28,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     storage: DatabaseSettings
     host: str
     port: int
+    grpc_port: int
     workers: int
     tls_cert: str | None
     tls_key: str | None
+    tls_client_ca: str | None
     log_level: LogLevel
     log_format: LogFormat

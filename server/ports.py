@@ -9,8 +9,8 @@ from server.core.errors import ConfigurationError
 
 
 @contextmanager
-def reserved_port(host: str, port: int) -> Iterator[int]:
-    """Hold `port` for the workers, or a free one where it is 0. Raises ConfigurationError where it cannot be had.
+def reserved_port(host: str, port: int, option: str) -> Iterator[int]:
+    """Hold `port` for the workers, or a free one where it is 0. Raises ConfigurationError, naming the option.
 
     The socket that holds it does not listen: it only keeps the port from being given away.
     """
@@ -19,7 +19,7 @@ def reserved_port(host: str, port: int) -> Iterator[int]:
             port = probe.getsockname()[1]
         holder = bound_socket(host, port, socket.SO_REUSEPORT)
     except OSError as error:
-        raise ConfigurationError(port_problem(host, port, error)) from None
+        raise ConfigurationError(port_problem(host, port, option, error)) from None
     with holder:
         yield port
 
@@ -38,8 +38,13 @@ def bound_socket(host: str, port: int, *options: int) -> socket.socket:
     return bound
 
 
-def port_problem(host: str, port: int, error: OSError) -> str:
+def port_problem(host: str, port: int, option: str, error: OSError) -> str:
     """Why a port cannot be had, and what to do."""
     if error.errno == errno.EADDRINUSE:
-        return f"port {port} on {host} is taken: stop what listens there, or choose another with --port"
-    return f"cannot listen on {host} port {port} ({error.strerror}): choose others with --host and --port"
+        return f"port {port} on {host} is taken: stop what listens there, or choose another with {option}"
+    return f"cannot listen on {host} port {port} ({error.strerror}): choose others with --host and {option}"
+
+
+def address(host: str, port: int) -> str:
+    """`host:port`, with the brackets that IPv6 needs."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -19,7 +19,7 @@ import msgspec
 from server.config import Settings
 from server.core.errors import ConfigurationError
 from server.database import prepared
-from server.ports import reserved_port
+from server.ports import address, reserved_port
 from storage.embedded import EmbeddedMongod
 from storage.keys import Keys
 
@@ -45,8 +45,11 @@ async def serve(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    with reserved_port(settings.host, settings.port) as port:
-        settings = msgspec.structs.replace(settings, port=port)
+    with (
+        reserved_port(settings.host, settings.port, "--port") as port,
+        reserved_port(settings.host, settings.grpc_port, "--grpc-port") as grpc_port,
+    ):
+        settings = msgspec.structs.replace(settings, port=port, grpc_port=grpc_port)
         workers: list[Worker] = []
 
         def on_moved(url: str) -> None:
@@ -57,7 +60,7 @@ async def serve(settings: Settings) -> None:
             workers += [Worker(settings, url) for _ in range(settings.workers)]
             try:
                 await asyncio.gather(*(worker.start() for worker in workers))
-                print(f"ready rest={base_url(settings)} grpc=-", flush=True)  # noqa: T201
+                print(f"ready rest={base_url(settings)} grpc={address(settings.host, grpc_port)}", flush=True)  # noqa: T201
                 async with background(*(worker.keep_alive() for worker in workers)):
                     await stop.wait()
                 log.info("draining")
@@ -108,8 +111,7 @@ def first_steps(settings: Settings, secret: str) -> str:
 def base_url(settings: Settings) -> str:
     """Where the REST endpoint is."""
     scheme = "https" if settings.tls_cert else "http"
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"{scheme}://{host}:{settings.port}"
+    return f"{scheme}://{address(settings.host, settings.port)}"
 
 
 async def keep_mongod_alive(mongod: EmbeddedMongod, on_moved: Callable[[str], None]) -> None:

@@ -9,7 +9,7 @@ Rules: no driver exception, and no text of one, leaves `storage`. May import the
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, cast
 
@@ -201,7 +201,10 @@ async def ping(client: Client, timeout_s: float) -> None:
 
 
 class PrimaryWatch(TopologyListener):
-    """Logs when the database stops taking writes, and when it takes them again."""
+    """Logs when the database stops taking writes, and when it takes them again, and calls `on_change` with which."""
+
+    def __init__(self, on_change: Callable[[bool], object]) -> None:
+        self._on_change = on_change
 
     def opened(self, event: TopologyOpenedEvent) -> None:
         """Nothing is known yet."""
@@ -216,8 +219,10 @@ class PrimaryWatch(TopologyListener):
         closing = not event.new_description.server_descriptions()
         if had and not has and not closing:
             log.warning("the database takes no writes: there is no primary to be reached")
+            self._on_change(False)
         if has and not had:
             log.info("the database takes writes")
+            self._on_change(True)
 
 
 @contextmanager

@@ -16,7 +16,6 @@ from bson.raw_bson import RawBSONDocument
 
 from server.core.events import MAX_NESTING, Event, Header, StoredEvent
 from server.core.ingest import Unstorable
-from server.core.times import parse_time
 from server.core.values import nests_too_deep
 
 RAW: CodecOptions[RawBSONDocument] = CodecOptions(
@@ -34,11 +33,15 @@ ID_ELEMENT = b"\x05_id\x00" + (16).to_bytes(4, "little") + bytes([UUID_SUBTYPE])
 """What stands before an id's 16 bytes in BSON: binary, its name, its length, its subtype."""
 
 
+TIMESTAMP = b"\x09timestamp\x00"
+"""What stands before a timestamp's 8 bytes in BSON, which are milliseconds: its type and its name."""
+
+
 def encoder(header: Header) -> Callable[[bytes, Event], bytes]:
     """A function that makes the BSON document of an event with that header, given its id.
 
     What all events of the batch share is encoded once and joined to each. The function raises Unstorable where MongoDB
-    cannot hold the event's values, and ValueError for a timestamp that is none.
+    cannot hold the event's values.
     """
     shared: dict[str, Any] = {
         "tenant_id": Binary(header.tenant_id.bytes, UUID_SUBTYPE),
@@ -47,18 +50,19 @@ def encoder(header: Header) -> Callable[[bytes, Event], bytes]:
     }
     if header.source_id is not None:
         shared["source_id"] = header.source_id
-    timed, untimed = elements(shared), elements({**shared, "timestamp": header.received_at})
+    timed = elements(shared) + TIMESTAMP
+    untimed = elements({**shared, "timestamp": header.received_at})
 
     def encode(event_id: bytes, event: Event) -> bytes:
         own: dict[str, Any] = {"event_type": event.type, "data": event.data}
         if event.metadata is not None:
             own["metadata"] = event.metadata
-        if event.timestamp is not None:
-            own["timestamp"] = parse_time(event.timestamp)
         rest = elements_and_end(own)
         if may_nest_too_deep(rest) and (nests_too_deep(event.data) or nests_too_deep(event.metadata)):
             raise Unstorable
-        content = ID_ELEMENT + event_id + (untimed if event.timestamp is None else timed) + rest
+        timestamp = event.timestamp
+        before = untimed if timestamp is None else timed + timestamp.to_bytes(8, "little", signed=True)
+        content = ID_ELEMENT + event_id + before + rest
         return (len(content) + 4).to_bytes(4, "little") + content
 
     return encode

@@ -10,7 +10,6 @@ from server.core.deadline import Deadline
 from server.core.errors import NotFound
 from server.core.events import EventFilter, StoredEvent
 from server.core.ids import lowest_id
-from server.core.times import to_milliseconds
 from storage import documents
 from storage.client import Database, deadline_of, raw_collection, translated
 from storage.indexes import EVENTS, LISTING
@@ -50,7 +49,7 @@ class Events:
 def query(tenant_id: UUID, where: EventFilter) -> dict[str, Any]:
     """The MongoDB query for the events of a tenant that match. Times become ranges of ids, which begin with them."""
     ids = {
-        operator: UUID(bytes=lowest_id(to_milliseconds(moment)))
+        operator: UUID(bytes=lowest_id(moment))
         for operator, moment in (("$gte", where.since), ("$lt", where.until))
         if moment is not None
     }

@@ -49,13 +49,26 @@ class Server:
             self.database_options = ["--mongodb-url", options[options.index("--mongodb-url") + 1]]
         self.output = ""
         self.url = ""
+        self.grpc = ""
 
     def start(self) -> Self:
         """Start it and wait for its `ready` line."""
         self.data_dir.mkdir(parents=True, exist_ok=True)
         self.log = (self.data_dir / "serve.log").open("ab")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "server", "serve", "--port", "0", "--data-dir", str(self.data_dir), *self.options],
+            [
+                sys.executable,
+                "-m",
+                "server",
+                "serve",
+                "--port",
+                "0",
+                "--grpc-port",
+                "0",
+                "--data-dir",
+                str(self.data_dir),
+                *self.options,
+            ],
             stdout=subprocess.PIPE,
             stderr=self.log,
         )
@@ -63,6 +76,7 @@ class Server:
         ready = READY.search(self.output)
         assert ready is not None, f"no ready line; stdout: {self.output!r}; stderr: {self.stderr()}"
         self.url = ready["rest"]
+        self.grpc = ready["grpc"]
         return self
 
     def stderr(self) -> str:

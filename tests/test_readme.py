@@ -5,25 +5,33 @@ import re
 import shutil
 import subprocess
 import sys
+import uuid
 from pathlib import Path
 
 import pytest
 
-from tests.harness import Json, Server
+from tests.harness import Json, MongoClient, Server
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 
 
-def examples(language: str) -> list[str]:
-    """The README's code blocks in a language that talk to a server."""
+def examples(language: str, address: str = "http://127.0.0.1:8000/") -> list[str]:
+    """The README's code blocks in a language that talk to a server at an address."""
     blocks = re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
-    return [block for block in blocks if "http://127.0.0.1:8000/" in block]
+    return [block for block in blocks if address in block]
 
 
 def run(code: str, server: Server, key: Json, *command: str) -> str:
     """Run an example with the server's address and the key, and return what it prints."""
     code = code.replace("http://127.0.0.1:8000", server.url).replace("your-api-key-here", key["key"])
     return subprocess.run([*command, code], capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def test_python_stream(server: Server, key: Json, mongo: MongoClient) -> None:
+    (example,) = examples("python", "127.0.0.1:50051")
+    printed = run(example.replace("127.0.0.1:50051", server.grpc), server, key, sys.executable, "-c")
+    assert printed == "10000 events are sent, and every batch is answered\n"
+    assert mongo.sluice.events.count_documents({"tenant_id": uuid.UUID(key["tenant_id"])}) == 10_000
 
 
 def test_curl(server: Server, key: Json) -> None:

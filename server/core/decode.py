@@ -13,15 +13,31 @@ import msgspec
 
 from server.core.errors import InvalidBatch, MalformedJson, Problem
 from server.core.events import MAX_EVENTS, Batch, Candidate, Event, Name, SourceId
+from server.core.times import Milliseconds, parse_time
 from server.core.values import MAX_INT64, find_flaw, is_text, member
 
 MAX_INT_CHARS = 20
 """Digits and sign of the longest 64-bit integer: longer ones are not worth parsing to be refused."""
 
+JSON_TYPES = {int: "int", float: "float", bool: "bool", dict: "object", list: "array"}
+"""What msgspec calls the types of JSON."""
+
 MSGSPEC_ERROR = re.compile(r"(?P<message>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
 NAMED_FIELD = re.compile(r"(?P<message>Object (?:missing required|contains unknown) field) `(?P<field>.*)`", re.DOTALL)
 
-decode_fast = msgspec.json.Decoder(Batch).decode
+
+def decode_timestamp(_kind: type, value: Any) -> Milliseconds:
+    """A `timestamp`, for msgspec, which adds the path to the error."""
+    if isinstance(value, Milliseconds):  # from a message, where it is no text
+        return value
+    if not isinstance(value, str):
+        raise ValueError(f"Expected `str | null`, got `{JSON_TYPES[type(value)]}`")  # noqa: TRY004 (msgspec asks for it)
+    if not is_text(value):  # any character may stand between a date and a time
+        raise ValueError("Holds half of a surrogate pair, which is not a character")
+    return parse_time(value)
+
+
+decode_fast = msgspec.json.Decoder(Batch, dec_hook=decode_timestamp).decode
 
 
 class Envelope(msgspec.Struct, forbid_unknown_fields=True):
@@ -39,14 +55,13 @@ def decode_batch(body: bytes) -> Candidate:
     """
     try:
         batch = decode_fast(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        return decode_slowly(body, error)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return decode_slowly(parse_leniently(body))
     return Candidate(batch.source, batch.source_id, batch.events, range(len(batch.events)), [])
 
 
-def decode_slowly(body: bytes, cause: Exception) -> Candidate:
-    """Read a batch that the fast path refused with `cause`, event by event. Raises as `decode_batch` does."""
-    value = parse_leniently(body, cause)
+def decode_slowly(value: Any) -> Candidate:
+    """Read a batch from its JSON value, event by event; an event may be the Problem with it. Raises InvalidBatch."""
     try:
         envelope = msgspec.convert(value, Envelope)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
@@ -68,10 +83,12 @@ def decode_slowly(body: bytes, cause: Exception) -> Candidate:
 
 
 def decode_event(value: Any, index: int) -> Event | Problem:
-    """The event that the parsed JSON `value` is, or what is wrong with it."""
+    """The event that the JSON value is, or what is wrong with it."""
+    if isinstance(value, Problem):
+        return value
     path = f"events[{index}]"
     try:
-        event = msgspec.convert(value, Event)
+        event = msgspec.convert(value, Event, dec_hook=decode_timestamp)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         return Problem(index, *explain(error, path))
     return find_problem(event, index) or event
@@ -79,27 +96,31 @@ def decode_event(value: Any, index: int) -> Event | Problem:
 
 def find_problem(event: Event, index: int) -> Problem | None:
     """What in the well-formed `event` cannot be stored, or None."""
-    for field in ("type", "timestamp", "data", "metadata"):
+    for field in ("type", "data", "metadata"):
         if flaw := find_flaw(getattr(event, field), f"events[{index}].{field}"):
             return Problem(index, flaw.path, flaw.message)
     return None
 
 
-def parse_leniently(body: bytes, cause: Exception) -> Any:
-    """The JSON value of `body`, values included that no event may hold. Raises MalformedJson where it is not JSON.
-
-    `cause` is what the strict parser said: its message has the position.
-    """
+def parse_leniently(text: bytes) -> Any:
+    """The JSON value of `text`, values included that no event may hold. Raises MalformedJson where it is not JSON."""
     try:
-        return json.loads(body.decode("utf-8"), parse_int=parse_int, parse_constant=refuse_constant)
+        return json.loads(text.decode("utf-8"), parse_int=parse_int, parse_constant=refuse_constant)
     except UnicodeDecodeError as error:
-        raise MalformedJson(f"The body is not UTF-8: {error.reason} at byte {error.start}") from None
+        raise MalformedJson(f"JSON is not UTF-8: {error.reason} at byte {error.start}") from None
     except RecursionError:
-        raise MalformedJson("The body is nested too deeply to parse") from None
+        raise MalformedJson("JSON is nested too deeply to parse") from None
     except json.JSONDecodeError as error:
-        # The strict parser names a byte; where the text just ends, it does not.
-        reason = str(cause) if "(byte " in str(cause) else f"JSON is malformed: {error}"
-        raise MalformedJson(reason) from None
+        raise MalformedJson(strict_reason(text) or f"JSON is malformed: {error}") from None
+
+
+def strict_reason(text: bytes) -> str | None:
+    """What the strict parser has against `text`: it counts in bytes, as senders do. None where it names no byte."""
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return str(error) if "(byte " in str(error) else None
+    return None
 
 
 def parse_int(digits: str) -> int:

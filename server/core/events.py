@@ -1,4 +1,4 @@
-"""What callers send and what they get back: batch, event and receipt, and the limits on them. Imports errors only.
+"""What callers send and what they get back: batch, event and receipt, and the limits on them. Imports errors and times.
 
 A `Batch` is checked by decoding into it (`server.core.decode`); constructing one checks nothing. Limits are the
 contract's; each says why it is there.
@@ -12,6 +12,7 @@ from uuid import UUID
 from msgspec import Meta, Struct
 
 from server.core.errors import Problem
+from server.core.times import Milliseconds
 
 MAX_NAME_CHARS = 255
 """`source`, `source_id` and `type`: they are index keys, and names rather than content."""
@@ -44,7 +45,7 @@ class Event(Struct, forbid_unknown_fields=True):
     type: Annotated[Name, Meta(description="Event type, such as purchase or signup")]
     data: Annotated[dict[str, Any], Meta(description=f"The payload, kept as it is; at most {MAX_NESTING} levels deep")]
     timestamp: Annotated[
-        Annotated[str, Meta(extra_json_schema={"format": "iso-8601"})] | None,
+        Milliseconds | None,
         Meta(description="When it happened: an ISO 8601 date or date-time, UTC unless it says otherwise; default: now"),
     ] = None
     metadata: Annotated[dict[str, Any] | None, Meta(description="Anything about the event, such as an SDK version")] = (
@@ -103,10 +104,13 @@ class StoredEvent(NamedTuple):
 
 
 class EventFilter(NamedTuple):
-    """Which events to read; None matches all. `since` is inclusive and `until` exclusive, both on `received_at`."""
+    """Which events to read; None matches all.
+
+    `since` is inclusive and `until` exclusive, both on `received_at`, in milliseconds since 1970.
+    """
 
     source: str | None = None
     event_type: str | None = None
     source_id: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
+    since: int | None = None
+    until: int | None = None

@@ -29,10 +29,7 @@ class EventStore(Protocol):
     """Where events are kept."""
 
     def encoder(self, header: Header) -> Encode:
-        """A function that gives the events of a batch, with their ids, the form in which they are kept.
-
-        The function raises Unstorable, and ValueError for a timestamp that is none.
-        """
+        """A function that gives events of a batch, with their ids, the form in which they are kept, or Unstorable."""
 
     async def insert(self, documents: Sequence[bytes], deadline: Deadline) -> None:
         """Return when all documents are safe on disk on a majority. Raises Unavailable where that is not certain."""
@@ -74,8 +71,6 @@ def try_encode(encode: Encode, event_id: bytes, event: Event, index: int) -> byt
     """The event as the store keeps it, or what is wrong with it."""
     try:
         document = encode(event_id, event)
-    except ValueError as error:
-        return Problem(index, f"events[{index}].timestamp", str(error))
     except Unstorable:
         return find_problem(event, index) or Problem(index, f"events[{index}]", "Cannot be stored")
     if len(document) > MAX_EVENT_BYTES:

@@ -1,6 +1,6 @@
 """Times as callers write and read them. Imports the standard library only.
 
-Every time inside Sluice is an aware UTC datetime, kept to the millisecond.
+Every datetime inside Sluice is aware, in UTC, and to the millisecond. What a caller's `timestamp` becomes is a number.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -8,19 +8,49 @@ from datetime import UTC, datetime, timedelta
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 
+MIN_MS = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MILLISECOND
+MAX_MS = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MILLISECOND
+"""The years 1 to 9999 in UTC: what reads back on every platform."""
 
-def parse_time(text: str) -> datetime:
+OUT_OF_RANGE = "Outside the years 1 to 9999 in UTC"
+
+
+class Milliseconds(int):
+    """A moment as milliseconds since 1970: the type that an event's `timestamp` decodes to."""
+
+
+def parse_time(text: str) -> Milliseconds:
     """The moment an ISO 8601 date or date-time names: UTC where it has no offset, midnight where it has no time.
+
+    What is finer than a millisecond is cut off. Raises ValueError with a message for the caller.
+    """
+    return in_range(since_epoch(text) // MILLISECOND)
+
+
+def parse_bound(text: str) -> int:
+    """The first whole millisecond, since 1970, at or after the moment: what a bound on kept times compares with.
 
     Raises ValueError with a message for the caller.
     """
+    since = since_epoch(text)
+    in_range(since // MILLISECOND)
+    return -(since // -MILLISECOND)
+
+
+def since_epoch(text: str) -> timedelta:
+    """The exact time from 1970 to what `text` names. Raises ValueError with a message for the caller."""
     try:
         moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
     except ValueError:
         raise ValueError("Not an ISO 8601 date or date-time, such as 2026-03-01T12:00:00Z") from None
-    except OverflowError:
-        raise ValueError("Outside the years 1 to 9999 in UTC") from None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH
+
+
+def in_range(milliseconds: int) -> Milliseconds:
+    """That many milliseconds since 1970. Raises ValueError, with a message for the caller, for another age."""
+    if not MIN_MS <= milliseconds <= MAX_MS:
+        raise ValueError(OUT_OF_RANGE)
+    return Milliseconds(milliseconds)
 
 
 def from_milliseconds(milliseconds: int) -> datetime:
@@ -29,8 +59,8 @@ def from_milliseconds(milliseconds: int) -> datetime:
 
 
 def to_milliseconds(moment: datetime) -> int:
-    """The first whole millisecond at or after `moment`, counted from 1970."""
-    return -((EPOCH - moment) // MILLISECOND)
+    """The last whole millisecond at or before `moment`, counted from 1970."""
+    return (moment - EPOCH) // MILLISECOND
 
 
 def format_time(moment: datetime) -> str:

@@ -84,8 +84,8 @@ def _find(value: Any, level: int) -> _Found | None:
         return None if fine else _Found([], "Integer does not fit in 64 bits: send it as a string")
     if kind is str:
         return None if is_text(value) else _Found([], "Holds half of a surrogate pair, which is not a character")
-    if kind is float and math.isinf(value):
-        return _Found([], "Number is too large for a double: send it as a string")
+    if kind is float and not math.isfinite(value):
+        return _Found([], "Number is too large for a double, or none: send it as a string")
     return None
 
 

@@ -8,7 +8,7 @@ from server.rest.events import event_routes
 from server.rest.health import health_routes
 from server.rest.openapi import schema_routes
 from server.rest.problems import EXCEPTION_HANDLERS
-from server.rest.services import Services
+from server.services import Services
 
 
 def create_app(services: Services) -> ASGIApp:

@@ -13,12 +13,13 @@ from server.core.deadline import Deadline
 from server.core.decode import decode_batch
 from server.core.errors import NotFound
 from server.core.events import MAX_PROBLEMS, Receipt, StoredEvent
+from server.core.idempotency import check_idempotency_key
 from server.core.times import format_time
 from server.rest.body import read_json_body
-from server.rest.headers import check_idempotency_key, wants_lenient
+from server.rest.headers import wants_lenient
 from server.rest.problems import ProblemEvent
 from server.rest.query import parse_page
-from server.rest.services import Services
+from server.services import Services
 
 Call = Request[Any, Any, Any]
 

@@ -1,17 +1,13 @@
 """The request headers that change how a batch is handled. Imports the core's errors only."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from server.core.errors import InvalidHeader
-
-MAX_IDEMPOTENCY_KEY_CHARS = 255
 
 PREFERENCE = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.?)*"?)+')
 """One of several preferences: what stands between commas that are not inside quotes. A quote may stay open, so that
 nothing makes a match fail, and the time is linear."""
-
-VISIBLE = re.compile(rf"[\x21-\x7e]{{1,{MAX_IDEMPOTENCY_KEY_CHARS}}}")
 
 
 def wants_lenient(prefer: Iterable[str]) -> bool:
@@ -27,9 +23,3 @@ def wants_lenient(prefer: Iterable[str]) -> bool:
                 raise InvalidHeader("Prefer: handling may be strict or lenient")
             return handling == "lenient"
     return False
-
-
-def check_idempotency_key(keys: Sequence[str]) -> None:
-    """Raises InvalidHeader unless there is no key, or one of 1 to 255 visible characters."""
-    if len(keys) > 1 or not all(map(VISIBLE.fullmatch, keys)):
-        raise InvalidHeader(f"Idempotency-Key: one of 1 to {MAX_IDEMPOTENCY_KEY_CHARS} visible ASCII characters")

@@ -4,7 +4,7 @@ from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 
 from server.rest.events import json_response
-from server.rest.services import Services
+from server.services import Services
 
 
 def health_routes(services: Services) -> list[HTTPRouteHandler]:

@@ -13,8 +13,8 @@ from litestar.handlers import HTTPRouteHandler
 
 from server.core.errors import Code
 from server.core.events import MAX_BODY_BYTES, MAX_NAME_CHARS, Batch
+from server.core.idempotency import MAX_IDEMPOTENCY_KEY_CHARS
 from server.rest.events import EVENTS_PATH, EventBody, ReceiptBody, json_response
-from server.rest.headers import MAX_IDEMPOTENCY_KEY_CHARS
 from server.rest.page import render_page
 from server.rest.problems import PROBLEM_JSON, Problem
 from server.rest.query import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP
@@ -58,7 +58,9 @@ def schema_routes() -> list[HTTPRouteHandler]:
 def openapi_document() -> Json:
     """The whole document, as OpenAPI 3.1."""
     _, components = msgspec.json.schema_components(
-        [Batch, ReceiptBody, EventBody, Problem], ref_template="#/components/schemas/{name}"
+        [Batch, ReceiptBody, EventBody, Problem],
+        schema_hook=lambda _moment: {"type": "string", "format": "iso-8601"},
+        ref_template="#/components/schemas/{name}",
     )
     return {
         "openapi": "3.1.0",

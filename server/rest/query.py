@@ -3,13 +3,12 @@
 Every parameter is checked, and one that is not known is refused: a filter with a typing error would match too much.
 """
 
-from datetime import datetime
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from server.core.errors import InvalidParameter
 from server.core.events import MAX_NAME_CHARS, EventFilter
-from server.core.times import parse_time
+from server.core.times import parse_bound
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
@@ -67,11 +66,11 @@ def name(values: dict[str, str], parameter: str, *, shortest: int = 1) -> str | 
     return value
 
 
-def moment(values: dict[str, str], parameter: str) -> datetime | None:
+def moment(values: dict[str, str], parameter: str) -> int | None:
     """A parameter that is a time."""
     value = values.get(parameter)
     try:
-        return None if value is None else parse_time(value)
+        return None if value is None else parse_bound(value)
     except ValueError as error:
         hint = "; write + as %2B" if value and " " in value else ""
         raise InvalidParameter(f"{parameter}: {error}{hint}") from None

@@ -1,4 +1,4 @@
-"""What the routes need from outside, handed to them by the composition root. Imports the core only."""
+"""What REST and gRPC need from outside, handed to them by the composition root. Imports the core only."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass

@@ -1,0 +1,1 @@
+"""The gRPC schema and the code generated from it."""

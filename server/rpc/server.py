@@ -1,0 +1,78 @@
+"""The gRPC server of a worker: the service, health and reflection on one port. Imports grpc.aio.
+
+Its health follows the database and the drain: NOT_SERVING is what a load balancer should hear before callers do.
+"""
+
+import asyncio
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health, health_pb2_grpc
+from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_reflection.v1alpha import reflection
+
+from server.config import Settings
+from server.ports import address
+from server.rpc.service import SERVICE, EventService
+from server.services import Services
+
+OVERALL = ""
+"""The name under which health is asked for the server as a whole."""
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+"""What is received: more than the limit on a batch, so that one over it gets our own error."""
+
+MIN_PING_INTERVAL_MS = 9_000
+"""Clients may send keepalive pings every 10 s; some timers are early."""
+
+OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.so_reuseport", 1),  # the workers share the port; the supervisor made sure that no stranger does
+    ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
+]
+
+
+class GrpcServer:
+    """Starts, follows the database, drains."""
+
+    def __init__(self, services: Services) -> None:
+        self._draining = asyncio.Event()
+        self._health = health.aio.HealthServicer()
+        self._server = grpc.aio.server(options=OPTIONS)
+        self._server.add_generic_rpc_handlers((EventService(services, self._draining).handlers(),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    async def start(self, settings: Settings) -> None:
+        """Accept calls."""
+        where = address(settings.host, settings.grpc_port)
+        if settings.tls_cert is None:
+            self._server.add_insecure_port(where)
+        else:
+            self._server.add_secure_port(where, credentials(settings))
+        await self.set_serving(False)
+        await self._server.start()
+
+    async def set_serving(self, serving: bool) -> None:
+        """Say whether calls can be served: whether the database takes writes."""
+        status = HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING
+        for name in (OVERALL, SERVICE):
+            await self._health.set(name, status)
+
+    async def drain(self, timeout_s: float) -> None:
+        """Refuse new calls, answer what streams have sent, and end."""
+        await self._health.enter_graceful_shutdown()
+        self._draining.set()
+        await self._server.stop(timeout_s)
+
+
+def credentials(settings: Settings) -> grpc.ServerCredentials:
+    """The server's certificate, and whether clients need one."""
+    assert settings.tls_cert is not None  # noqa: S101
+    assert settings.tls_key is not None  # noqa: S101
+    pair = (Path(settings.tls_key).read_bytes(), Path(settings.tls_cert).read_bytes())
+    authority = Path(settings.tls_client_ca).read_bytes() if settings.tls_client_ca else None
+    return grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)

@@ -1,0 +1,203 @@
+"""`sluice.v1.EventService`: a batch a call, or batches for hours on a stream. Imports grpc.aio and the core.
+
+Requests arrive as bytes and are parsed here, so that what is no message gets our own error. A stream outlives a bad
+batch; a bad key, a request that is no message, and a drain end it, once what came before is answered.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import grpc
+from grpc_status import rpc_status
+
+from proto.sluice.v1 import event_service_pb2 as pb
+from server.core.access import Key, authenticate
+from server.core.deadline import Deadline
+from server.core.errors import InvalidHeader, Unauthenticated, Unavailable
+from server.core.idempotency import check_idempotency_key
+from server.rpc.errors import status_of, trailer_status_of
+from server.rpc.messages import check_size, parse_message, read_batch, receipt_message
+from server.services import Services
+
+SERVICE = "sluice.v1.EventService"
+
+DRAINING = "This server is draining: send what was not answered to another, or again"
+
+WINDOW_BATCHES = 16
+"""Batches of one stream that are taken before their answers have left: enough to hide the database's latency, few
+enough that a caller who does not read its answers holds little memory."""
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+@dataclass
+class Ending:
+    """A stream ends here, after everything before it: with `error`, or well where that is None."""
+
+    error: Exception | None = None
+
+
+Outcome = pb.StreamEventsResponse | Ending
+
+
+class Window:
+    """The answers of one stream that are due, in order, and places for so many and no more."""
+
+    def __init__(self) -> None:
+        self._due: asyncio.Queue[asyncio.Task[Outcome] | Ending] = asyncio.Queue()
+        self._places = asyncio.Semaphore(WINDOW_BATCHES)
+
+    async def free_place(self) -> None:
+        """Take a place, once there is one: only then is a request read, so that a slow reader stops the sender."""
+        await self._places.acquire()
+
+    def add(self, answer: asyncio.Task[Outcome] | Ending) -> None:
+        """An answer is due."""
+        self._due.put_nowait(answer)
+
+    async def next(self) -> Outcome:
+        """What came of the request whose turn it is."""
+        answer = await self._due.get()
+        return answer if isinstance(answer, Ending) else await answer
+
+    def written(self) -> None:
+        """An answer has left."""
+        self._places.release()
+
+    def cancel(self) -> None:
+        """Give up the answers that are due."""
+        while not self._due.empty():
+            if isinstance(answer := self._due.get_nowait(), asyncio.Task):
+                answer.cancel()
+
+
+class EventService:
+    """The service's methods. `draining` is set when streams should come to their end."""
+
+    def __init__(self, services: Services, draining: asyncio.Event) -> None:
+        self._services = services
+        self._draining = draining
+
+    def handlers(self) -> grpc.GenericRpcHandler:
+        """The methods, as a server takes them."""
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                "IngestEvents": grpc.unary_unary_rpc_method_handler(
+                    self.ingest_events, response_serializer=pb.IngestEventsResponse.SerializeToString
+                ),
+                "StreamEvents": grpc.stream_stream_rpc_method_handler(
+                    self.stream_events, response_serializer=pb.StreamEventsResponse.SerializeToString
+                ),
+            },
+        )
+
+    async def ingest_events(self, serialized: bytes, context: Context) -> pb.IngestEventsResponse:
+        """Store one batch."""
+        try:
+            deadline = Deadline()
+            key = await self._admit(secret_of(context), deadline)
+            request = parse_message(pb.IngestEventsRequest, serialized)
+            receipt = await self._store(key, request.batch, len(serialized), deadline)
+            return pb.IngestEventsResponse(receipt=receipt)
+        except Exception as error:  # noqa: BLE001 (its text must not reach the caller)
+            await abort(context, error)
+
+    async def stream_events(self, _requests: AsyncIterator[bytes], context: Context) -> None:
+        """Store batches until the client ends the stream, answering each in its turn."""
+        secret = secret_of(context)
+        try:
+            await self._admit(secret, Deadline())
+        except Exception as error:  # noqa: BLE001 (its text must not reach the caller)
+            await abort(context, error)
+        window = Window()
+        reading = asyncio.create_task(self._read(secret, context, window))
+        try:
+            await answer(context, window)
+        finally:  # the client may have vanished: leave nothing running
+            reading.cancel()
+            window.cancel()
+
+    async def _read(self, secret: str | None, context: Context, window: Window) -> None:
+        """Start the work on every request, in turn; wait while too many answers are due."""
+        draining = asyncio.create_task(self._draining.wait())
+        try:
+            while True:
+                await window.free_place()
+                reading = asyncio.ensure_future(context.read())
+                await asyncio.wait({reading, draining}, return_when=asyncio.FIRST_COMPLETED)
+                if draining.done():
+                    reading.cancel()
+                    return window.add(Ending(Unavailable("not_stored", DRAINING)))
+                serialized = reading.result()
+                if serialized is grpc.aio.EOF:
+                    return window.add(Ending())
+                request = parse_message(pb.StreamEventsRequest, serialized)
+                window.add(asyncio.create_task(self._respond(secret, request, len(serialized))))
+        except Exception as error:  # noqa: BLE001 (no message, so there is no sequence to answer to; or a fault of ours)
+            window.add(Ending(error))
+        finally:
+            draining.cancel()
+
+    async def _respond(self, secret: str | None, request: pb.StreamEventsRequest, size: int) -> Outcome:
+        """The response to one request of a stream."""
+        try:
+            deadline = Deadline()
+            key = await self._admit(secret, deadline)
+            receipt = await self._store(key, request.batch, size, deadline)
+        except Unauthenticated as error:
+            return Ending(error)
+        except Exception as error:  # noqa: BLE001 (its text must not reach the caller)
+            return pb.StreamEventsResponse(sequence=request.sequence, error=status_of(error))
+        return pb.StreamEventsResponse(sequence=request.sequence, receipt=receipt)
+
+    async def _admit(self, secret: str | None, deadline: Deadline) -> Key:
+        """The key of a request that may go on. Raises Unauthenticated, InsufficientScope, Unavailable."""
+        key = await authenticate(self._services.keys, secret, deadline)
+        key.require("events:write")
+        return key
+
+    async def _store(self, key: Key, batch: pb.EventBatch, size: int, deadline: Deadline) -> pb.Receipt:
+        """Store a batch that came in a message of `size` bytes."""
+        check_size(size)
+        check_idempotency_key([batch.idempotency_key] if batch.idempotency_key else [])
+        lenient = is_lenient(batch.handling)
+        receipt = await self._services.ingest(key.tenant_id, read_batch(batch), lenient, deadline)
+        return receipt_message(receipt)
+
+
+async def answer(context: Context, window: Window) -> None:
+    """Write every response when it is ready, in turn, until the end of the stream."""
+    while True:
+        outcome = await window.next()
+        if not isinstance(outcome, Ending):
+            try:
+                await context.write(outcome)
+            except grpc.aio.InternalError:  # the client is gone
+                return
+            window.written()
+        elif outcome.error is None:
+            return
+        else:
+            await abort(context, outcome.error)
+
+
+def secret_of(context: Context) -> str | None:
+    """The key in a call's metadata."""
+    values = [value for name, value in context.invocation_metadata() or () if name == "x-api-key"]
+    return values[0] if values and isinstance(values[0], str) else None
+
+
+def is_lenient(handling: pb.Handling) -> bool:
+    """Whether lenient handling is asked for. Raises InvalidHeader for a number that is no handling."""
+    if handling not in pb.Handling.values():
+        raise InvalidHeader("handling: may be HANDLING_STRICT or HANDLING_LENIENT")
+    return handling == pb.HANDLING_LENIENT
+
+
+async def abort(context: Context, error: Exception) -> NoReturn:
+    """End a call with an error."""
+    await context.abort_with_status(rpc_status.to_status(trailer_status_of(error)))
+    raise AssertionError("abort_with_status raises")
