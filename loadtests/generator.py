@@ -238,6 +238,7 @@ def ready_made(job: Job) -> list[list[RawBSONDocument]]:
     templates = []
     for _ in range(VARIETY):
         batch = decode_batch(make_batch(random, job.batch_size))
+        assert batch is not None
         encode = documents.encoder(Header(tenant_id, batch.source, batch.source_id, datetime.now(UTC)))
         templates.append([encode(bytes(ID_END - ID_START), event) for event in batch.events])
     return [

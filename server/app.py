@@ -18,6 +18,7 @@ from server.core.ingest import Ingest
 from server.logs import log_lost_exceptions
 from server.ports import bound_socket
 from server.rest.app import create_app
+from server.rest.protocol import HttpProtocol
 from server.rpc.server import GrpcServer
 from server.services import Services
 from storage.client import Client, PrimaryWatch, close, connect, database, ping
@@ -99,7 +100,8 @@ def http_config(settings: Settings, services: Services) -> uvicorn.Config:
     """uvicorn's configuration."""
     return uvicorn.Config(
         create_app(services),
-        http="httptools",  # refuses smuggling shapes that h11 lets through
+        http=HttpProtocol,
+        ws="none",
         loop="none",
         lifespan="off",
         log_config=None,

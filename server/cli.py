@@ -38,6 +38,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 MAX_RATE_LIMIT = 10_000_000
 """Requests a minute: more than a host can take, so that a key limited by it is not limited."""
 
+MAX_KEY_NAME_CHARS = 64
+"""What a key is for: it is read in tables."""
+
 DATABASE_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
 MONGODB_DATABASES = ("admin", "config", "local")
 
@@ -84,7 +87,9 @@ def database_options(command: Command) -> Command:
             click.option(
                 "--database", envvar="SLUICE_DATABASE", type=DatabaseName(), default="sluice", show_default=True
             ),
-            click.option("--data-dir", envvar="SLUICE_DATA_DIR", default=".sluice", show_default=True),
+            click.option(
+                "--data-dir", envvar="SLUICE_DATA_DIR", type=DirectoryName(), default=".sluice", show_default=True
+            ),
             click.option(
                 "--driver",
                 envvar="SLUICE_DRIVER",
@@ -109,6 +114,18 @@ class DatabaseName(click.ParamType[str]):
         if not DATABASE_NAME.fullmatch(name) or name in MONGODB_DATABASES:
             self.fail(f"{name!r} cannot name a database: use letters, digits, - and _, 63 at most", param, ctx)
         return name
+
+
+class DirectoryName(click.ParamType[str]):
+    """The path of a directory, there or not."""
+
+    name = "directory"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The path."""
+        if not value:
+            self.fail("is empty: name a directory", param, ctx)
+        return str(value)
 
 
 class WorkerCount(click.ParamType[int]):
@@ -188,6 +205,8 @@ def create_command(
     **database: Any,
 ) -> None:
     """Make a key and print it, the only time it can be seen."""
+    if len(name) > MAX_KEY_NAME_CHARS or not name.isprintable():
+        raise ConfigurationError(f"--name must be at most {MAX_KEY_NAME_CHARS} printable characters")
     if not is_tenant_name(tenant):
         raise ConfigurationError(f"--tenant must be 1 to {MAX_TENANT_CHARS} visible characters, without spaces")
     scopes = tuple(dict.fromkeys(scopes)) or SCOPES

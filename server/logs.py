@@ -25,6 +25,8 @@ def configure_logging(level: LogLevel, log_format: LogFormat) -> None:
     handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)  # a driver's debug log quotes documents
     log.setLevel(level.upper())
+    logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of every request that is none, from anyone
+    logging.getLogger("grpc").setLevel(logging.CRITICAL)  # it reports clients that are gone as errors of its own
 
 
 def log_lost_exceptions(loop: asyncio.AbstractEventLoop) -> None:

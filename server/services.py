@@ -1,6 +1,6 @@
 """What REST and gRPC need from outside, handed to them by the composition root. Imports the core only."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
@@ -14,10 +14,8 @@ from server.core.ingest import Ingest
 class EventReader(Protocol):
     """Where stored events are read."""
 
-    async def page(
-        self, tenant_id: UUID, where: EventFilter, skip: int, limit: int, deadline: Deadline
-    ) -> list[StoredEvent]:
-        """Up to `limit` events of a tenant that match, newest first, after the first `skip`."""
+    def page(self, tenant_id: UUID, where: EventFilter, skip: int, limit: int) -> AsyncIterator[StoredEvent]:
+        """Up to `limit` events of a tenant that match, newest first, after the first `skip`. Raises Unavailable."""
 
     async def get(self, tenant_id: UUID, event_id: UUID, deadline: Deadline) -> StoredEvent:
         """One event of a tenant. Raises NotFound, for another tenant's too."""

@@ -20,6 +20,7 @@ class Status(NamedTuple):
 
 
 STATUS: dict[Code, Status] = {
+    Code.MALFORMED_REQUEST: Status(HTTPStatus.BAD_REQUEST, None, "Malformed request"),
     Code.MALFORMED_JSON: Status(HTTPStatus.BAD_REQUEST, "INVALID_ARGUMENT", "Malformed JSON"),
     Code.INVALID_BATCH: Status(HTTPStatus.BAD_REQUEST, "INVALID_ARGUMENT", "Invalid batch"),
     Code.INVALID_HEADER: Status(HTTPStatus.BAD_REQUEST, "INVALID_ARGUMENT", "Invalid header"),

@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from server.config import Settings
 from server.core.errors import ConfigurationError
 from server.database import prepared
 from server.ports import address, reserved_port
+from storage.client import close, connect, database
 from storage.embedded import EmbeddedMongod
 from storage.keys import Keys
 
@@ -42,9 +44,23 @@ class StartError(Exception):
 
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, then drain. Raises ConfigurationError, StartError and Unavailable, at start only."""
-    stop = asyncio.Event()
+    ready, stop = asyncio.Event(), asyncio.Event()
+    running = asyncio.ensure_future(run(settings, ready, stop))
+
+    def on_signal() -> None:
+        if stop.is_set() or not ready.is_set():  # a second signal, or a start that nobody wants any more
+            running.cancel()
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, on_signal)
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+async def run(settings: Settings, ready: asyncio.Event, stop: asyncio.Event) -> None:
+    """Serve until `stop` is set, then drain. Sets `ready` once callers can be served."""
+    check_tls(settings)
     with (
         reserved_port(settings.host, settings.port, "--port") as port,
         reserved_port(settings.host, settings.grpc_port, "--grpc-port") as grpc_port,
@@ -60,7 +76,9 @@ async def serve(settings: Settings) -> None:
             workers += [Worker(settings, url) for _ in range(settings.workers)]
             try:
                 await asyncio.gather(*(worker.start() for worker in workers))
+                await print_first_key(settings, url)
                 print(f"ready rest={base_url(settings)} grpc={address(settings.host, grpc_port)}", flush=True)  # noqa: T201
+                ready.set()
                 async with background(*(worker.keep_alive() for worker in workers)):
                     await stop.wait()
                 log.info("draining")
@@ -68,30 +86,50 @@ async def serve(settings: Settings) -> None:
                 await asyncio.gather(*(worker.drain() for worker in workers))
 
 
+def check_tls(settings: Settings) -> None:
+    """Raises ConfigurationError where the TLS files are not a certificate, its key, and certificates of clients."""
+    if settings.tls_cert is None:
+        return
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(settings.tls_cert, settings.tls_key)
+        if settings.tls_client_ca is not None:
+            context.load_verify_locations(settings.tls_client_ca)
+    except (OSError, ValueError):  # SSLError is an OSError
+        raise ConfigurationError(
+            "--tls-cert, --tls-key and --tls-client-ca must be PEM files, the key being the certificate's"
+        ) from None
+
+
 @asynccontextmanager
 async def running_database(settings: Settings, on_moved: Callable[[str], None]) -> AsyncIterator[str]:
-    """The URL of a database that is up, has its indexes and at least one key.
+    """The URL of a database that is up and has its indexes.
 
     An embedded one is kept alive, and `on_moved` told its new URL should it have lost its port meanwhile.
     """
     url = settings.storage.mongodb_url
     if url is not None:
-        await prepare_database(settings, url)
+        async with prepared(settings.storage, url):
+            pass
         yield url
         return
     mongod = await EmbeddedMongod.start(Path(settings.storage.data_dir))
     try:
-        await prepare_database(settings, mongod.url)
+        async with prepared(settings.storage, mongod.url):
+            pass
         async with background(keep_mongod_alive(mongod, on_moved)):
             yield mongod.url
     finally:
         await mongod.stop()
 
 
-async def prepare_database(settings: Settings, url: str) -> None:
-    """Make the database fit for use, and a first key where it has none, which is printed."""
-    async with prepared(settings.storage, url) as database:
-        first = await Keys(database).create_first(FIRST_TENANT)
+async def print_first_key(settings: Settings, url: str) -> None:
+    """Make a key where the database has none, and print it with what to do with it."""
+    client = connect(url, settings.storage.driver)
+    try:
+        first = await Keys(database(client, settings.storage.database)).create_first(FIRST_TENANT)
+    finally:
+        await close(client)
     if first is not None:
         print(first_steps(settings, first[1]), flush=True)  # noqa: T201
 

@@ -14,7 +14,7 @@ import uvloop
 
 from server.app import run_worker
 from server.config import Settings
-from server.logs import configure_logging
+from server.logs import configure_logging, place_of
 
 GC_THRESHOLDS = (10_000, 20, 20)
 """Decoded JSON is many objects and no cycles, so collecting seldom costs no memory, and 1,000-event batches gain 10 %
@@ -48,7 +48,10 @@ def main() -> None:
     """Read the settings and serve."""
     settings = msgspec.json.decode(sys.stdin.buffer.readline(), type=Settings)
     configure_logging(settings.log_level, settings.log_format)
-    uvloop.run(run(settings))
+    try:
+        uvloop.run(run(settings))
+    except Exception as error:  # noqa: BLE001 (its text may quote a connection string)
+        sys.exit(f"worker: {place_of(error)}")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,11 @@ RAW: CodecOptions[RawBSONDocument] = CodecOptions(
 )
 """Decode objects lazily and to the letter: `{"$ref": ...}` stays an object."""
 
+PLAIN: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, uuid_representation=UuidRepresentation.STANDARD)
+
+REFERENCE = b"$ref"
+"""The driver makes a DBRef of an object with this key."""
+
 OBJECT, ARRAY = b"\x03", b"\x04"
 """BSON's type bytes of what nests."""
 
@@ -86,8 +91,10 @@ def elements(fields: dict[str, Any]) -> bytes:
     return elements_and_end(fields)[:-1]
 
 
-def decode(document: RawBSONDocument) -> StoredEvent:
-    """The event that a document holds."""
+def decode(raw: RawBSONDocument) -> StoredEvent:
+    """The event that a document holds. Its integers may be of BSON's own kind."""
+    # Ten times as fast as going to the letter, and the same but for what looks like a reference.
+    document = raw if REFERENCE in raw.raw else bson.decode(raw.raw, PLAIN)
     return StoredEvent(
         id=document["_id"],
         tenant_id=document["tenant_id"],

@@ -15,7 +15,6 @@ import asyncio
 import ctypes
 import fcntl
 import importlib.util
-import json
 import os
 import re
 import secrets
@@ -26,7 +25,10 @@ import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Literal, NamedTuple, Self
+from typing import Annotated, Literal, Self
+
+import msgspec
+from msgspec import Meta, Struct
 
 from server.core.errors import ConfigurationError
 from storage.client import OLDEST_VERSION, Client, Document, close, connect, translated
@@ -84,10 +86,10 @@ DEBIAN_PACKAGES = {
 """Where the libraries come from that mongod needs and a slim image lacks."""
 
 
-class State(NamedTuple):
+class State(Struct, frozen=True):
     """What `mongod.json` tells: the port, kept for good, and the owner, if any. `pid` is None until mongod is ready."""
 
-    port: int
+    port: Annotated[int, Meta(ge=1, le=65_535)]
     holder: Holder | None = None
     holder_pid: int = 0
     pid: int | None = None
@@ -96,13 +98,17 @@ class State(NamedTuple):
     def load(cls, data_dir: Path) -> Self:
         """The state in `data_dir`, or that of a database yet to be made."""
         try:
-            return cls(**json.loads((data_dir / "mongod.json").read_bytes()))
-        except (FileNotFoundError, TypeError, ValueError):  # new, or damaged: the database itself needs nothing of it
+            return msgspec.json.decode((data_dir / "mongod.json").read_bytes(), type=cls)
+        except (
+            FileNotFoundError,
+            msgspec.DecodeError,
+            UnicodeDecodeError,
+        ):  # new, or damaged: the database itself needs nothing of it
             return cls(port=secrets.choice(PORTS))
 
     def save(self, data_dir: Path) -> None:
         """Make this the state in `data_dir`."""
-        _write(data_dir / "mongod.json", json.dumps(self._asdict()) + "\n")
+        _write(data_dir / "mongod.json", msgspec.json.encode(self).decode() + "\n")
 
     def url(self, data_dir: Path) -> str:
         """How to reach the database in `data_dir`, password included."""
@@ -185,7 +191,7 @@ class EmbeddedMongod:
 
     async def _launch(self) -> None:
         port, secret = _free_port(self._state.port), _secret(self._data_dir)
-        self._state = self._state._replace(port=port, pid=None)
+        self._state = msgspec.structs.replace(self._state, port=port, pid=None)
         self._state.save(self._data_dir)
         _begin(self._data_dir)
         process = await _spawn(self._binary, self._data_dir, port, self._lock)
@@ -196,7 +202,7 @@ class EmbeddedMongod:
             await _end(process)
             raise
         self._process = process
-        self._state = self._state._replace(pid=process.pid)
+        self._state = msgspec.structs.replace(self._state, pid=process.pid)
         self._state.save(self._data_dir)
         self.url = self._state.url(self._data_dir)
 

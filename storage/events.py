@@ -1,6 +1,6 @@
 """Events in MongoDB: writing batches, reading pages. Imports the documents, the driver's edge and the core."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -13,6 +13,9 @@ from server.core.ids import lowest_id
 from storage import documents
 from storage.client import Database, deadline_of, raw_collection, translated
 from storage.indexes import EVENTS, LISTING
+
+STRETCH = 20
+"""Events in memory at a time while a page is read: 20 MiB at most."""
 
 
 class Events:
@@ -29,13 +32,20 @@ class Events:
         with translated("unknown"), deadline_of(deadline):
             await self._collection.insert_many(raw, ordered=False)
 
-    async def page(
-        self, tenant_id: UUID, where: EventFilter, skip: int, limit: int, deadline: Deadline
-    ) -> list[StoredEvent]:
-        """Up to `limit` events of a tenant that match, newest first, after the first `skip`."""
+    async def page(self, tenant_id: UUID, where: EventFilter, skip: int, limit: int) -> AsyncIterator[StoredEvent]:
+        """Up to `limit` events of a tenant that match, newest first, after the first `skip`. Raises Unavailable."""
         cursor = self._collection.find(query(tenant_id, where), sort=[("_id", -1)], skip=skip, limit=limit)
-        with translated(), deadline_of(deadline):
-            return [documents.decode(document) for document in await cursor.hint(LISTING).to_list(limit)]
+        cursor = cursor.hint(LISTING)
+        try:
+            while True:
+                with translated(), deadline_of(Deadline()):  # of each stretch: the reader's pace is its own
+                    stretch = await cursor.to_list(STRETCH)
+                if not stretch:
+                    return
+                for document in stretch:
+                    yield documents.decode(document)
+        finally:
+            await cursor.close()
 
     async def get(self, tenant_id: UUID, event_id: UUID, deadline: Deadline) -> StoredEvent:
         """One event of a tenant. Raises NotFound, for another tenant's too."""

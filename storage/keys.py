@@ -5,7 +5,6 @@ A key is kept as the hash of its secret. A tenant is a name and the UUID that it
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from time import time_ns
 from typing import Any
 from uuid import UUID
 
@@ -15,10 +14,9 @@ from server.core.access import DEFAULT_RATE_LIMIT, SCOPES, Key, Scope, digest, n
 from server.core.deadline import Deadline
 from server.core.errors import NotFound
 from server.core.ids import new_ids
+from server.core.times import now_ms
 from storage.client import AFTER, Database, Document, deadline_of, translated
 from storage.indexes import KEYS, TENANTS
-
-NS_PER_MS = 1_000_000
 
 
 class Keys:
@@ -55,8 +53,7 @@ class Keys:
         rate_limit: int = DEFAULT_RATE_LIMIT,
     ) -> tuple[Key, str]:
         """Make a key, and its tenant where that is new. Returns the key and its secret, which is not kept."""
-        now_ms = time_ns() // NS_PER_MS
-        key_id, tenant_id = new_ids(now_ms, 2).text
+        key_id, tenant_id = new_ids(now_ms(), 2).text
         secret = new_secret()
         with translated("unknown"):
             found = await self._tenants.find_one_and_update(

@@ -4,12 +4,13 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import uuid
 from pathlib import Path
 
 import pytest
 
-from tests.harness import Json, MongoClient, Server, batch, command_line, sluice, wait_until
+from tests.harness import Json, MongoClient, Server, batch, children, command_line, sluice, wait_until
 from tests.load import Load
 from tests.mongod import Mongod
 
@@ -146,6 +147,29 @@ def refuses(port: int) -> bool:
     except ConnectionRefusedError:
         return True
     return False
+
+
+def test_signal_during_the_start_ends_it(tmp_path: Path) -> None:
+    fake = tmp_path / "bin" / "mongod"  # one that never comes up
+    fake.parent.mkdir()
+    fake.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "db version v6.0.99" && exit\nexec sleep 600\n')
+    fake.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{fake.parent}:{os.environ['PATH']}"}
+    command = [sys.executable, "-m", "server", "serve", "--port", "0", "--grpc-port", "0", "--data-dir", str(tmp_path)]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        wait_until(lambda: any("sleep" in command_line(pid) for pid in children(process.pid)), "the start of mongod")
+        process.terminate()
+        output, _ = process.communicate(timeout=20)
+    assert (process.returncode, output) == (0, b"")
+
+
+def test_tls_files_that_are_none_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "bad.pem").write_text("x")
+    bad = str(tmp_path / "bad.pem")
+    done = sluice("serve", "--tls-cert", bad, "--tls-key", bad, "--data-dir", str(tmp_path / "data"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert len(done.stderr.splitlines()) == 1
+    assert not (tmp_path / "data").exists()
 
 
 def test_ctrl_c_drains_too(tmp_path: Path) -> None:

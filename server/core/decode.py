@@ -48,20 +48,25 @@ class Envelope(msgspec.Struct, forbid_unknown_fields=True):
     source_id: SourceId | None = None
 
 
-def decode_batch(body: bytes) -> Candidate:
-    """Read a batch from JSON. Raises MalformedJson, and InvalidBatch for what is wrong with the batch as a whole.
-
-    What is wrong with single events is not raised: it is in the result's `problems`.
-    """
+def decode_batch(body: bytes) -> Candidate | None:
+    """Read a batch from JSON, fast; None where `decode_slowly` must, which may take a second: not on the loop."""
     try:
         batch = decode_fast(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return decode_slowly(parse_leniently(body))
+        return None
     return Candidate(batch.source, batch.source_id, batch.events, range(len(batch.events)), [])
 
 
-def decode_slowly(value: Any) -> Candidate:
-    """Read a batch from its JSON value, event by event; an event may be the Problem with it. Raises InvalidBatch."""
+def decode_slowly(body: bytes) -> Candidate:
+    """Read a batch from JSON, event by event. Raises MalformedJson, and InvalidBatch for the batch as a whole.
+
+    What is wrong with single events is not raised: it is in the result's `problems`.
+    """
+    return decode_value(parse_leniently(body))
+
+
+def decode_value(value: Any) -> Candidate:
+    """Read a batch from its JSON value; an event may be the Problem with it. Raises as `decode_slowly` does."""
     try:
         envelope = msgspec.convert(value, Envelope)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:

@@ -20,6 +20,7 @@ RETRY_AFTER_S = 1
 class Code(StrEnum):
     """The machine-readable name of an error, fixed for callers."""
 
+    MALFORMED_REQUEST = "malformed_request"
     MALFORMED_JSON = "malformed_json"
     INVALID_BATCH = "invalid_batch"
     INVALID_HEADER = "invalid_header"
@@ -52,6 +53,12 @@ class SluiceError(Exception):
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
         self.detail = detail
+
+
+class MalformedRequest(SluiceError):
+    """What arrived is not a request of the protocol."""
+
+    code = Code.MALFORMED_REQUEST
 
 
 class MalformedJson(SluiceError):

@@ -4,7 +4,6 @@ A batch is stored as a whole or refused as a whole, except where the caller aske
 """
 
 from collections.abc import Callable, Sequence
-from time import time_ns
 from typing import Protocol
 from uuid import UUID
 
@@ -13,9 +12,7 @@ from server.core.decode import find_problem
 from server.core.errors import InvalidBatch, PayloadTooLarge, Problem
 from server.core.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES, MAX_PROBLEMS, Candidate, Event, Header, Receipt
 from server.core.ids import new_ids
-from server.core.times import from_milliseconds
-
-NS_PER_MS = 1_000_000
+from server.core.times import from_milliseconds, now_ms
 
 
 class Unstorable(Exception):
@@ -46,11 +43,11 @@ class Ingest:
 
         Raises InvalidBatch, PayloadTooLarge or Unavailable, and then nothing is stored but where the last says so.
         """
-        now_ms = time_ns() // NS_PER_MS
-        header = Header(tenant_id, batch.source, batch.source_id, from_milliseconds(now_ms))
-        ids = new_ids(now_ms, len(batch.events))
+        received_at_ms = now_ms()
+        header = Header(tenant_id, batch.source, batch.source_id, from_milliseconds(received_at_ms))
+        ids = new_ids(received_at_ms, len(batch.events))
         encode = self._store.encoder(header)
-        documents, stored_ids, event_types, problems = [], [], [], batch.problems
+        documents, stored_ids, event_types, problems = [], [], [], list(batch.problems)
         for index, event, binary_id, text_id in zip(batch.indexes, batch.events, ids.binary, ids.text, strict=True):
             document = try_encode(encode, binary_id, event, index)
             if isinstance(document, Problem):

@@ -4,9 +4,11 @@ Every datetime inside Sluice is aware, in UTC, and to the millisecond. What a ca
 """
 
 from datetime import UTC, datetime, timedelta
+from time import time_ns
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
+NS_PER_MS = 1_000_000
 
 MIN_MS = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MILLISECOND
 MAX_MS = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MILLISECOND
@@ -17,6 +19,11 @@ OUT_OF_RANGE = "Outside the years 1 to 9999 in UTC"
 
 class Milliseconds(int):
     """A moment as milliseconds since 1970: the type that an event's `timestamp` decodes to."""
+
+
+def now_ms() -> int:
+    """Milliseconds since 1970, by the clock of this machine."""
+    return time_ns() // NS_PER_MS
 
 
 def parse_time(text: str) -> Milliseconds:

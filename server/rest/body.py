@@ -15,6 +15,7 @@ from litestar import Request
 
 from server.core.errors import MalformedJson, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from server.core.events import MAX_BODY_BYTES
+from server.rest.headers import only
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -49,11 +50,11 @@ DECODING_ERRORS = (OSError, EOFError, zlib.error, zstd.ZstdError)
 async def read_json_body(request: Request[Any, Any, Any]) -> bytes:
     """The body of a request, decompressed.
 
-    Raises UnsupportedMediaType, PayloadTooLarge, RequestTimeout, MalformedJson for an encoding that does not decode,
-    and ClientGone.
+    Raises InvalidHeader, UnsupportedMediaType, PayloadTooLarge, RequestTimeout, MalformedJson for an encoding that does
+    not decode, and ClientGone.
     """
-    check_content_type(request.headers.get("content-type", ""))
-    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    check_content_type(only(request.headers, "Content-Type") or "")
+    encoding = (only(request.headers, "Content-Encoding") or "identity").lower()
     if encoding != "identity" and encoding not in DECODERS:
         raise UnsupportedMediaType(f"Content-Encoding may be identity, {' or '.join(DECODERS)}")
     body = await receive_body(request)

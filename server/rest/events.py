@@ -1,27 +1,36 @@
 """The event endpoints: `POST` a batch, `GET` a list or one. Imports Litestar and the core; it decides nothing."""
 
+import asyncio
+import re
+from collections.abc import AsyncIterator
 from typing import Any
 from uuid import UUID
 
 import msgspec
 from litestar import Request, Response, get, post
 from litestar.handlers import HTTPRouteHandler
+from litestar.response import Stream
 from msgspec import Struct
 
 from server.core.access import Key, Scope, authenticate
 from server.core.deadline import Deadline
-from server.core.decode import decode_batch
+from server.core.decode import decode_batch, decode_slowly
 from server.core.errors import NotFound
 from server.core.events import MAX_PROBLEMS, Receipt, StoredEvent
 from server.core.idempotency import check_idempotency_key
 from server.core.times import format_time
 from server.rest.body import read_json_body
-from server.rest.headers import wants_lenient
+from server.rest.headers import only, wants_lenient
 from server.rest.problems import ProblemEvent
 from server.rest.query import parse_page
 from server.services import Services
 
 Call = Request[Any, Any, Any]
+
+CANONICAL_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+
+CHUNK_BYTES = 64 * 1024
+"""What is sent of a page at a time."""
 
 EVENTS_PATH = "/api/v1/events"
 
@@ -70,24 +79,28 @@ def event_routes(services: Services) -> list[HTTPRouteHandler]:
         lenient = wants_lenient(request.headers.getall("prefer", []))
         with deadline.paused():
             body = await read_json_body(request)
-        receipt = await services.ingest(key.tenant_id, decode_batch(body), lenient, deadline)
+        batch = decode_batch(body)
+        if batch is None:
+            batch = await asyncio.to_thread(decode_slowly, body)
+        receipt = await services.ingest(key.tenant_id, batch, lenient, deadline)
         headers = {"Preference-Applied": "handling=lenient"} if lenient else None
         return json_response(receipt_body(receipt), 201, headers)
 
     @get(EVENTS_PATH)
-    async def list_events(request: Call) -> Response[bytes]:
+    async def list_events(request: Call) -> Stream:
         deadline = Deadline()
         key = await admit(services, request, "events:read", deadline)
         page = parse_page(request.scope["query_string"])
-        events = await services.events.page(key.tenant_id, page.where, page.skip, page.limit, deadline)
-        return json_response([event_body(event) for event in events])
+        events = services.events.page(key.tenant_id, page.where, page.skip, page.limit)
+        first = await anext(events, None)  # an error that comes now still gets a status
+        return Stream(json_array(first, events), media_type="application/json")
 
     @get(EVENTS_PATH + "/{event_id:str}")
     async def get_event(request: Call, event_id: str) -> Response[bytes]:
         deadline = Deadline()
         key = await admit(services, request, "events:read", deadline)
         event = await services.events.get(key.tenant_id, parse_id(event_id), deadline)
-        return json_response(event_body(event))
+        return Response(encode_event(event_body(event)), media_type="application/json")
 
     return [ingest, list_events, get_event]
 
@@ -95,18 +108,17 @@ def event_routes(services: Services) -> list[HTTPRouteHandler]:
 async def admit(services: Services, request: Call, scope: Scope, deadline: Deadline) -> Key:
     """The key of a request that may go on. Raises Unauthenticated, InsufficientScope, DomainNotAllowed, Unavailable."""
     headers = request.headers
-    key = await authenticate(services.keys, headers.get("x-api-key"), deadline)
+    key = await authenticate(services.keys, only(headers, "X-API-Key"), deadline)
     key.require(scope)
-    key.check_domain(headers.get("origin"), headers.get("referer"))
+    key.check_domain(only(headers, "Origin"), only(headers, "Referer"))
     return key
 
 
 def parse_id(text: str) -> UUID:
     """The id in a path. Raises NotFound for what can be no event's id."""
-    try:
-        return UUID(text)
-    except ValueError:
-        raise NotFound("This tenant has no event with this id") from None
+    if not CANONICAL_ID.fullmatch(text):  # of the many forms that Python would read, the one that we write
+        raise NotFound("This tenant has no event with this id")
+    return UUID(text)
 
 
 def receipt_body(receipt: Receipt) -> ReceiptBody:
@@ -135,6 +147,28 @@ def event_body(event: StoredEvent) -> EventBody:
         received_at=format_time(event.received_at),
         metadata=event.metadata,
     )
+
+
+async def json_array(first: StoredEvent | None, rest: AsyncIterator[StoredEvent]) -> AsyncIterator[bytes]:
+    """The events as a JSON array, in chunks, so that neither memory nor other callers feel a large page."""
+    chunk = b"[" + (encode_event(event_body(first)) if first else b"")
+    async for event in rest:
+        chunk += b"," + encode_event(event_body(event))
+        if len(chunk) > CHUNK_BYTES:
+            yield chunk
+            chunk = b""
+            await asyncio.sleep(0)  # let others run, however fast this caller reads
+    yield chunk + b"]"
+
+
+def plain_integer(value: Any) -> int:
+    """An integer of BSON's own kind, for msgspec. Raises NotImplementedError for anything else."""
+    if not isinstance(value, int):
+        raise NotImplementedError(type(value))
+    return int(value)
+
+
+encode_event = msgspec.json.Encoder(enc_hook=plain_integer).encode
 
 
 def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:

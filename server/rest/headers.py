@@ -1,13 +1,23 @@
-"""The request headers that change how a batch is handled. Imports the core's errors only."""
+"""The request headers that change how a batch is handled. Imports Litestar and the core's errors."""
 
 import re
 from collections.abc import Iterable
+
+from litestar.datastructures import Headers
 
 from server.core.errors import InvalidHeader
 
 PREFERENCE = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.?)*"?)+')
 """One of several preferences: what stands between commas that are not inside quotes. A quote may stay open, so that
 nothing makes a match fail, and the time is linear."""
+
+
+def only(headers: Headers, name: str) -> str | None:
+    """The value of a header, or None. Raises InvalidHeader where it is given twice: whoever else looks may differ."""
+    values = headers.getall(name, [])
+    if len(values) > 1:
+        raise InvalidHeader(f"{name} is given {len(values)} times: give it once")
+    return values[0] if values else None
 
 
 def wants_lenient(prefer: Iterable[str]) -> bool:

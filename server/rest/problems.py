@@ -52,23 +52,28 @@ class Problem(msgspec.Struct, omit_defaults=True):
 def on_sluice_error(_request: Request[Any, Any, Any], error: SluiceError) -> Response[bytes]:
     """The answer to a refused request."""
     status = STATUS[error.code]
-    headers = {}
+    headers = {"Retry-After": str(RETRY_AFTER_S)} if status.retryable else {}
+    match error:
+        case MethodNotAllowed():
+            headers["Allow"] = ", ".join(error.allowed)
+        case RequestTimeout():
+            headers["Connection"] = "close"  # what still arrives is not a request
+    body = msgspec.json.encode(problem_of(error))
+    return Response(body, status_code=status.http, headers=headers, media_type=PROBLEM_JSON)
+
+
+def problem_of(error: SluiceError) -> Problem:
+    """The body of the answer."""
+    status = STATUS[error.code]
     problem = Problem(
         type=f"/schema#{error.code}", title=status.title, status=status.http, detail=error.detail, code=error.code
     )
-    if status.retryable:
-        headers["Retry-After"] = str(RETRY_AFTER_S)
     match error:
         case InvalidBatch():
             problem.errors = [ProblemEvent(item.path, item.message) for item in error.problems]
         case Unavailable():
             problem.outcome = error.outcome
-        case MethodNotAllowed():
-            headers["Allow"] = ", ".join(error.allowed)
-        case RequestTimeout():
-            headers["Connection"] = "close"  # what still arrives is not a request
-    body = msgspec.json.encode(problem)
-    return Response(body, status_code=status.http, headers=headers, media_type=PROBLEM_JSON)
+    return problem
 
 
 def on_litestar_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

@@ -11,7 +11,7 @@ from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.message import DecodeError, Message
 
 from proto.sluice.v1 import event_service_pb2 as pb
-from server.core.decode import decode_slowly, parse_leniently
+from server.core.decode import decode_value, parse_leniently
 from server.core.errors import InvalidBatch, MalformedJson, PayloadTooLarge, Problem
 from server.core.events import MAX_BODY_BYTES, MAX_EVENTS, MAX_NAME_CHARS, MAX_PROBLEMS, Candidate, Event, Receipt
 from server.core.times import Milliseconds, in_range, to_milliseconds
@@ -44,15 +44,20 @@ def check_size(size: int) -> None:
         raise PayloadTooLarge(f"The message is over {MAX_BODY_BYTES >> 20} MiB: send fewer events at a time")
 
 
-def read_batch(batch: pb.EventBatch) -> Candidate:
-    """The batch of a message. Raises InvalidBatch for what is wrong with the batch as a whole.
-
-    What is wrong with single events is not raised: it is in the result's `problems`.
-    """
+def read_batch(batch: pb.EventBatch) -> Candidate | None:
+    """The batch of a message, fast; None where `read_slowly` must, which may take a second: not on the loop."""
     try:
         return read_good_batch(batch)
     except (DoubtfulError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return decode_slowly(json_of_batch(batch))
+        return None
+
+
+def read_slowly(batch: pb.EventBatch) -> Candidate:
+    """The batch of a message, event by event. Raises InvalidBatch for what is wrong with the batch as a whole.
+
+    What is wrong with single events is not raised: it is in the result's `problems`.
+    """
+    return decode_value(json_of_batch(batch))
 
 
 def read_good_batch(batch: pb.EventBatch) -> Candidate:

@@ -25,6 +25,10 @@ MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 MIN_PING_INTERVAL_MS = 9_000
 """Clients may send keepalive pings every 10 s; some timers are early."""
 
+LINGER_S = 0.5
+"""How long a drain leaves connections open, so that callers read how their streams ended: what they were still sending
+would break a closed connection, and the last answers with it. A stream ends once its batches are on disk: in 0.1 s."""
+
 OPTIONS = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 1),  # the workers share the port; the supervisor made sure that no stranger does
@@ -66,6 +70,7 @@ class GrpcServer:
         """Refuse new calls, answer what streams have sent, and end."""
         await self._health.enter_graceful_shutdown()
         self._draining.set()
+        await asyncio.sleep(LINGER_S)
         await self._server.stop(timeout_s)
 
 

@@ -18,7 +18,7 @@ from server.core.deadline import Deadline
 from server.core.errors import InvalidHeader, Unauthenticated, Unavailable
 from server.core.idempotency import check_idempotency_key
 from server.rpc.errors import status_of, trailer_status_of
-from server.rpc.messages import check_size, parse_message, read_batch, receipt_message
+from server.rpc.messages import check_size, parse_message, read_batch, read_slowly, receipt_message
 from server.services import Services
 
 SERVICE = "sluice.v1.EventService"
@@ -161,11 +161,13 @@ class EventService:
 
     async def _store(self, key: Key, batch: pb.EventBatch, size: int, deadline: Deadline) -> pb.Receipt:
         """Store a batch that came in a message of `size` bytes."""
-        check_size(size)
         check_idempotency_key([batch.idempotency_key] if batch.idempotency_key else [])
         lenient = is_lenient(batch.handling)
-        receipt = await self._services.ingest(key.tenant_id, read_batch(batch), lenient, deadline)
-        return receipt_message(receipt)
+        check_size(size)
+        candidate = read_batch(batch)
+        if candidate is None:
+            candidate = await asyncio.to_thread(read_slowly, batch)
+        return receipt_message(await self._services.ingest(key.tenant_id, candidate, lenient, deadline))
 
 
 async def answer(context: Context, window: Window) -> None:
