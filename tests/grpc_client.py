@@ -2,7 +2,6 @@
 
 import json
 import sys
-import threading
 from collections.abc import Iterable, Iterator
 from queue import SimpleQueue
 from types import TracebackType
@@ -16,6 +15,7 @@ from grpc_status import rpc_status
 
 from proto.sluice.v1 import event_service_pb2 as pb
 from proto.sluice.v1.event_service_pb2_grpc import EventServiceStub
+from tests.load import Callers
 
 TIMEOUT_S = 60
 
@@ -115,43 +115,19 @@ class Stream:
         self.call.cancel()
 
 
-class StreamLoad:
-    """Streams that send batches until told to stop or ended by the server, and keep the books on every answer.
-
-    Every event carries a number of its own, its `mark`.
-    """
+class StreamLoad(Callers):
+    """Streams that send batches until told to stop or ended by the server."""
 
     def __init__(self, target: str, secret: str, streams: int = 4, events: int = 5, window: int = 8) -> None:
+        super().__init__(streams, events)
         self.target = target
-        self.events = events
+        self.secret = secret
         self.window = window
-        self.sent: set[int] = set()
-        self.acknowledged: set[int] = set()
         self.errors: list[status_pb2.Status] = []
         self.endings: list[grpc.RpcError | None] = []
-        self._marks = iter(range(10**9))
-        self._lock = threading.Lock()
-        self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(secret,)) for _ in range(streams)]
 
-    def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.finish()
-
-    def finish(self) -> None:
-        """Half-close every stream, and wait for the ends of all."""
-        self._stop.set()
-        for thread in self._threads:
-            thread.join()
-
-    def _run(self, secret: str) -> None:
-        with channel_to(self.target) as channel, Stream(channel, secret) as stream:
+    def _run(self) -> None:
+        with channel_to(self.target) as channel, Stream(channel, self.secret) as stream:
             unanswered = [self._send(stream, sequence) for sequence in range(self.window)]
             ending = None
             try:
@@ -160,7 +136,7 @@ class StreamLoad:
                     marks = unanswered.pop(0)
                     with self._lock:
                         if response.HasField("receipt"):
-                            self.acknowledged.update(marks)
+                            self.acknowledged_marks.update(marks)
                         else:
                             self.errors.append(response.error)
                     if self._stop.is_set():
@@ -174,9 +150,7 @@ class StreamLoad:
                 self.endings.append(ending)
 
     def _send(self, stream: Stream, sequence: int) -> list[int]:
-        with self._lock:
-            marks = [next(self._marks) for _ in range(self.events)]
-            self.sent.update(marks)
+        marks = self._new_marks()
         stream.send(sequence, good_batch(marks))
         return marks
 

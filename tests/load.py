@@ -10,22 +10,17 @@ import httpx
 from tests.harness import Json, Server, event
 
 
-class Load:
-    """Callers posting batches over keep-alive connections. Every event carries a number of its own, its `mark`."""
+class Callers:
+    """Threads that send batches until told to stop. Every event they send carries a number of its own, its `mark`."""
 
-    def __init__(self, server: Server, secret: str, callers: int = 8, events: int = 10) -> None:
-        self.server = server
+    def __init__(self, count: int, events: int) -> None:
         self.events = events
-        self.statuses: Counter[int] = Counter()
-        self.acknowledged: set[str] = set()
+        self.sent: set[int] = set()
         self.acknowledged_marks: set[int] = set()
-        self.possible_marks: set[int] = set()
-        self.unanswered = 0
-        self.bad_refusals: list[Json] = []
         self._marks = iter(range(10**9))
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._run, args=(secret,)) for _ in range(callers)]
+        self._threads = [threading.Thread(target=self._run) for _ in range(count)]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -38,20 +33,41 @@ class Load:
         self.finish()
 
     def finish(self) -> None:
-        """Let every caller finish its request, and stop."""
+        """Let every caller come to its end."""
         self._stop.set()
         for thread in self._threads:
             thread.join()
 
-    def _run(self, secret: str) -> None:
-        with self.server.client(secret) as client:
+    def _new_marks(self) -> list[int]:
+        """The marks of a batch that is about to be sent."""
+        with self._lock:
+            marks = [next(self._marks) for _ in range(self.events)]
+            self.sent.update(marks)
+        return marks
+
+    def _run(self) -> None:
+        raise NotImplementedError
+
+
+class Load(Callers):
+    """Callers posting batches over keep-alive connections."""
+
+    def __init__(self, server: Server, secret: str, callers: int = 8, events: int = 10) -> None:
+        super().__init__(callers, events)
+        self.server = server
+        self.secret = secret
+        self.statuses: Counter[int] = Counter()
+        self.acknowledged: set[str] = set()
+        self.unanswered = 0
+        self.bad_refusals: list[Json] = []
+
+    def _run(self) -> None:
+        with self.server.client(self.secret) as client:
             while not self._stop.is_set():
                 self._post(client)
 
     def _post(self, client: httpx.Client) -> None:
-        with self._lock:
-            marks = [next(self._marks) for _ in range(self.events)]
-            self.possible_marks.update(marks)
+        marks = self._new_marks()
         events = [event(mark, data={"mark": mark}) for mark in marks]
         try:
             answer = client.post("/api/v1/events", json={"source": "load", "events": events})

@@ -62,6 +62,13 @@ def test_what_is_not_http_is_a_problem_too(server: Server, request_bytes: bytes)
     assert json.loads(body)["code"] == "malformed_request"
 
 
+def test_coded_transfer_is_refused(server: Server, key: Json) -> None:
+    lines = (b"POST /api/v1/events HTTP/1.1", b"Host: x", b"X-API-Key: " + key["key"].encode(), b"Connection: close")
+    answer = talk(server, b"\r\n".join((*lines, b"Transfer-Encoding: gzip, chunked", b"", b"2\r\n{}\r\n0\r\n\r\n")))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"malformed_request" in answer
+
+
 def test_space_around_a_header_is_not_its_value(server: Server, key: Json) -> None:
     request = post(key["key"] + " \t", json.dumps(batch()).encode(), "Idempotency-Key:  a  ", "Connection: close")
     assert talk(server, request).startswith(b"HTTP/1.1 201 ")

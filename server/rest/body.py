@@ -13,7 +13,7 @@ from typing import Any
 
 from litestar import Request
 
-from server.core.errors import MalformedJson, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+from server.core.errors import MalformedJson, MalformedRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from server.core.events import MAX_BODY_BYTES
 from server.rest.headers import only
 
@@ -50,9 +50,11 @@ DECODING_ERRORS = (OSError, EOFError, zlib.error, zstd.ZstdError)
 async def read_json_body(request: Request[Any, Any, Any]) -> bytes:
     """The body of a request, decompressed.
 
-    Raises InvalidHeader, UnsupportedMediaType, PayloadTooLarge, RequestTimeout, MalformedJson for an encoding that does
-    not decode, and ClientGone.
+    Raises MalformedRequest, InvalidHeader, UnsupportedMediaType, PayloadTooLarge, RequestTimeout, MalformedJson for an
+    encoding that does not decode, and ClientGone.
     """
+    if (request.headers.get("transfer-encoding") or "chunked").lower() != "chunked":
+        raise MalformedRequest("Transfer-Encoding may be chunked only: a compressed body is named by Content-Encoding")
     check_content_type(only(request.headers, "Content-Type") or "")
     encoding = (only(request.headers, "Content-Encoding") or "identity").lower()
     if encoding != "identity" and encoding not in DECODERS:
