@@ -12,6 +12,7 @@ from collections.abc import Callable
 import uvicorn
 
 from server.config import Settings
+from server.core.admission import Admission
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.ingest import Ingest
@@ -34,10 +35,10 @@ DRAIN_TIMEOUT_S = 45
 READY_TIMEOUT_S = 2
 """A database that does not answer within this is not ready."""
 
-SAVE_USAGE_EVERY_S = 30
+TIDY_EVERY_S = 30
 """How far `last_used_at` of a key may lag; the contract allows a minute."""
 
-SAVE_USAGE_TIMEOUT_S = 2
+TIDY_TIMEOUT_S = 2
 """Not worth more: it would hold up a drain."""
 
 log = logging.getLogger("sluice")
@@ -76,10 +77,11 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
             raise Unavailable("not_stored", "This server is draining: send to another, or retry")
         await ping(client, READY_TIMEOUT_S)
 
-    services = Services(ingest=Ingest(events), keys=keys, events=events, check_ready=check_ready)
+    admission = Admission(keys)
+    services = Services(ingest=Ingest(events), admission=admission, events=events, check_ready=check_ready)
     rest, grpc = HttpServer(http_config(settings, services), on_ready), GrpcServer(services)
     background = [
-        asyncio.create_task(save_usage_regularly(keys)),
+        asyncio.create_task(tidy_regularly(keys)),
         asyncio.create_task(tell_health(client, has_primary, grpc)),
     ]
     try:
@@ -92,7 +94,8 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     finally:
         for task in background:
             task.cancel()
-        await save_usage(keys)
+        await admission.close()
+        await tidy(keys)
         await close(client)
 
 
@@ -122,16 +125,17 @@ async def tell_health(client: Client, has_primary: asyncio.Queue[bool], grpc: Gr
         await grpc.set_serving(await has_primary.get())
 
 
-async def save_usage_regularly(keys: Keys) -> None:
-    """Write down which keys were used, again and again."""
+async def tidy_regularly(keys: Keys) -> None:
+    """Tidy, again and again."""
     while True:
-        await asyncio.sleep(SAVE_USAGE_EVERY_S)
-        await save_usage(keys)
+        await asyncio.sleep(TIDY_EVERY_S)
+        await tidy(keys)
 
 
-async def save_usage(keys: Keys) -> None:
-    """Write down which keys were used, unless the database is away: the next time will do."""
+async def tidy(keys: Keys) -> None:
+    """Write down which keys were used and drop windows of idle ones, unless the database is away: next time will do."""
     try:
-        await keys.save_usage(Deadline(SAVE_USAGE_TIMEOUT_S))
+        await keys.save_usage(Deadline(TIDY_TIMEOUT_S))
+        await keys.drop_idle_windows(Deadline(TIDY_TIMEOUT_S))
     except Unavailable:
         log.warning("the database is away: last_used_at of keys will lag")

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 from uuid import UUID
 
-from server.core.access import KeyStore
+from server.core.admission import Admission
 from server.core.deadline import Deadline
 from server.core.events import EventFilter, StoredEvent
 from server.core.ingest import Ingest
@@ -26,7 +26,7 @@ class Services:
     """One worker's services."""
 
     ingest: Ingest
-    keys: KeyStore
+    admission: Admission
     events: EventReader
     check_ready: Callable[[], Awaitable[None]]
     """Returns when the worker can take events. Raises Unavailable, saying why not."""

@@ -9,7 +9,7 @@ Rules: no driver exception, and no text of one, leaves `storage`. May import the
 import inspect
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, cast
 
@@ -54,6 +54,9 @@ URL_SCHEMES = ("mongodb://", "mongodb+srv://")
 
 AFTER = ReturnDocument.AFTER
 """Ask `find_one_and_update` for the document as it became."""
+
+LOCAL = ReadConcern("local")
+"""Read what the primary holds now: for what must be seen at once, and may be forgotten in a failover."""
 
 log = logging.getLogger("sluice")
 
@@ -153,6 +156,18 @@ def database(client: Client, name: str) -> Database:
 def raw_collection(database: Database, name: str, options: CodecOptions[RawBSONDocument]) -> RawCollection:
     """A collection whose documents are handed over as bytes."""
     return cast("RawCollection", database.get_collection(name, codec_options=cast("CodecOptions[Any]", options)))
+
+
+async def update_each(database: Database, collection: str, statements: Sequence[Document]) -> None:
+    """Run update statements, which may have constants (`c`), with the primary's word that they are done.
+
+    Raises driver errors: use it inside of `translated`.
+    """
+    reply = await database.command(
+        {"update": collection, "updates": statements, "ordered": False, "writeConcern": {"w": 1}}
+    )
+    if reply.get("writeErrors"):
+        raise BulkWriteError(reply)
 
 
 async def close(client: Client) -> None:

@@ -23,3 +23,4 @@ async def ensure_indexes(database: Database) -> None:
             [("tenant_id", 1), ("_id", 1), ("event_type", 1), ("source", 1), ("source_id", 1)], name=LISTING
         )
         await database[KEYS].create_index("hash", unique=True)
+        await database[KEYS].create_index("window.until", sparse=True)

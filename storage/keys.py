@@ -14,27 +14,53 @@ from server.core.access import DEFAULT_RATE_LIMIT, SCOPES, Key, Scope, digest, n
 from server.core.deadline import Deadline
 from server.core.errors import NotFound
 from server.core.ids import new_ids
+from server.core.quota import Ask, Window
 from server.core.times import now_ms
-from storage.client import AFTER, Database, Document, deadline_of, translated
+from storage.client import AFTER, LOCAL, Database, Document, deadline_of, translated, update_each
 from storage.indexes import KEYS, TENANTS
+from storage.quota import statement, window_of
 
 
 class Keys:
     """The collections `keys` and `tenants`."""
 
     def __init__(self, database: Database) -> None:
+        self._database = database
         self._keys = database[KEYS]
+        self._now = database[KEYS].with_options(read_concern=LOCAL)
         self._tenants = database[TENANTS]
         self._used: set[str] = set()
 
-    async def find(self, secret_digest: bytes, deadline: Deadline) -> Key | None:
-        """The key whose secret has this digest, as it is now, revoked or not. Raises Unavailable."""
+    async def find(self, digests: Sequence[bytes], deadline: Deadline) -> dict[bytes, Key]:
+        """The keys whose secrets have these digests, by digest, as they are now, revoked or not. Raises Unavailable."""
         with translated(), deadline_of(deadline):
-            document = await self._keys.find_one({"hash": Binary(secret_digest)})
-        if document is None:
-            return None
-        self._used.add(document["_id"])
-        return key_of(document)
+            documents = await self._read(digests, {"window": 0})
+        return {document["hash"]: key_of(document) for document in documents}
+
+    async def take(self, asks: Sequence[Ask], deadline: Deadline) -> dict[bytes, tuple[Key, Window | None]]:
+        """Grant asks, at most one for each key, as far as each key's window has room, atomically.
+
+        Returns the keys as `find` does, each with its window then; None where it has none. Raises Unavailable.
+        """
+        by_digest = {ask.digest: ask for ask in asks}
+        with translated(), deadline_of(deadline):
+            await update_each(self._database, KEYS, [statement(ask) for ask in asks])
+            documents = await self._read(list(by_digest), {"window.buckets": {"$slice": 1}})
+        return {
+            document["hash"]: (key_of(document), window_of(document, by_digest[document["hash"]]))
+            for document in documents
+        }
+
+    async def _read(self, digests: Sequence[bytes], projection: Document) -> list[Document]:
+        query = {"hash": {"$in": [Binary(digest) for digest in digests]}}
+        documents = await self._now.find(query, projection, batch_size=len(digests) + 1).to_list(None)
+        self._used.update(document["_id"] for document in documents)
+        return documents
+
+    async def drop_idle_windows(self, deadline: Deadline) -> None:
+        """Forget the windows in which nothing counts any more. Raises Unavailable."""
+        with translated(), deadline_of(deadline):
+            await self._keys.update_many({"window.until": {"$lt": datetime.now(UTC)}}, {"$unset": {"window": ""}})
 
     async def save_usage(self, deadline: Deadline) -> None:
         """Write down that the keys found since the last call were used. Raises Unavailable; the next call makes up."""

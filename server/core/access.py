@@ -8,13 +8,12 @@ import re
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal, Protocol
+from typing import Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
 from msgspec import Struct
 
-from server.core.deadline import Deadline
 from server.core.errors import DomainNotAllowed, InsufficientScope, Unauthenticated
 
 Scope = Literal["events:write", "events:read"]
@@ -63,23 +62,6 @@ class Key(Struct, frozen=True, kw_only=True):
             raise DomainNotAllowed
 
 
-class KeyStore(Protocol):
-    """Where keys are kept."""
-
-    async def find(self, digest: bytes, deadline: Deadline) -> Key | None:
-        """The key whose secret hashes to `digest`, as it is now, revoked or not."""
-
-
-async def authenticate(keys: KeyStore, secret: str | None, deadline: Deadline) -> Key:
-    """The key that `secret` belongs to. Raises Unauthenticated, or Unavailable where that cannot be found out."""
-    if secret is None or not secret.startswith(SECRET_PREFIX) or len(secret) > MAX_SECRET_CHARS:
-        raise Unauthenticated
-    key = await keys.find(digest(secret), deadline)
-    if key is None or key.revoked_at is not None:
-        raise Unauthenticated
-    return key
-
-
 def new_secret() -> str:
     """A fresh secret: `slc_` and 256 random bits in base64url."""
     return SECRET_PREFIX + secrets.token_urlsafe(SECRET_BYTES)
@@ -88,6 +70,13 @@ def new_secret() -> str:
 def digest(secret: str) -> bytes:
     """What is kept of a secret."""
     return hashlib.sha256(secret.encode()).digest()
+
+
+def digest_of(secret: str | None) -> bytes:
+    """The digest of a secret that a caller sent. Raises Unauthenticated for what can be none."""
+    if secret is None or not secret.startswith(SECRET_PREFIX) or len(secret) > MAX_SECRET_CHARS:
+        raise Unauthenticated
+    return digest(secret)
 
 
 def is_tenant_name(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""Every way a request can be refused, as one taxonomy. Imports msgspec only.
+"""Every way a request can be refused, as one taxonomy. Imports msgspec, and what a quota is.
 
 An error carries its `code` (the one callers see), a `detail` that says what is wrong, where, and what to do, and
 nothing a caller must not see: no key, no event body, no driver text. How a code looks on the wire is `server.status`.
@@ -10,11 +10,13 @@ from typing import ClassVar, Literal
 
 from msgspec import Struct
 
+from server.core.quota import Quota
+
 Outcome = Literal["not_stored", "unknown"]
 """What a batch answered "unavailable" left behind: nothing, or perhaps a part that a retry settles."""
 
 RETRY_AFTER_S = 1
-"""The wait that "unavailable" advises: an election or a restart of the database takes a second or two."""
+"""The wait to advise where nothing better is known: an election or a restart of the database takes a second or two."""
 
 
 class Code(StrEnum):
@@ -33,6 +35,7 @@ class Code(StrEnum):
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     REQUEST_TIMEOUT = "request_timeout"
     PAYLOAD_TOO_LARGE = "payload_too_large"
+    RATE_LIMITED = "rate_limited"
     INTERNAL = "internal"
     UNAVAILABLE = "unavailable"
 
@@ -49,6 +52,8 @@ class SluiceError(Exception):
     """A refusal with a `code` and a `detail` for the caller."""
 
     code: ClassVar[Code]
+    retry_after_s: int = RETRY_AFTER_S
+    """The wait to advise, where the same request may succeed later."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -148,6 +153,17 @@ class PayloadTooLarge(SluiceError):
     """The body, or what it decodes to, is over a limit."""
 
     code = Code.PAYLOAD_TOO_LARGE
+
+
+class RateLimited(SluiceError):
+    """The key has no permit left. `quota` says when it has one again."""
+
+    code = Code.RATE_LIMITED
+
+    def __init__(self, quota: Quota) -> None:
+        super().__init__("Rate limit exceeded")
+        self.quota = quota
+        self.retry_after_s = quota.resets_s
 
 
 class InternalFault(SluiceError):

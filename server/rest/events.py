@@ -12,10 +12,10 @@ from litestar.handlers import HTTPRouteHandler
 from litestar.response import Stream
 from msgspec import Struct
 
-from server.core.access import Key, Scope, authenticate
+from server.core.access import Key, Scope
 from server.core.deadline import Deadline
 from server.core.decode import decode_batch, decode_slowly
-from server.core.errors import NotFound
+from server.core.errors import NotFound, RateLimited
 from server.core.events import MAX_PROBLEMS, Receipt, StoredEvent
 from server.core.idempotency import check_idempotency_key
 from server.core.times import format_time
@@ -23,6 +23,7 @@ from server.rest.body import read_json_body
 from server.rest.headers import only, wants_lenient
 from server.rest.problems import ProblemEvent
 from server.rest.query import parse_page
+from server.rest.quota import quota_headers, remember_quota
 from server.services import Services
 
 Call = Request[Any, Any, Any]
@@ -74,7 +75,7 @@ def event_routes(services: Services) -> list[HTTPRouteHandler]:
     @post(EVENTS_PATH)
     async def ingest(request: Call) -> Response[bytes]:
         deadline = Deadline()
-        key = await admit(services, request, "events:write", deadline)
+        key = await admit(services, request, deadline)
         check_idempotency_key(request.headers.getall("idempotency-key", []))
         lenient = wants_lenient(request.headers.getall("prefer", []))
         with deadline.paused():
@@ -83,13 +84,15 @@ def event_routes(services: Services) -> list[HTTPRouteHandler]:
         if batch is None:
             batch = await asyncio.to_thread(decode_slowly, body)
         receipt = await services.ingest(key.tenant_id, batch, lenient, deadline)
-        headers = {"Preference-Applied": "handling=lenient"} if lenient else None
+        headers = quota_headers(request)
+        if lenient:
+            headers["Preference-Applied"] = "handling=lenient"
         return json_response(receipt_body(receipt), 201, headers)
 
     @get(EVENTS_PATH)
     async def list_events(request: Call) -> Stream:
         deadline = Deadline()
-        key = await admit(services, request, "events:read", deadline)
+        key = await authenticate(services, request, deadline)
         page = parse_page(request.scope["query_string"])
         events = services.events.page(key.tenant_id, page.where, page.skip, page.limit)
         first = await anext(events, None)  # an error that comes now still gets a status
@@ -98,20 +101,39 @@ def event_routes(services: Services) -> list[HTTPRouteHandler]:
     @get(EVENTS_PATH + "/{event_id:str}")
     async def get_event(request: Call, event_id: str) -> Response[bytes]:
         deadline = Deadline()
-        key = await admit(services, request, "events:read", deadline)
+        key = await authenticate(services, request, deadline)
         event = await services.events.get(key.tenant_id, parse_id(event_id), deadline)
         return Response(encode_event(event_body(event)), media_type="application/json")
 
     return [ingest, list_events, get_event]
 
 
-async def admit(services: Services, request: Call, scope: Scope, deadline: Deadline) -> Key:
-    """The key of a request that may go on. Raises Unauthenticated, InsufficientScope, DomainNotAllowed, Unavailable."""
-    headers = request.headers
-    key = await authenticate(services.keys, only(headers, "X-API-Key"), deadline)
-    key.require(scope)
-    key.check_domain(only(headers, "Origin"), only(headers, "Referer"))
+async def admit(services: Services, request: Call, deadline: Deadline) -> Key:
+    """The key of a request that may store events.
+
+    Raises Unauthenticated, InsufficientScope, DomainNotAllowed, RateLimited, Unavailable.
+    """
+    secret = only(request.headers, "X-API-Key")
+    try:
+        key, quota = await services.admission.admit(secret, lambda key: check(key, request, "events:write"), deadline)
+    except RateLimited as error:
+        remember_quota(request, error.quota)
+        raise
+    remember_quota(request, quota)
     return key
+
+
+async def authenticate(services: Services, request: Call, deadline: Deadline) -> Key:
+    """The key of a request that may read. Raises Unauthenticated, InsufficientScope, DomainNotAllowed, Unavailable."""
+    key = await services.admission.authenticate(only(request.headers, "X-API-Key"), deadline)
+    check(key, request, "events:read")
+    return key
+
+
+def check(key: Key, request: Call, scope: Scope) -> None:
+    """Raises InsufficientScope or DomainNotAllowed."""
+    key.require(scope)
+    key.check_domain(only(request.headers, "Origin"), only(request.headers, "Referer"))
 
 
 def parse_id(text: str) -> UUID:

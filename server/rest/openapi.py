@@ -36,7 +36,20 @@ INGEST_CODES = (
     Code.REQUEST_TIMEOUT,
     Code.PAYLOAD_TOO_LARGE,
     Code.UNSUPPORTED_MEDIA_TYPE,
+    Code.RATE_LIMITED,
 )
+
+QUOTA_HEADERS: Json = {
+    "RateLimit-Policy": {
+        "description": 'Requests admitted in a window of w seconds, such as `"default";q=1000;w=60`; absent without a '
+        "rate limit",
+        "schema": {"type": "string"},
+    },
+    "RateLimit": {
+        "description": 'Requests that remain, and seconds until there are more, such as `"default";r=998;t=61`',
+        "schema": {"type": "string"},
+    },
+}
 
 
 def schema_routes() -> list[HTTPRouteHandler]:
@@ -103,7 +116,7 @@ def ingest_operation() -> Json:
         "responses": {
             "201": {
                 **answer("Stored on a majority of the replica set", reference("ReceiptBody")),
-                "headers": {"Preference-Applied": {"schema": {"type": "string"}}},
+                "headers": {"Preference-Applied": {"schema": {"type": "string"}}, **QUOTA_HEADERS},
             },
             **problems(INGEST_CODES),
         },
@@ -172,6 +185,8 @@ def problem(codes: list[Code]) -> Json:
     }
     if any(STATUS[code].retryable for code in codes):
         answered["headers"] = {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}
+    if Code.RATE_LIMITED in codes:
+        answered["headers"] |= QUOTA_HEADERS
     return answered
 
 

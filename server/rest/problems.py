@@ -12,7 +12,6 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
 
 from server.core.errors import (
-    RETRY_AFTER_S,
     Code,
     InternalFault,
     InvalidBatch,
@@ -23,6 +22,7 @@ from server.core.errors import (
     Unavailable,
 )
 from server.rest.body import ClientGone
+from server.rest.quota import quota_headers
 from server.status import STATUS
 
 PROBLEM_JSON = "application/problem+json"
@@ -49,10 +49,12 @@ class Problem(msgspec.Struct, omit_defaults=True):
     outcome: str | None = None
 
 
-def on_sluice_error(_request: Request[Any, Any, Any], error: SluiceError) -> Response[bytes]:
+def on_sluice_error(request: Request[Any, Any, Any], error: SluiceError) -> Response[bytes]:
     """The answer to a refused request."""
     status = STATUS[error.code]
-    headers = {"Retry-After": str(RETRY_AFTER_S)} if status.retryable else {}
+    headers = quota_headers(request)
+    if status.retryable:
+        headers["Retry-After"] = str(error.retry_after_s)
     match error:
         case MethodNotAllowed():
             headers["Allow"] = ", ".join(error.allowed)

@@ -6,7 +6,7 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 
-from server.core.errors import RETRY_AFTER_S, InternalFault, InvalidBatch, SluiceError, Unavailable
+from server.core.errors import InternalFault, InvalidBatch, SluiceError, Unavailable
 from server.status import STATUS
 
 DOMAIN = "sluice"
@@ -33,7 +33,7 @@ def status_of(error: Exception) -> status_pb2.Status:
         case Unavailable():
             info.metadata["outcome"] = error.outcome
     if row.retryable:
-        details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=RETRY_AFTER_S)))
+        details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=error.retry_after_s)))
     return status_pb2.Status(code=code_pb2.Code.Value(row.grpc), message=error.detail, details=map(packed, details))
 
 

@@ -13,7 +13,7 @@ import grpc
 from grpc_status import rpc_status
 
 from proto.sluice.v1 import event_service_pb2 as pb
-from server.core.access import Key, authenticate
+from server.core.access import Key
 from server.core.deadline import Deadline
 from server.core.errors import InvalidHeader, Unauthenticated, Unavailable
 from server.core.idempotency import check_idempotency_key
@@ -109,7 +109,7 @@ class EventService:
         """Store batches until the client ends the stream, answering each in its turn."""
         secret = secret_of(context)
         try:
-            await self._admit(secret, Deadline())
+            may_write(await self._services.admission.authenticate(secret, Deadline()))
         except Exception as error:  # noqa: BLE001 (its text must not reach the caller)
             await abort(context, error)
         window = Window()
@@ -154,9 +154,8 @@ class EventService:
         return pb.StreamEventsResponse(sequence=request.sequence, receipt=receipt)
 
     async def _admit(self, secret: str | None, deadline: Deadline) -> Key:
-        """The key of a request that may go on. Raises Unauthenticated, InsufficientScope, Unavailable."""
-        key = await authenticate(self._services.keys, secret, deadline)
-        key.require("events:write")
+        """The key of a request that may go on. Raises Unauthenticated, InsufficientScope, RateLimited, Unavailable."""
+        key, _ = await self._services.admission.admit(secret, may_write, deadline)
         return key
 
     async def _store(self, key: Key, batch: pb.EventBatch, size: int, deadline: Deadline) -> pb.Receipt:
@@ -190,6 +189,11 @@ def secret_of(context: Context) -> str | None:
     """The key in a call's metadata."""
     values = [value for name, value in context.invocation_metadata() or () if name == "x-api-key"]
     return values[0] if values and isinstance(values[0], str) else None
+
+
+def may_write(key: Key) -> None:
+    """Raises InsufficientScope unless the key may store events."""
+    key.require("events:write")
 
 
 def is_lenient(handling: pb.Handling) -> bool:
