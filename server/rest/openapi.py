@@ -179,14 +179,14 @@ def problems(codes: tuple[Code, ...] | list[Code]) -> Json:
 
 def problem(codes: list[Code]) -> Json:
     """The error answer for codes that share a status."""
-    answered = {
+    answered: Json = {
         "description": " or ".join(f"`{code}`" for code in codes),
         "content": {PROBLEM_JSON: {"schema": reference("Problem")}},
     }
     if any(STATUS[code].retryable for code in codes):
         answered["headers"] = {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}
     if Code.RATE_LIMITED in codes:
-        answered["headers"] |= QUOTA_HEADERS
+        answered["headers"].update(QUOTA_HEADERS)
     return answered
 
 
