@@ -1,6 +1,7 @@
 """Events in MongoDB: writing batches, reading pages. Imports the documents, the driver's edge and the core."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -11,11 +12,26 @@ from server.core.errors import NotFound
 from server.core.events import EventFilter, StoredEvent
 from server.core.ids import lowest_id
 from storage import documents
-from storage.client import Database, deadline_of, raw_collection, translated
+from storage.client import (
+    DUPLICATE_KEY,
+    Database,
+    deadline_of,
+    insert_each,
+    raw_collection,
+    translated,
+    until_certain,
+)
 from storage.indexes import EVENTS, LISTING
 
 STRETCH = 20
 """Events in memory at a time while a page is read: 20 MiB at most."""
+
+
+MAX_COMMAND_BYTES = 15 * 1024 * 1024
+"""Documents in one command, which MongoDB lets have 16 MiB."""
+
+ITEM_BYTES = 8
+"""What an array adds to each of its documents: a type and an index in text."""
 
 
 class Events:
@@ -24,13 +40,22 @@ class Events:
     encoder = staticmethod(documents.encoder)
 
     def __init__(self, database: Database) -> None:
+        self._database = database
         self._collection = raw_collection(database, EVENTS, documents.RAW)
 
-    async def insert(self, encoded: Sequence[bytes], deadline: Deadline) -> None:
-        """Return when all documents are in the journals of a majority. Raises Unavailable where that is not sure."""
-        raw = [RawBSONDocument(document) for document in encoded]
-        with translated("unknown"), deadline_of(deadline):
-            await self._collection.insert_many(raw, ordered=False)
+    async def insert(self, encoded: Sequence[bytes], deadline: Deadline) -> dict[int, int]:
+        """Return when all documents are in the journals of a majority, but for those the database refused.
+
+        Those are returned as index -> MongoDB's error code. Raises Unavailable where not all is certain.
+        """
+        refused: dict[int, int] = {}
+        for start, end in commands(encoded):
+            documents = [RawBSONDocument(document) for document in encoded[start:end]]
+            codes, was_in_doubt = await until_certain(partial(insert_each, self._database, EVENTS, documents), deadline)
+            for index, code in codes.items():
+                if not (was_in_doubt and code == DUPLICATE_KEY):  # else an attempt did store it
+                    refused[start + index] = code
+        return refused
 
     async def page(self, tenant_id: UUID, where: EventFilter, skip: int, limit: int) -> AsyncIterator[StoredEvent]:
         """Up to `limit` events of a tenant that match, newest first, after the first `skip`. Raises Unavailable."""
@@ -54,6 +79,17 @@ class Events:
         if document is None:
             raise NotFound("This tenant has no event with this id")
         return documents.decode(document)
+
+
+def commands(encoded: Sequence[bytes]) -> Iterator[tuple[int, int]]:
+    """The stretches, as start and end, in which documents fit into a command: most often one."""
+    start = size = 0
+    for index, document in enumerate(encoded):
+        size += len(document) + ITEM_BYTES
+        if size > MAX_COMMAND_BYTES:
+            yield start, index
+            start, size = index, len(document)
+    yield start, len(encoded)
 
 
 def query(tenant_id: UUID, where: EventFilter) -> dict[str, Any]:

@@ -3,10 +3,11 @@
 A batch is stored as a whole or refused as a whole, except where the caller asked for lenient handling.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Protocol
 from uuid import UUID
 
+from server.core.commit import DocumentStore, GroupCommit
 from server.core.deadline import Deadline
 from server.core.decode import find_problem
 from server.core.errors import InvalidBatch, PayloadTooLarge, Problem
@@ -22,14 +23,15 @@ class Unstorable(Exception):
 Encode = Callable[[bytes, Event], bytes]
 
 
-class EventStore(Protocol):
+class DocumentsRefused(Exception):
+    """The database refused documents that it should take; the values are its error codes. A fault to be found."""
+
+
+class EventStore(DocumentStore, Protocol):
     """Where events are kept."""
 
     def encoder(self, header: Header) -> Encode:
         """A function that gives events of a batch, with their ids, the form in which they are kept, or Unstorable."""
-
-    async def insert(self, documents: Sequence[bytes], deadline: Deadline) -> None:
-        """Return when all documents are safe on disk on a majority. Raises Unavailable where that is not certain."""
 
 
 class Ingest:
@@ -37,6 +39,7 @@ class Ingest:
 
     def __init__(self, store: EventStore) -> None:
         self._store = store
+        self._commit = GroupCommit(store)
 
     async def __call__(self, tenant_id: UUID, batch: Candidate, lenient: bool, deadline: Deadline) -> Receipt:
         """Store `batch` for a tenant; in `lenient` handling, what is good of it.
@@ -58,9 +61,12 @@ class Ingest:
                 event_types.append(event.type)
         if problems and not (lenient and documents):
             raise refusal(problems)
-        if sum(map(len, documents)) > MAX_BATCH_BYTES:
+        size = sum(map(len, documents))
+        if size > MAX_BATCH_BYTES:
             raise PayloadTooLarge(f"The batch is over {MAX_BATCH_BYTES >> 20} MiB as BSON: send fewer events at a time")
-        await self._store.insert(documents, deadline)
+        refused = await self._commit(documents, size, deadline)
+        if refused:
+            raise DocumentsRefused(*set(refused.values()))
         return Receipt(header, stored_ids, event_types, sorted(problems))
 
 

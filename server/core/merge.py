@@ -1,55 +1,95 @@
-"""Calls that wait at the same time become one call. Imports the standard library only.
+"""Calls that wait at the same time become one call. Imports deadlines and errors.
 
-An idle server adds no delay: the first call starts at once, and those that come while it is under way go together in
-the next. Load itself makes the groups grow, and with them what each costs shrinks.
+An idle server adds no delay: a call starts at once where none is under way, and those that come meanwhile go together
+in the next. Load itself makes the groups grow, and with them what each call costs shrinks.
 """
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from server.core.deadline import Deadline
-from server.core.errors import Unavailable
+from server.core.errors import Outcome, Unavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Merged(Generic[Item, Result]):
-    """Calls of `run`, which takes what waits, all at once, and gives the result of each in the same order.
+class Waiting(Generic[Item, Result]):
+    """An item whose caller waits for its result."""
 
-    One call of `run` is under way at a time. What it raises, everyone in it gets.
+    __slots__ = ("future", "is_under_way", "item")
+
+    def __init__(self, item: Item) -> None:
+        self.item = item
+        self.future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.is_under_way = False
+
+
+class Merged(Generic[Item, Result]):
+    """Calls of `run`, which takes what waits and gives the result of each in the same order.
+
+    At most `at_once` calls of `run` are under way, each of items that weigh `limit` together, or of one that weighs
+    more. What `run` raises, everyone in the group gets. `outcome` is what a call given up half-way may leave behind.
     """
 
-    def __init__(self, run: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]]) -> None:
+    def __init__(
+        self,
+        run: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
+        weight: Callable[[Item], int] = lambda _: 1,
+        limit: int = 1_000,
+        at_once: int = 1,
+        outcome: Outcome = "not_stored",
+    ) -> None:
         self._run = run
-        self._waiting: list[tuple[Item, asyncio.Future[Result]]] = []
-        self._running: asyncio.Task[None] | None = None
+        self._weight = weight
+        self._limit = limit
+        self._at_once = at_once
+        self._outcome = outcome
+        self._waiting: deque[Waiting[Item, Result]] = deque()
+        self._running: set[asyncio.Task[None]] = set()
 
     async def __call__(self, item: Item, deadline: Deadline) -> Result:
         """The result for `item`. Raises what `run` raises, and Unavailable where `deadline` comes first."""
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.append((item, future))
-        if self._running is None:
-            self._running = asyncio.create_task(self._run_all())
+        waiting: Waiting[Item, Result] = Waiting(item)
+        self._waiting.append(waiting)
+        if len(self._running) < self._at_once:
+            task = asyncio.create_task(self._run_groups())
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
         try:
             async with asyncio.timeout(deadline.remaining()):
-                return await future
+                return await waiting.future
         except TimeoutError:
-            raise Unavailable("not_stored") from None
+            raise Unavailable(self._outcome if waiting.is_under_way else "not_stored") from None
 
-    async def _run_all(self) -> None:
-        while self._waiting:
-            group, self._waiting = self._waiting, []
+    async def _run_groups(self) -> None:
+        """Run group after group while anybody waits."""
+        while group := self._next_group():
             try:
-                results = await self._run([item for item, _ in group])
+                results = await self._run([waiting.item for waiting in group])
             except Exception as error:  # noqa: BLE001 (it is raised where it belongs: in every call of the group)
-                for _, future in group:
-                    if not future.done():
-                        future.set_exception(error)
+                for waiting in group:
+                    if not waiting.future.done():  # its caller may have gone
+                        waiting.future.set_exception(error)
             else:
-                for (_, future), result in zip(group, results, strict=True):
-                    if not future.done():  # its caller may have gone
-                        future.set_result(result)
-            await asyncio.sleep(0)  # the callers act on their results before the next call is made
-        self._running = None
+                for waiting, result in zip(group, results, strict=True):
+                    if not waiting.future.done():
+                        waiting.future.set_result(result)
+            await asyncio.sleep(0)  # the callers act on their results before the next group is made
+
+    def _next_group(self) -> list[Waiting[Item, Result]]:
+        """Those who have waited longest, as many as go together; nobody whose caller has gone."""
+        group: list[Waiting[Item, Result]] = []
+        total = 0
+        while self._waiting:
+            first = self._waiting[0]
+            if not first.future.done():
+                total += self._weight(first.item)
+                if group and total > self._limit:
+                    break
+                first.is_under_way = True
+                group.append(first)
+            self._waiting.popleft()
+        return group

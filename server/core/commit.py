@@ -1,0 +1,65 @@
+"""Group commit: documents of requests that wait at the same time are stored together. Imports the rest of the core.
+
+Single events are as cheap as batches when many wait, whichever protocol and tenant they come from; a lone request
+waits for nobody.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from server.core.deadline import Deadline
+from server.core.merge import Merged
+
+MAX_GROUP_BYTES = 12 * 1024 * 1024
+"""Documents that are stored together: below the 16 MiB of a MongoDB command, and quick enough not to be felt."""
+
+GROUPS_AT_ONCE = 2
+"""Groups under way: one is written to the journal while the database takes in the next."""
+
+
+class DocumentStore(Protocol):
+    """Where documents are kept."""
+
+    async def insert(self, documents: Sequence[bytes], deadline: Deadline) -> dict[int, int]:
+        """Return when all documents are safe on disk on a majority, but for those the database refused.
+
+        Those are returned as index -> the database's error code. Raises Unavailable where not all is certain.
+        """
+
+
+class Pending(NamedTuple):
+    """Documents of one request."""
+
+    documents: Sequence[bytes]
+    size: int
+    """In bytes."""
+
+
+class GroupCommit:
+    """Stores documents in `store`, together with those of others."""
+
+    def __init__(self, store: DocumentStore) -> None:
+        self._store = store
+        self._merged = Merged(
+            self._insert_all,
+            weight=lambda pending: pending.size,
+            limit=MAX_GROUP_BYTES,
+            at_once=GROUPS_AT_ONCE,
+            outcome="unknown",
+        )
+
+    async def __call__(self, documents: Sequence[bytes], size: int, deadline: Deadline) -> dict[int, int]:
+        """Store documents of `size` bytes in all. Returns and raises what `DocumentStore.insert` does."""
+        return await self._merged(Pending(documents, size), deadline)
+
+    async def _insert_all(self, group: Sequence[Pending]) -> list[dict[int, int]]:
+        """Insert the documents of all, and give each what became of its own."""
+        refused = await self._store.insert(
+            [document for pending in group for document in pending.documents], Deadline()
+        )
+        outcomes, start = [], 0
+        for pending in group:
+            end = start + len(pending.documents)
+            outcomes.append({index - start: code for index, code in refused.items() if start <= index < end})
+            start = end
+        return outcomes
