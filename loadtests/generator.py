@@ -7,6 +7,7 @@ than its system calls, so that the generator is not what is measured: its CPU ti
 
 import asyncio
 import gc
+import os
 import re
 import sys
 import time
@@ -265,7 +266,9 @@ def main() -> None:
     """Take a job, do it, and print its result."""
     job = msgspec.json.decode(sys.stdin.readline(), type=Job)
     run = {"mongodb": run_mongodb, "rest": run_rest, "grpc": run_grpc}[job.target]
-    print(msgspec.json.encode(run(job, wait_for_start)).decode(), flush=True)
+    result = msgspec.json.encode(run(job, wait_for_start)).decode()
+    os.set_blocking(sys.stdout.fileno(), True)  # uvloop left it otherwise, and what a pipe cannot take would be lost
+    print(result, flush=True)
 
 
 if __name__ == "__main__":
