@@ -13,6 +13,7 @@ import uvicorn
 
 from server.config import Settings
 from server.core.admission import Admission
+from server.core.backlog import Backlog
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.ingest import Ingest
@@ -78,7 +79,9 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
         await ping(client, READY_TIMEOUT_S)
 
     admission = Admission(keys)
-    services = Services(ingest=Ingest(events), admission=admission, events=events, check_ready=check_ready)
+    services = Services(
+        backlog=Backlog(), ingest=Ingest(events), admission=admission, events=events, check_ready=check_ready
+    )
     rest, grpc = HttpServer(http_config(settings, services), on_ready), GrpcServer(services)
     background = [
         asyncio.create_task(tidy_regularly(keys)),
@@ -105,6 +108,7 @@ def http_config(settings: Settings, services: Services) -> uvicorn.Config:
         create_app(services),
         http=HttpProtocol,
         ws="none",
+        proxy_headers=False,
         loop="none",
         lifespan="off",
         log_config=None,

@@ -6,6 +6,7 @@ from typing import Protocol
 from uuid import UUID
 
 from server.core.admission import Admission
+from server.core.backlog import Backlog
 from server.core.deadline import Deadline
 from server.core.events import EventFilter, StoredEvent
 from server.core.ingest import Ingest
@@ -25,6 +26,7 @@ class EventReader(Protocol):
 class Services:
     """One worker's services."""
 
+    backlog: Backlog
     ingest: Ingest
     admission: Admission
     events: EventReader

@@ -4,7 +4,7 @@ A batch is stored as a whole or refused as a whole, except where the caller aske
 """
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from server.core.commit import DocumentStore, GroupCommit
@@ -34,11 +34,21 @@ class EventStore(DocumentStore, Protocol):
         """A function that gives events of a batch, with their ids, the form in which they are kept, or Unstorable."""
 
 
+class Prepared(NamedTuple):
+    """A batch as it goes to the store."""
+
+    header: Header
+    documents: list[bytes]
+    ids: list[str]
+    event_types: list[str]
+    problems: list[Problem]
+
+
 class Ingest:
     """Stores batches in `store`."""
 
     def __init__(self, store: EventStore) -> None:
-        self._store = store
+        self._encoder = store.encoder
         self._commit = GroupCommit(store)
 
     async def __call__(self, tenant_id: UUID, batch: Candidate, lenient: bool, deadline: Deadline) -> Receipt:
@@ -46,28 +56,34 @@ class Ingest:
 
         Raises InvalidBatch, PayloadTooLarge or Unavailable, and then nothing is stored but where the last says so.
         """
+        prepared = self._prepare(tenant_id, batch)
+        del batch  # it takes several times the room of the documents, and is done with
+        if prepared.problems and not (lenient and prepared.documents):
+            raise refusal(prepared.problems)
+        size = sum(map(len, prepared.documents))
+        if size > MAX_BATCH_BYTES:
+            raise PayloadTooLarge(f"The batch is over {MAX_BATCH_BYTES >> 20} MiB as BSON: send fewer events at a time")
+        refused = await self._commit(prepared.documents, size, deadline)
+        if refused:
+            raise DocumentsRefused(*set(refused.values()))
+        return Receipt(prepared.header, prepared.ids, prepared.event_types, sorted(prepared.problems))
+
+    def _prepare(self, tenant_id: UUID, batch: Candidate) -> Prepared:
+        """Give a batch its time and its ids, and encode what can be stored of it."""
         received_at_ms = now_ms()
         header = Header(tenant_id, batch.source, batch.source_id, from_milliseconds(received_at_ms))
+        prepared = Prepared(header, [], [], [], list(batch.problems))
+        encode = self._encoder(header)
         ids = new_ids(received_at_ms, len(batch.events))
-        encode = self._store.encoder(header)
-        documents, stored_ids, event_types, problems = [], [], [], list(batch.problems)
         for index, event, binary_id, text_id in zip(batch.indexes, batch.events, ids.binary, ids.text, strict=True):
             document = try_encode(encode, binary_id, event, index)
             if isinstance(document, Problem):
-                problems.append(document)
+                prepared.problems.append(document)
             else:
-                documents.append(document)
-                stored_ids.append(text_id)
-                event_types.append(event.type)
-        if problems and not (lenient and documents):
-            raise refusal(problems)
-        size = sum(map(len, documents))
-        if size > MAX_BATCH_BYTES:
-            raise PayloadTooLarge(f"The batch is over {MAX_BATCH_BYTES >> 20} MiB as BSON: send fewer events at a time")
-        refused = await self._commit(documents, size, deadline)
-        if refused:
-            raise DocumentsRefused(*set(refused.values()))
-        return Receipt(header, stored_ids, event_types, sorted(problems))
+                prepared.documents.append(document)
+                prepared.ids.append(text_id)
+                prepared.event_types.append(event.type)
+        return prepared
 
 
 def try_encode(encode: Encode, event_id: bytes, event: Event, index: int) -> bytes | Problem:

@@ -9,13 +9,13 @@ import io
 import sys
 import zlib
 from collections.abc import Callable
-from typing import Any
 
-from litestar import Request
+from litestar.types import Receive
 
+from server.core.backlog import Place
 from server.core.errors import MalformedJson, MalformedRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
 from server.core.events import MAX_BODY_BYTES
-from server.rest.headers import only
+from server.rest.headers import Headers, only
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -47,21 +47,22 @@ DECODERS: dict[str, Callable[[io.BytesIO], io.BufferedIOBase]] = {"gzip": open_g
 DECODING_ERRORS = (OSError, EOFError, zlib.error, zstd.ZstdError)
 
 
-async def read_json_body(request: Request[Any, Any, Any]) -> bytes:
+async def read_json_body(headers: Headers, receive: Receive, place: Place) -> bytes:
     """The body of a request, decompressed.
 
     Raises MalformedRequest, InvalidHeader, UnsupportedMediaType, PayloadTooLarge, RequestTimeout, MalformedJson for an
-    encoding that does not decode, and ClientGone.
+    encoding that does not decode, ClientGone, and Unavailable where the server has too much in hand.
     """
-    if (request.headers.get("transfer-encoding") or "chunked").lower() != "chunked":
+    if [value.lower() for value in headers.get("transfer-encoding", ())] not in ([], ["chunked"]):
         raise MalformedRequest("Transfer-Encoding may be chunked only: a compressed body is named by Content-Encoding")
-    check_content_type(only(request.headers, "Content-Type") or "")
-    encoding = (only(request.headers, "Content-Encoding") or "identity").lower()
+    check_content_type(only(headers, "Content-Type") or "")
+    encoding = (only(headers, "Content-Encoding") or "identity").lower()
     if encoding != "identity" and encoding not in DECODERS:
         raise UnsupportedMediaType(f"Content-Encoding may be identity, {' or '.join(DECODERS)}")
-    body = await receive_body(request)
+    body = await receive_body(headers, receive, place)
     if encoding != "identity":
         body = await asyncio.to_thread(decompress, body, encoding)  # off the loop: it may inflate a thousandfold
+        place.add_bytes(len(body))
     return body
 
 
@@ -73,10 +74,13 @@ def check_content_type(content_type: str) -> None:
         raise UnsupportedMediaType("Content-Type must be application/json, in UTF-8")
 
 
-async def receive_body(request: Request[Any, Any, Any]) -> bytes:
-    """The body as it was sent. Raises PayloadTooLarge as soon as that is known, RequestTimeout and ClientGone."""
+async def receive_body(headers: Headers, receive: Receive, place: Place) -> bytes:
+    """The body as it was sent, counted as it arrives.
+
+    Raises PayloadTooLarge as soon as that is known, RequestTimeout, ClientGone, and Unavailable where there is no room.
+    """
     too_large = PayloadTooLarge(f"The body is over {MAX_BODY_BYTES >> 20} MiB: send fewer events at a time")
-    if int(request.headers.get("content-length", 0)) > MAX_BODY_BYTES:
+    if int(only(headers, "Content-Length") or 0) > MAX_BODY_BYTES:
         raise too_large
     chunks: list[bytes] = []
     size = 0
@@ -84,11 +88,12 @@ async def receive_body(request: Request[Any, Any, Any]) -> bytes:
     while more:
         try:
             async with asyncio.timeout(STALL_TIMEOUT_S):
-                message = await request.receive()
+                message = await receive()
         except TimeoutError:
             raise RequestTimeout(f"The body stopped arriving for {STALL_TIMEOUT_S} s") from None
         if message["type"] != "http.request":
             raise ClientGone
+        place.add_bytes(len(message["body"]))
         chunks.append(message["body"])
         size += len(message["body"])
         if size > MAX_BODY_BYTES:

@@ -2,25 +2,27 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Response, get, post
-from litestar.handlers import HTTPRouteHandler
-from litestar.response import Stream
+from litestar import Request, Response, asgi, get
+from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
+from litestar.types import HTTPScope, Receive, Scope, Send
 from msgspec import Struct
 
-from server.core.access import Key, Scope
+from server.core.access import Key
+from server.core.access import Scope as KeyScope
+from server.core.backlog import Place
 from server.core.deadline import Deadline
 from server.core.decode import decode_batch, decode_slowly
-from server.core.errors import NotFound, RateLimited
-from server.core.events import MAX_PROBLEMS, Receipt, StoredEvent
+from server.core.errors import MethodNotAllowed, NotFound, RateLimited
+from server.core.events import MAX_PROBLEMS, Candidate, Receipt, StoredEvent
 from server.core.idempotency import check_idempotency_key
 from server.core.times import format_time
 from server.rest.body import read_json_body
-from server.rest.headers import only, wants_lenient
+from server.rest.headers import Headers, headers_of, only, wants_lenient
 from server.rest.problems import ProblemEvent
 from server.rest.query import parse_page
 from server.rest.quota import quota_headers, remember_quota
@@ -69,71 +71,88 @@ class EventBody(Struct):
     metadata: dict[str, Any] | None
 
 
-def event_routes(services: Services) -> list[HTTPRouteHandler]:
+def event_routes(services: Services) -> list[ASGIRouteHandler | HTTPRouteHandler]:
     """The routes under /api/v1/events."""
 
-    @post(EVENTS_PATH)
-    async def ingest(request: Call) -> Response[bytes]:
-        deadline = Deadline()
-        key = await admit(services, request, deadline)
-        check_idempotency_key(request.headers.getall("idempotency-key", []))
-        lenient = wants_lenient(request.headers.getall("prefer", []))
-        with deadline.paused():
-            body = await read_json_body(request)
-        batch = decode_batch(body)
-        if batch is None:
-            batch = await asyncio.to_thread(decode_slowly, body)
-        receipt = await services.ingest(key.tenant_id, batch, lenient, deadline)
-        headers = quota_headers(request)
-        if lenient:
-            headers["Preference-Applied"] = "handling=lenient"
-        return json_response(receipt_body(receipt), 201, headers)
+    @asgi(EVENTS_PATH, copy_scope=False)
+    async def events(scope: Scope, receive: Receive, send: Send) -> None:
+        # Plain ASGI: for a single event, the way to and from a handler's arguments would cost as much as all the rest.
+        request = cast("HTTPScope", scope)
+        match request["method"]:
+            case "POST":
+                await ingest(request, receive, send)
+            case "GET":
+                await list_events(request, send)
+            case _:
+                raise MethodNotAllowed(["GET", "POST"])
 
-    @get(EVENTS_PATH)
-    async def list_events(request: Call) -> Stream:
+    async def ingest(scope: HTTPScope, receive: Receive, send: Send) -> None:
         deadline = Deadline()
-        key = await authenticate(services, request, deadline)
-        page = parse_page(request.scope["query_string"])
+        headers = headers_of(scope)
+        with services.backlog.place() as place:
+            key = await admit(services, scope, headers, deadline)
+            check_idempotency_key(headers.get("idempotency-key", ()))
+            lenient = wants_lenient(headers.get("prefer", ()))
+            batch = read_batch(headers, receive, place, deadline)
+            receipt = await services.ingest(key.tenant_id, await batch, lenient, deadline)
+        answer = {"preference-applied": "handling=lenient", **quota_headers(scope)} if lenient else quota_headers(scope)
+        await send_json(send, 201, msgspec.json.encode(receipt_body(receipt)), answer)
+
+    async def list_events(scope: HTTPScope, send: Send) -> None:
+        deadline = Deadline()
+        key = await authenticate(services, headers_of(scope), deadline)
+        page = parse_page(scope["query_string"])
         events = services.events.page(key.tenant_id, page.where, page.skip, page.limit)
         first = await anext(events, None)  # an error that comes now still gets a status
-        return Stream(json_array(first, events), media_type="application/json")
+        await send_stream(send, json_array(first, events))
 
     @get(EVENTS_PATH + "/{event_id:str}")
     async def get_event(request: Call, event_id: str) -> Response[bytes]:
         deadline = Deadline()
-        key = await authenticate(services, request, deadline)
+        key = await authenticate(services, headers_of(request.scope), deadline)
         event = await services.events.get(key.tenant_id, parse_id(event_id), deadline)
         return Response(encode_event(event_body(event)), media_type="application/json")
 
-    return [ingest, list_events, get_event]
+    return [events, get_event]
 
 
-async def admit(services: Services, request: Call, deadline: Deadline) -> Key:
+async def admit(services: Services, scope: HTTPScope, headers: Headers, deadline: Deadline) -> Key:
     """The key of a request that may store events.
 
     Raises Unauthenticated, InsufficientScope, DomainNotAllowed, RateLimited, Unavailable.
     """
-    secret = only(request.headers, "X-API-Key")
+    secret = only(headers, "X-API-Key")
     try:
-        key, quota = await services.admission.admit(secret, lambda key: check(key, request, "events:write"), deadline)
+        key, quota = await services.admission.admit(secret, lambda key: check(key, headers, "events:write"), deadline)
     except RateLimited as error:
-        remember_quota(request, error.quota)
+        remember_quota(scope, error.quota)
         raise
-    remember_quota(request, quota)
+    remember_quota(scope, quota)
     return key
 
 
-async def authenticate(services: Services, request: Call, deadline: Deadline) -> Key:
+async def authenticate(services: Services, headers: Headers, deadline: Deadline) -> Key:
     """The key of a request that may read. Raises Unauthenticated, InsufficientScope, DomainNotAllowed, Unavailable."""
-    key = await services.admission.authenticate(only(request.headers, "X-API-Key"), deadline)
-    check(key, request, "events:read")
+    key = await services.admission.authenticate(only(headers, "X-API-Key"), deadline)
+    check(key, headers, "events:read")
     return key
 
 
-def check(key: Key, request: Call, scope: Scope) -> None:
+async def read_batch(headers: Headers, receive: Receive, place: Place, deadline: Deadline) -> Candidate:
+    """The batch in a request's body. Raises what `read_json_body` and `decode_slowly` do."""
+    with place.left(), deadline.paused():  # the time that the caller takes is not the server's
+        body = await read_json_body(headers, receive, place)
+    batch = decode_batch(body)
+    if batch is None:
+        batch = await asyncio.to_thread(decode_slowly, body)
+    place.add_events(len(batch.events))
+    return batch
+
+
+def check(key: Key, headers: Headers, scope: KeyScope) -> None:
     """Raises InsufficientScope or DomainNotAllowed."""
     key.require(scope)
-    key.check_domain(only(request.headers, "Origin"), only(request.headers, "Referer"))
+    key.check_domain(only(headers, "Origin"), only(headers, "Referer"))
 
 
 def parse_id(text: str) -> UUID:
@@ -193,6 +212,25 @@ def plain_integer(value: Any) -> int:
 encode_event = msgspec.json.Encoder(enc_hook=plain_integer).encode
 
 
-def json_response(body: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response[bytes]:
+async def send_json(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
+    """Answer with JSON."""
+    fields = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        *((name.encode(), value.encode()) for name, value in headers.items()),
+    ]
+    await send({"type": "http.response.start", "status": status, "headers": fields})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
+async def send_stream(send: Send, chunks: AsyncIterator[bytes]) -> None:
+    """Answer with JSON that comes in chunks."""
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+    async for chunk in chunks:
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def json_response(body: Any) -> Response[bytes]:
     """`body` as JSON."""
-    return Response(msgspec.json.encode(body), status_code=status, headers=headers, media_type="application/json")
+    return Response(msgspec.json.encode(body), media_type="application/json")

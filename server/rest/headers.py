@@ -1,20 +1,33 @@
-"""The request headers that change how a batch is handled. Imports Litestar and the core's errors."""
+"""The request headers that Sluice acts on. Imports the core's errors.
+
+Headers are read from the ASGI scope: Litestar's own form of them costs more than all that is done with them.
+"""
 
 import re
-from collections.abc import Iterable
-
-from litestar.datastructures import Headers
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from server.core.errors import InvalidHeader
+
+Headers = Mapping[str, list[str]]
+"""Values by name in lower case, in the order sent."""
 
 PREFERENCE = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.?)*"?)+')
 """One of several preferences: what stands between commas that are not inside quotes. A quote may stay open, so that
 nothing makes a match fail, and the time is linear."""
 
 
+def headers_of(scope: Mapping[str, Any]) -> Headers:
+    """The headers of a request."""
+    headers: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    return headers
+
+
 def only(headers: Headers, name: str) -> str | None:
     """The value of a header, or None. Raises InvalidHeader where it is given twice: whoever else looks may differ."""
-    values = headers.getall(name, [])
+    values = headers.get(name.lower(), ())
     if len(values) > 1:
         raise InvalidHeader(f"{name} is given {len(values)} times: give it once")
     return values[0] if values else None

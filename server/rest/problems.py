@@ -52,7 +52,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
 def on_sluice_error(request: Request[Any, Any, Any], error: SluiceError) -> Response[bytes]:
     """The answer to a refused request."""
     status = STATUS[error.code]
-    headers = quota_headers(request)
+    headers = quota_headers(request.scope)
     if status.retryable:
         headers["Retry-After"] = str(error.retry_after_s)
     match error:

@@ -1,26 +1,24 @@
 """The headers that tell a caller how much of the rate limit is left (draft-ietf-httpapi-ratelimit-headers).
 
 Imports Litestar and what a quota is. Every answer after the check carries them, the refused request's included, so the
-quota travels with the request.
+quota travels with the ASGI scope.
 """
 
-from typing import Any
-
-from litestar import Request
+from litestar.types import HTTPScope
 
 from server.core.quota import WINDOW_S, Quota
 
 POLICY = "default"
 
 
-def remember_quota(request: Request[Any, Any, Any], quota: Quota | None) -> None:
-    """From now on, answers to `request` tell this quota."""
-    request.state.quota = quota
+def remember_quota(scope: HTTPScope, quota: Quota | None) -> None:
+    """From now on, answers to the request of `scope` tell this quota."""
+    scope["state"]["quota"] = quota
 
 
-def quota_headers(request: Request[Any, Any, Any]) -> dict[str, str]:
-    """The headers for an answer to `request`: none where no limit was looked at."""
-    quota: Quota | None = request.state.get("quota")
+def quota_headers(scope: HTTPScope) -> dict[str, str]:
+    """The headers for an answer to a request: none where no limit was looked at."""
+    quota: Quota | None = scope["state"].get("quota")
     if quota is None:
         return {}
     return {

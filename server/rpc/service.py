@@ -14,6 +14,7 @@ from grpc_status import rpc_status
 
 from proto.sluice.v1 import event_service_pb2 as pb
 from server.core.access import Key
+from server.core.backlog import Place
 from server.core.deadline import Deadline
 from server.core.errors import InvalidHeader, Unauthenticated, Unavailable
 from server.core.idempotency import check_idempotency_key
@@ -98,9 +99,11 @@ class EventService:
         """Store one batch."""
         try:
             deadline = Deadline()
-            key = await self._admit(secret_of(context), deadline)
-            request = parse_message(pb.IngestEventsRequest, serialized)
-            receipt = await self._store(key, request.batch, len(serialized), deadline)
+            with self._services.backlog.place() as place:
+                place.add_bytes(len(serialized))
+                key = await self._admit(secret_of(context), deadline)
+                request = parse_message(pb.IngestEventsRequest, serialized)
+                receipt = await self._store(key, request.batch, len(serialized), place, deadline)
             return pb.IngestEventsResponse(receipt=receipt)
         except Exception as error:  # noqa: BLE001 (its text must not reach the caller)
             await abort(context, error)
@@ -126,6 +129,7 @@ class EventService:
         try:
             while True:
                 await window.free_place()
+                await self._services.backlog.room()
                 reading = asyncio.ensure_future(context.read())
                 await asyncio.wait({reading, draining}, return_when=asyncio.FIRST_COMPLETED)
                 if draining.done():
@@ -145,8 +149,10 @@ class EventService:
         """The response to one request of a stream."""
         try:
             deadline = Deadline()
-            key = await self._admit(secret, deadline)
-            receipt = await self._store(key, request.batch, size, deadline)
+            with self._services.backlog.place() as place:
+                place.add_bytes(size)
+                key = await self._admit(secret, deadline)
+                receipt = await self._store(key, request.batch, size, place, deadline)
         except Unauthenticated as error:
             return Ending(error)
         except Exception as error:  # noqa: BLE001 (its text must not reach the caller)
@@ -158,7 +164,7 @@ class EventService:
         key, _ = await self._services.admission.admit(secret, may_write, deadline)
         return key
 
-    async def _store(self, key: Key, batch: pb.EventBatch, size: int, deadline: Deadline) -> pb.Receipt:
+    async def _store(self, key: Key, batch: pb.EventBatch, size: int, place: Place, deadline: Deadline) -> pb.Receipt:
         """Store a batch that came in a message of `size` bytes."""
         check_idempotency_key([batch.idempotency_key] if batch.idempotency_key else [])
         lenient = is_lenient(batch.handling)
@@ -166,6 +172,7 @@ class EventService:
         candidate = read_batch(batch)
         if candidate is None:
             candidate = await asyncio.to_thread(read_slowly, batch)
+        place.add_events(len(candidate.events))
         return receipt_message(await self._services.ingest(key.tenant_id, candidate, lenient, deadline))
 
 

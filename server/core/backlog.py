@@ -1,0 +1,91 @@
+"""What a worker has in hand, and how much that may be. Imports the errors.
+
+Past a bound new requests are refused before their bodies are read: a queue that only grows serves nobody, and memory
+ends. A request has its place while the server works on it, not while its caller sends: slow callers take no one's.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+from server.core.errors import Unavailable
+
+MAX_REQUESTS = 2_000
+"""Requests that a worker works on: less than a second's work, where each is a single event."""
+
+MAX_EVENTS = 50_000
+"""Events that wait to be stored: less than a second's work, and some 100 MB while they are decoded."""
+
+MAX_BYTES = 64 * 1024 * 1024
+"""Bodies, those still arriving too: six of the largest, thousands of usual ones."""
+
+
+class Backlog:
+    """Requests, events and bytes in hand."""
+
+    def __init__(self) -> None:
+        self._requests = self._events = self._bytes = 0
+        self._has_room = asyncio.Event()
+        self._has_room.set()
+
+    def place(self) -> "Place":
+        """A place for a request, as a context manager. Entering it raises Unavailable where there is none."""
+        return Place(self)
+
+    def check(self) -> None:
+        """Raises Unavailable where there is no room."""
+        if not self._has_room.is_set():
+            raise Unavailable("not_stored", "This server has as much in hand as it can hold: retry after a moment")
+
+    async def room(self) -> None:
+        """Return when there is room."""
+        await self._has_room.wait()
+
+    def add(self, requests: int, events: int, size: int) -> None:
+        """Count so much more, or less."""
+        self._requests += requests
+        self._events += events
+        self._bytes += size
+        if self._requests < MAX_REQUESTS and self._events < MAX_EVENTS and self._bytes < MAX_BYTES:
+            self._has_room.set()
+        else:
+            self._has_room.clear()
+
+
+class Place:
+    """One request's part of the backlog."""
+
+    def __init__(self, backlog: Backlog) -> None:
+        self._backlog = backlog
+        self._events = self._bytes = 0
+
+    def __enter__(self) -> "Place":
+        self._backlog.check()
+        self._backlog.add(1, 0, 0)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._backlog.add(-1, -self._events, -self._bytes)
+
+    @contextmanager
+    def left(self) -> Iterator[None]:
+        """Leave the place to others while the block runs: the caller is sending."""
+        self._backlog.add(-1, 0, 0)
+        try:
+            yield
+        finally:
+            self._backlog.add(1, 0, 0)
+
+    def add_bytes(self, size: int) -> None:
+        """So many bytes of a body have arrived. Raises Unavailable where there is no room for them."""
+        self._backlog.check()
+        self._bytes += size
+        self._backlog.add(0, 0, size)
+
+    def add_events(self, events: int) -> None:
+        """So many events wait to be stored."""
+        self._events += events
+        self._backlog.add(0, events, 0)
