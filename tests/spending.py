@@ -16,12 +16,15 @@ from grpc_status import rpc_status
 
 from proto.sluice.v1 import event_service_pb2 as pb
 from tests.grpc_client import Stream, channel_to, details_of, good_batch, metadata, stub_of
-from tests.harness import Json, Server, batch
+from tests.harness import Json, MongoClient, Server, batch
 
 EVENTS = "/api/v1/events"
 TIMEOUT_S = 60
 STREAM_TIMEOUT_S = 600
 WINDOW_S = 60
+MAX_DOCUMENT_BYTES = 8 * 1024
+"""What is kept of a key, however much it was used."""
+
 MAX_WAIT_S = 62
 """Within how much time of `limit` admissions a request may be refused, and so the longest wait there is."""
 
@@ -295,6 +298,16 @@ class Flow:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._threads.shutdown()
+
+
+def check_state(mongo: MongoClient, most_documents: int) -> None:
+    """What the database keeps, but for the events, is small: few documents in a collection, and short ones."""
+    largest = {"$group": {"_id": None, "bytes": {"$max": {"$bsonSize": "$$ROOT"}}, "documents": {"$sum": 1}}}
+    for name in mongo.sluice.list_collection_names():
+        if name != "events":
+            for found in mongo.sluice[name].aggregate([largest]):
+                assert found["documents"] <= most_documents, name
+                assert found["bytes"] < MAX_DOCUMENT_BYTES, name
 
 
 def codes(answers: Sequence[Answer]) -> Counter[str]:

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing
 from typing import NamedTuple
 
-import bson
 import httpx
 import pytest
 
@@ -22,6 +21,7 @@ from tests.spending import (
     WAYS,
     Caller,
     callers,
+    check_state,
     codes,
     rest_said,
     spend,
@@ -34,8 +34,6 @@ REMAINING = "ratelimit"
 LIMIT_HEADER = re.compile(r'"default";r=(\d+);t=(\d+)')
 SOON_S = 55
 """Within which a test of exact counts is over, so that nothing admitted in it is forgotten in it."""
-
-MAX_DOCUMENT_BYTES = 8 * 1024
 
 
 @pytest.fixture(autouse=True)
@@ -139,8 +137,9 @@ def test_a_stream_outlives_refusals(server: Server, mongo: MongoClient) -> None:
         stream.half_close()
         responses = list(stream.call)  # which raises unless the stream ends with OK
     assert [response.sequence for response in responses] == [*range(LIMIT + 20)]
-    assert [response.HasField("receipt") for response in responses] == [True] * LIMIT + [False] * 20
-    assert {status_said(response.error).code for response in responses[LIMIT:]} == {REFUSED}
+    refused = [response.error for response in responses if response.HasField("error")]
+    assert len(refused) == 20  # which they are, the stream does not promise
+    assert {status_said(error).code for error in refused} == {REFUSED}
     assert stored_count(mongo, key) == LIMIT
 
 
@@ -152,7 +151,9 @@ def test_one_budget_over_every_way(server: Server) -> None:
         for number in range(limit // 3):
             answer = ways["rest"]()
             assert answer.code == STORED
-            assert answer.said.headers[REMAINING].startswith(f'"default";r={limit - 3 * number - 1};')
+            found = LIMIT_HEADER.fullmatch(answer.said.headers[REMAINING])
+            assert found is not None
+            assert int(found[1]) <= limit - 3 * number - 1  # another worker may hold some of it for a moment
             assert [ways["unary"]().code, ways["stream"]().code] == [STORED] * 2
         assert [caller().code for caller in ways.values()] == [REFUSED] * 3
 
@@ -326,12 +327,6 @@ def test_order_of_checks_over_rest(server: Server) -> None:
 
 def test_state_stays_small(server: Server, mongo: MongoClient) -> None:
     key = limited_key(server, 100_000)
-    before = {name: mongo.sluice[name].estimated_document_count() for name in mongo.sluice.list_collection_names()}
     with callers([server], key["key"], rest=8, unary=2, stream=2) as found:
         assert codes(spend(found, 3_000)) == {STORED: 3_000}
-    for name in mongo.sluice.list_collection_names():
-        if name != "events":
-            collection = mongo.sluice[name]
-            assert collection.estimated_document_count() <= before.get(name, 0) + 8, name
-            sizes = [len(bson.encode(document)) for document in collection.find()]
-            assert max(sizes, default=0) < MAX_DOCUMENT_BYTES, name
+    check_state(mongo, most_documents=2 * mongo.sluice["keys"].count_documents({}) + 16)

@@ -18,7 +18,6 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import NamedTuple
 
-import bson
 import pytest
 
 from proto.sluice.v1 import event_service_pb2 as pb
@@ -41,6 +40,7 @@ from tests.spending import (
     StreamCaller,
     callers,
     check_books,
+    check_state,
     codes,
     spend,
 )
@@ -49,8 +49,6 @@ from tests.test_grpc_processes import assert_no_faults
 LONG = "SLUICE_LONG" in os.environ
 SOON_S = 55
 """Within which a test of exact counts is over, so that nothing admitted in it is forgotten in it."""
-
-MAX_DOCUMENT_BYTES = 8 * 1024
 
 
 class Hosts(NamedTuple):
@@ -551,12 +549,7 @@ def test_the_window_rolls_at_the_default_limit(hosts: Hosts, waits: Waits) -> No
 
 def test_state_stays_small(hosts: Hosts, waits: Waits) -> None:
     waits.short.result()
-    keys = hosts.mongo.sluice["keys"].count_documents({})
-    for name in hosts.mongo.sluice.list_collection_names():
-        if name != "events":
-            documents = list(hosts.mongo.sluice[name].find())
-            assert len(documents) <= 2 * keys + 16, name
-            assert max((len(bson.encode(document)) for document in documents), default=0) < MAX_DOCUMENT_BYTES, name
+    check_state(hosts.mongo, most_documents=2 * hosts.mongo.sluice["keys"].count_documents({}) + 16)
 
 
 def test_no_faults(hosts: Hosts) -> None:
