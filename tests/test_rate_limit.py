@@ -4,6 +4,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from typing import NamedTuple
 
@@ -49,6 +50,24 @@ def limited_key(server: Server, limit: int = LIMIT, *options: str) -> Json:
     return server.create_key(f"limited-{uuid.uuid4().hex}", "--rate-limit", str(limit), *options)
 
 
+@pytest.fixture(scope="module")
+def fresh(server: Server) -> Iterator[Json]:
+    """Fresh tenants' keys of LIMIT, made some at a time: each takes a process of its own."""
+
+    def make() -> Iterator[Json]:
+        while True:
+            with ThreadPoolExecutor(4) as threads:
+                yield from threads.map(lambda _: limited_key(server), range(8))
+
+    return make()
+
+
+@pytest.fixture
+def key(fresh: Iterator[Json]) -> Json:
+    """A fresh tenant's key of LIMIT."""
+    return next(fresh)
+
+
 def stored_count(mongo: MongoClient, key: Json) -> int:
     """How many events are stored for the key's tenant."""
     return mongo.sluice.events.count_documents({"tenant_id": uuid.UUID(key["tenant_id"])})
@@ -88,8 +107,7 @@ def use_up(server: Server, key: Json) -> None:
 # --- one after the other
 
 
-def test_rest_counts_down_and_then_refuses(server: Server, mongo: MongoClient) -> None:
-    key = limited_key(server)
+def test_rest_counts_down_and_then_refuses(server: Server, mongo: MongoClient, key: Json) -> None:
     with server.client(key["key"]) as client:
         for left in reversed(range(LIMIT)):
             answer = client.post(EVENTS, json=batch())
@@ -120,8 +138,7 @@ def test_the_smallest_limits(server: Server, limit: int) -> None:
 
 
 @pytest.mark.parametrize("way", ["unary", "stream"])
-def test_grpc_refuses_when_nothing_is_left(server: Server, mongo: MongoClient, way: str) -> None:
-    key = limited_key(server)
+def test_grpc_refuses_when_nothing_is_left(server: Server, mongo: MongoClient, way: str, key: Json) -> None:
     with closing(WAYS[way](server, key["key"])) as caller:
         answers = [caller() for _ in range(LIMIT + 3)]  # `caller` checks what a refusal says
         assert [answer.code for answer in answers] == [STORED] * LIMIT + [REFUSED] * 3
@@ -129,8 +146,7 @@ def test_grpc_refuses_when_nothing_is_left(server: Server, mongo: MongoClient, w
     assert stored_count(mongo, key) == LIMIT
 
 
-def test_a_stream_outlives_refusals(server: Server, mongo: MongoClient) -> None:
-    key = limited_key(server)
+def test_a_stream_outlives_refusals(server: Server, mongo: MongoClient, key: Json) -> None:
     with channel_to(server.grpc) as channel, Stream(channel, key["key"]) as stream:
         for sequence in range(LIMIT + 20):
             stream.send(sequence, good_batch())
@@ -165,8 +181,7 @@ def test_each_key_has_its_own_budget(server: Server) -> None:
             assert [caller().code for _ in range(limit + 1)] == [STORED] * limit + [REFUSED]
 
 
-def test_a_rotated_key_keeps_its_budget(server: Server) -> None:
-    key = limited_key(server)
+def test_a_rotated_key_keeps_its_budget(server: Server, key: Json) -> None:
     with server.client(key["key"]) as client:
         assert [remaining(client.post(EVENTS, json=batch())) for _ in range(3)] == [4, 3, 2]
     done = sluice("keys", "rotate", key["id"], *server.database_options)
@@ -209,8 +224,7 @@ def test_a_body_that_is_too_large_counts(server: Server) -> None:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_bad_batches_count_over_every_way(server: Server, way: str) -> None:
-    key = limited_key(server)
+def test_bad_batches_count_over_every_way(server: Server, way: str, key: Json) -> None:
     with closing(WAYS[way](server, key["key"])) as caller:
         found = [caller(good=number % 2 == 0).code for number in range(LIMIT + 2)]
     assert found == [STORED, BAD, STORED, BAD, STORED, REFUSED, REFUSED]
@@ -230,8 +244,7 @@ def test_what_is_refused_before_does_not_count(server: Server) -> None:
         assert remaining(client.post(EVENTS, json=batch())) == LIMIT - 1
 
 
-def test_reading_is_not_limited_and_says_nothing(server: Server) -> None:
-    key = limited_key(server)
+def test_reading_is_not_limited_and_says_nothing(server: Server, key: Json) -> None:
     with server.client(key["key"]) as client:
         event_id = client.post(EVENTS, json=batch()).json()["events"][0]["id"]
 
@@ -282,8 +295,7 @@ ORDER: dict[str, Case] = {
 
 
 @pytest.mark.parametrize("case", ORDER.values(), ids=ORDER)
-def test_order_of_checks_over_every_way(server: Server, opened: ExitStack, case: Case) -> None:
-    key = limited_key(server)
+def test_order_of_checks_over_every_way(server: Server, opened: ExitStack, case: Case, key: Json) -> None:
     use_up(server, key)
     ways: list[Caller] = [opened.enter_context(closing(way(server, key["key"]))) for way in WAYS.values()]
     assert [caller().code for caller in ways] == [REFUSED] * 3
