@@ -326,6 +326,24 @@ def test_ended_keys_stop_on_the_very_next_request(hosts: Hosts) -> None:
             assert codes([caller() for caller in found]) == {UNAUTHENTICATED: len(found)}
 
 
+def test_a_key_that_is_rotated_while_it_is_busy_keeps_its_budget(hosts: Hosts) -> None:
+    limit = 2_000
+    server = hosts.servers[0]
+    key = limited_key(server, limit)
+    clock = Clock()
+    with callers(hosts.servers, key["key"], rest=2, unary=1) as found, Flow(found) as flow:
+        wait_until(lambda: flow.counts()[STORED] > 200, "a busy key")
+        done = sluice("keys", "rotate", key["id"], *server.database_options)
+        assert done.returncode == 0, done.stderr
+        before = codes(flow.finish())
+    assert before[REFUSED] == 0, "this test needs a higher limit"
+    with callers(hosts.servers, done.stdout.strip(), rest=4, unary=1, stream=1) as found, Flow(found) as flow:
+        wait_until(lambda: flow.counts()[REFUSED] > 50, "refusals")
+        after = codes(flow.finish())
+    clock.check()
+    assert before[STORED] + after[STORED] == stored_count(hosts.mongo, key) == limit
+
+
 # --- what goes away
 
 
@@ -402,6 +420,26 @@ def test_kill_9_of_a_worker_admits_no_more(tmp_path: Path) -> None:
         assert codes(after) == {REFUSED: 100}
         # Permits that the killed worker held may have been used: they are lost, and can only be few.
         assert stored >= 0.8 * limit
+
+
+def test_a_worker_that_pauses_keeps_nothing(tmp_path: Path) -> None:
+    limit = 1_500
+    with Server(tmp_path / "data", "--workers", "2") as server, server.mongo() as mongo:
+        key = limited_key(server, limit)
+        clock = Clock()
+        with callers([server], key["key"], rest=8, unary=2, stream=2) as found, Flow(found) as flow:
+            wait_until(lambda: flow.counts()[STORED] > 300, "load")
+            victim = server.worker_pids()[0]
+            os.kill(victim, signal.SIGSTOP)
+            wait_until(lambda: flow.counts()[REFUSED] > 20, "refusals")
+            os.kill(victim, signal.SIGCONT)
+            wait_until(lambda: flow.counts()[STORED] >= limit, "the permits that the worker held")
+            refused = flow.counts()[REFUSED]
+            wait_until(lambda: flow.counts()[REFUSED] > refused + 200, "refusals")
+            answers = flow.finish()
+        clock.check()
+        assert set(codes(answers)) == {STORED, REFUSED}
+        assert codes(answers)[STORED] == stored_count(mongo, key) == limit
 
 
 def test_a_new_host_joins_the_budget(hosts: Hosts, tmp_path: Path) -> None:
