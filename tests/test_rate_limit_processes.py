@@ -47,6 +47,8 @@ from tests.spending import (
 from tests.test_grpc_processes import assert_no_faults
 
 LONG = "SLUICE_LONG" in os.environ
+JSON = {"Content-Type": "application/json"}
+
 SOON_S = 55
 """Within which a test of exact counts is over, so that nothing admitted in it is forgotten in it."""
 
@@ -287,6 +289,18 @@ def test_hosts_share_one_budget(hosts: Hosts) -> None:
         assert codes([caller() for caller in found]) == {REFUSED: 6}
 
 
+def test_what_is_refused_before_the_check_costs_nothing_elsewhere(hosts: Hosts) -> None:
+    one, other = hosts.servers
+    key = one.create_key("limited-domain", "--rate-limit", "6", "--allow-domain", "example.com")
+    with one.client(key["key"]) as client:
+        assert client.post(EVENTS, content=GOOD_BODY, headers=JSON).status_code == 201
+        for _ in range(3):
+            foreign = {**JSON, "Origin": "https://example.org"}
+            assert client.post(EVENTS, content=GOOD_BODY, headers=foreign).status_code == 403
+    with closing(RestCaller(other, key["key"])) as caller:
+        assert [caller().code for _ in range(6)] == [STORED] * 5 + [REFUSED]
+
+
 # --- keys that end
 
 
@@ -419,7 +433,7 @@ def test_kill_9_of_a_worker_admits_no_more(tmp_path: Path) -> None:
         assert set(found_codes) <= {STORED, REFUSED, UNANSWERED, "unavailable"}
         assert codes(after) == {REFUSED: 100}
         # Permits that the killed worker held may have been used: they are lost, and can only be few.
-        assert stored >= 0.8 * limit
+        assert stored >= 0.7 * limit
 
 
 def test_a_worker_that_pauses_keeps_nothing(tmp_path: Path) -> None:
