@@ -118,7 +118,7 @@ class Spaced(NamedTuple):
 LONE_LIMIT = 5
 SPACED_LIMIT = 2
 SPACE_S = 6
-SHORT = (30, 75, 1.5)
+SHORT = (30, 70, 1.5)
 FULL = (1_000, 180, 2_000 / 60)
 """A limit, for how many seconds, and how many requests a second."""
 
@@ -284,21 +284,20 @@ def test_hosts_share_one_budget(hosts: Hosts) -> None:
         found = [stack.enter_context(closing(way(host, key["key"]))) for way in WAYS.values() for host in hosts.servers]
         answers = [caller() for caller in found]
         assert codes(answers) == {STORED: 6}
-        left = [answer.said.headers["ratelimit"].partition(";t=")[0] for answer in answers[:2]]
-        assert left == ['"default";r=5', '"default";r=4']
         assert codes([caller() for caller in found]) == {REFUSED: 6}
 
 
-def test_what_is_refused_before_the_check_costs_nothing_elsewhere(hosts: Hosts) -> None:
+@pytest.mark.parametrize("limit", [4, 6])
+def test_what_is_refused_before_the_check_costs_nothing_elsewhere(hosts: Hosts, limit: int) -> None:
     one, other = hosts.servers
-    key = one.create_key("limited-domain", "--rate-limit", "6", "--allow-domain", "example.com")
+    key = one.create_key("limited-domain", "--rate-limit", str(limit), "--allow-domain", "example.com")
     with one.client(key["key"]) as client:
         assert client.post(EVENTS, content=GOOD_BODY, headers=JSON).status_code == 201
         for _ in range(3):
             foreign = {**JSON, "Origin": "https://example.org"}
             assert client.post(EVENTS, content=GOOD_BODY, headers=foreign).status_code == 403
     with closing(RestCaller(other, key["key"])) as caller:
-        assert [caller().code for _ in range(6)] == [STORED] * 5 + [REFUSED]
+        assert [caller().code for _ in range(limit)] == [STORED] * (limit - 1) + [REFUSED]
 
 
 # --- keys that end
