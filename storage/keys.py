@@ -11,10 +11,11 @@ from uuid import UUID
 from bson.binary import Binary
 
 from server.core.access import DEFAULT_RATE_LIMIT, SCOPES, Key, Scope, digest, new_secret
+from server.core.admission import Found
 from server.core.deadline import Deadline
 from server.core.errors import NotFound
 from server.core.ids import new_ids
-from server.core.quota import Ask, Window
+from server.core.quota import Ask
 from server.core.times import now_ms
 from storage.client import AFTER, LOCAL, Database, Document, deadline_of, translated, update_each
 from storage.indexes import KEYS, TENANTS
@@ -34,33 +35,34 @@ class Keys:
     async def find(self, digests: Sequence[bytes], deadline: Deadline) -> dict[bytes, Key]:
         """The keys whose secrets have these digests, by digest, as they are now, revoked or not. Raises Unavailable."""
         with translated(), deadline_of(deadline):
-            documents = await self._read(digests, {"window": 0})
+            documents = await self._read("hash", [Binary(digest) for digest in digests], {"window": 0})
         return {document["hash"]: key_of(document) for document in documents}
 
-    async def take(self, asks: Sequence[Ask], deadline: Deadline) -> dict[bytes, tuple[Key, Window | None]]:
+    async def take(self, asks: Sequence[Ask], deadline: Deadline) -> dict[str, Found]:
         """Grant asks, at most one for each key, as far as each key's window has room, atomically.
 
-        Returns the keys as `find` does, each with its window then; None where it has none. Raises Unavailable.
+        Returns the keys by id, as they are then, revoked or not. Raises Unavailable.
         """
-        by_digest = {ask.digest: ask for ask in asks}
+        by_id = {ask.key_id: ask for ask in asks}
         with translated(), deadline_of(deadline):
             await update_each(self._database, KEYS, [statement(ask) for ask in asks])
-            documents = await self._read(list(by_digest), {"window.buckets": {"$slice": 1}})
+            documents = await self._read("_id", list(by_id), {"window.buckets": {"$slice": 1}})
         return {
-            document["hash"]: (key_of(document), window_of(document, by_digest[document["hash"]]))
+            document["_id"]: Found(key_of(document), document["hash"], window_of(document, by_id[document["_id"]]))
             for document in documents
         }
 
-    async def _read(self, digests: Sequence[bytes], projection: Document) -> list[Document]:
-        query = {"hash": {"$in": [Binary(digest) for digest in digests]}}
-        documents = await self._now.find(query, projection, batch_size=len(digests) + 1).to_list(None)
+    async def _read(self, field: str, values: Sequence[Any], projection: Document) -> list[Document]:
+        cursor = self._now.find({field: {"$in": values}}, projection, batch_size=len(values) + 1)
+        documents = await cursor.to_list(None)
         self._used.update(document["_id"] for document in documents)
         return documents
 
     async def drop_idle_windows(self, deadline: Deadline) -> None:
         """Forget the windows in which nothing counts any more. Raises Unavailable."""
         with translated(), deadline_of(deadline):
-            await self._keys.update_many({"window.until": {"$lt": datetime.now(UTC)}}, {"$unset": {"window": ""}})
+            over = {"window.until": {"$exists": True}, "$expr": {"$lt": ["$window.until", "$$NOW"]}}
+            await self._keys.update_many(over, {"$unset": {"window": ""}})
 
     async def save_usage(self, deadline: Deadline) -> None:
         """Write down that the keys found since the last call were used. Raises Unavailable; the next call makes up."""

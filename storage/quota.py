@@ -11,7 +11,6 @@ granted. All times in it but `until` are milliseconds since 1970:
 from typing import Any
 
 import bson
-from bson.binary import Binary
 from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
 
@@ -169,7 +168,7 @@ ENCODED_TAKE = [RawBSONDocument(bson.encode(stage)) for stage in TAKE]
 def statement(ask: Ask) -> dict[str, Any]:
     """The update statement for `ask`. It leaves alone what is revoked and what has no limit."""
     return {
-        "q": {"hash": Binary(ask.digest), "revoked_at": None, "rate_limit": {"$gt": 0}},
+        "q": {"_id": ask.key_id, "revoked_at": None, "rate_limit": {"$gt": 0}},
         "u": ENCODED_TAKE,
         "c": {"lease": Int64(ask.lease_id), "used": ask.used, "waiting": ask.waiting, "ahead": ask.ahead},
     }

@@ -49,9 +49,9 @@ LEAST_LEASE = 2
 
 
 class Ask(NamedTuple):
-    """A worker asks the store for permits of the key whose secret hashes to `digest`."""
+    """A worker asks the store for permits of a key."""
 
-    digest: bytes
+    key_id: str
     lease_id: int
     used: int
     """Permits of this lease that were ever used; the store takes back what it gave beyond that."""
@@ -73,11 +73,6 @@ class Window(NamedTuple):
     leased_elsewhere: bool
     """Whether other workers may yet give permits back."""
 
-    @property
-    def is_used_up(self) -> bool:
-        """Whether as many requests as the limit allows were admitted, for certain."""
-        return self.left == 0 and not self.leased_elsewhere
-
 
 class Quota(NamedTuple):
     """What a caller is told: requests a minute, how many remain, and seconds until there are more."""
@@ -90,12 +85,13 @@ class Quota(NamedTuple):
 class Lease:
     """The permits of one key that this worker holds."""
 
-    def __init__(self, digest: bytes) -> None:
-        self.digest = digest
+    def __init__(self, key_id: str) -> None:
+        self.key_id = key_id
         self._id = secrets.randbits(63)
         self._used = 0
         self._used_before = 0
         self._permits = 0
+        self._is_in_doubt = False
         self._asked_at = -math.inf
         self._window = Window(granted=0, left=0, resets_s=0, leased_elsewhere=False)
 
@@ -104,13 +100,21 @@ class Lease:
         """When the permits in hand are void, on the monotonic clock."""
         return self._asked_at + LEASE_S
 
+    def is_over(self) -> bool:
+        """Whether permits in hand are void."""
+        return monotonic() >= self.ends
+
     def has_permit(self) -> bool:
         """Whether there is a permit in hand."""
-        return self._permits > 0 and monotonic() < self.ends
+        return self._permits > 0 and not self.is_over()
 
-    def is_void(self) -> bool:
-        """Whether the permits in hand can only be given back."""
-        return self._permits > 0 and not self.has_permit()
+    def is_unsettled(self) -> bool:
+        """Whether there is something to give back, or may be: the answer to the last ask is not known."""
+        return self._permits > 0 or self._is_in_doubt
+
+    def is_used_up(self) -> bool:
+        """Whether as many requests as the limit allows were admitted, for certain."""
+        return not self.is_unsettled() and self._window.left == 0 and not self._window.leased_elsewhere
 
     def take(self) -> bool:
         """Use a permit, if there is one in hand."""
@@ -125,12 +129,14 @@ class Lease:
         now = monotonic()
         recent = self._used - self._used_before
         ahead = int(recent * LEASE_S / max(now - self._asked_at, LEASE_S / GROWTH))
-        self._used_before, self._asked_at, self._permits = self._used, now, 0
-        return Ask(self.digest, self._id, self._used, waiting, ahead if waiting and ahead >= LEAST_LEASE else 0)
+        self._used_before, self._asked_at, self._permits, self._is_in_doubt = self._used, now, 0, True
+        return Ask(self.key_id, self._id, self._used, waiting, ahead if waiting and ahead >= LEAST_LEASE else 0)
 
-    def grant(self, window: Window) -> None:
-        """Take what the store gave."""
-        self._window, self._permits = window, window.granted
+    def grant(self, window: Window | None) -> None:
+        """Take what the store gave: None where the key has no window."""
+        if window is not None:
+            self._window, self._permits = window, window.granted
+        self._is_in_doubt = False
 
     def quota(self, limit: int) -> Quota:
         """What to tell a caller."""
