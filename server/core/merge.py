@@ -48,16 +48,18 @@ class Merged(Generic[Item, Result]):
         self._at_once = at_once
         self._outcome = outcome
         self._waiting: deque[Waiting[Item, Result]] = deque()
-        self._running: set[asyncio.Task[None]] = set()
+        self._under_way = 0
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, item: Item, deadline: Deadline) -> Result:
         """The result for `item`. Raises what `run` raises, and Unavailable where `deadline` comes first."""
         waiting: Waiting[Item, Result] = Waiting(item)
         self._waiting.append(waiting)
-        if len(self._running) < self._at_once:
+        if self._under_way < self._at_once:
+            self._under_way += 1
             task = asyncio.create_task(self._run_groups())
-            self._running.add(task)
-            task.add_done_callback(self._running.discard)
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
         try:
             async with asyncio.timeout(deadline.remaining()):
                 return await waiting.future
@@ -78,6 +80,7 @@ class Merged(Generic[Item, Result]):
                     if not waiting.future.done():
                         waiting.future.set_result(result)
             await asyncio.sleep(0)  # the callers act on their results before the next group is made
+        self._under_way -= 1  # at once: who comes after this must find that nobody is at work
 
     def _next_group(self) -> list[Waiting[Item, Result]]:
         """Those who have waited longest, as many as go together; nobody whose caller has gone."""

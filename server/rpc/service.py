@@ -126,14 +126,15 @@ class EventService:
     async def _read(self, secret: str | None, context: Context, window: Window) -> None:
         """Start the work on every request, in turn; wait while too many answers are due."""
         draining = asyncio.create_task(self._draining.wait())
+        reading: asyncio.Future[Any] | None = None
         try:
             while True:
                 await window.free_place()
                 await self._services.backlog.room()
                 reading = asyncio.ensure_future(context.read())
+                reading.add_done_callback(retrieve)
                 await asyncio.wait({reading, draining}, return_when=asyncio.FIRST_COMPLETED)
                 if draining.done():
-                    reading.cancel()
                     return window.add(Ending(Unavailable("not_stored", DRAINING)))
                 serialized = reading.result()
                 if serialized is grpc.aio.EOF:
@@ -144,6 +145,8 @@ class EventService:
             window.add(Ending(error))
         finally:
             draining.cancel()
+            if reading is not None:
+                reading.cancel()
 
     async def _respond(self, secret: str | None, request: pb.StreamEventsRequest, size: int) -> Outcome:
         """The response to one request of a stream."""
@@ -190,6 +193,12 @@ async def answer(context: Context, window: Window) -> None:
             return
         else:
             await abort(context, outcome.error)
+
+
+def retrieve(reading: asyncio.Future[Any]) -> None:
+    """Look at what came of a read that nobody waits for any more: of a stream that ends, that is an error of course."""
+    if not reading.cancelled():
+        reading.exception()
 
 
 def secret_of(context: Context) -> str | None:
