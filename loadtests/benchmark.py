@@ -210,7 +210,7 @@ async def started(
     async with serving(log, env, "--workers", str(scenario.workers)) as server:
         key = await create_key(env, "benchmark")
         url = server.url if scenario.target == "rest" else server.grpc
-        yield Target(scenario, name, url, key, tuple(server.worker_pids))
+        yield Target(scenario, name, url, key.secret, tuple(server.worker_pids))
 
 
 async def run(rounds: int, batches: int, driver: str, workers: Sequence[int]) -> bool:

@@ -1,25 +1,17 @@
 """What the benchmark measured: a run, the figures of a scenario over its runs, the table and the report.
 
-Imports the standard library, msgspec and the generator's result.
+Imports the standard library, the generator's result and where reports go.
 """
 
-import os
-import platform
-import shlex
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from statistics import median, quantiles
 from typing import NamedTuple
 
-import msgspec
-
+from loadtests import reports
 from loadtests.generator import Result
-
-REPORTS = Path(__file__).parent / "reports"
 
 MILLION = 1_000_000
 
@@ -176,15 +168,7 @@ def warnings(figures: Iterable[Figures]) -> Iterable[str]:
 
 def write_report(figures: Iterable[Figures], **settings: str | int) -> Path:
     """Write all figures, and what they were measured on, to a new file."""
-    now = datetime.now(UTC)
-    report = {
-        "date": now.isoformat(timespec="seconds"),
-        "command": shlex.join(["python", "-m", "loadtests.benchmark", *sys.argv[1:]]),
-        "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()},
-        "settings": settings,
-        "figures": [asdict(line) for line in figures],
-    }
-    REPORTS.mkdir(exist_ok=True)
-    path = REPORTS / f"benchmark-{now:%Y%m%dT%H%M%SZ}.json"
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    path = reports.new_path("benchmark", ".json")
+    lines = [asdict(line) for line in figures]
+    reports.write_json(path, {**reports.provenance("benchmark"), "settings": settings, "figures": lines})
     return path

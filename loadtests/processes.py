@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import re
+import socket
 import sys
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -24,6 +25,13 @@ START_TIMEOUT_S = 60
 CLOCK_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 
 MIB = 2**20
+
+
+class Key(NamedTuple):
+    """An API key: its secret, and the id of its tenant in hexadecimal."""
+
+    secret: str
+    tenant_id: str
 
 
 class Server(NamedTuple):
@@ -65,10 +73,10 @@ async def ready_line(process: asyncio.subprocess.Process) -> re.Match[str] | Non
     return None
 
 
-async def create_key(env: dict[str, str], tenant: str) -> str:
-    """The secret of a new key without a rate limit."""
+async def create_key(env: dict[str, str], tenant: str, rate_limit: int = 0) -> Key:
+    """A new key that may make so many requests a minute; any number where it is 0."""
     process = await asyncio.create_subprocess_exec(
-        *(*SLUICE, "keys", "create", "--tenant", tenant, "--rate-limit", "0", "--json"),
+        *(*SLUICE, "keys", "create", "--tenant", tenant, "--rate-limit", str(rate_limit), "--json"),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env={**os.environ, **env},
@@ -77,7 +85,15 @@ async def create_key(env: dict[str, str], tenant: str) -> str:
     if process.returncode != 0:
         raise click.ClickException(f"sluice keys create failed: {complaint.decode()}")
     answer: dict[str, Any] = json.loads(output)
-    return str(answer["key"])
+    return Key(answer["key"], answer["tenant_id"].replace("-", ""))
+
+
+def free_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def worker_pids(pid: int) -> list[int]:

@@ -1,0 +1,47 @@
+"""Files in `loadtests/reports/`: figures as JSON, with what they were measured on and by which command, and pages.
+
+Imports the standard library and msgspec.
+"""
+
+import os
+import platform
+import shlex
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+DIRECTORY = Path(__file__).parent / "reports"
+
+
+def provenance(name: str) -> dict[str, Any]:
+    """When, how and where the load test `name` was run."""
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", "-m", f"loadtests.{name}", *hidden_keys(sys.argv[1:])]),
+        "machine": {"cores": os.cpu_count(), "platform": platform.platform(), "python": platform.python_version()},
+    }
+
+
+def hidden_keys(arguments: list[str]) -> list[str]:
+    """A command line without its secrets: reports are passed around."""
+    hidden, follows = [], False
+    for argument in arguments:
+        option, equals, _ = argument.partition("=")
+        secret = option in ("--key", "--mongodb-url")
+        hidden.append("..." if follows else f"{option}=..." if secret and equals else argument)
+        follows = secret and not equals
+    return hidden
+
+
+def new_path(name: str, suffix: str) -> Path:
+    """A file for a report that ends now."""
+    DIRECTORY.mkdir(exist_ok=True)
+    return DIRECTORY / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}{suffix}"
+
+
+def write_json(path: Path, report: dict[str, Any]) -> None:
+    """Write a report's figures."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")

@@ -1,0 +1,119 @@
+"""Figures from a ledger: a line for each kind of request, and curves over time. Imports the standard library only."""
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from loadtests.charts import Point
+from loadtests.records import Record
+
+Group = TypeVar("Group", bound=Hashable)
+
+CURVE_POINTS = 200
+"""A chart has room for about as many."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the table. Latencies count from when a request was due."""
+
+    name: str
+    requests: int
+    acknowledged: int
+    limited: int
+    unavailable: int
+    refused: int
+    broken: int
+    events_per_s: float
+    requests_per_s: float
+    p50_ms: float
+    p95_ms: float
+    p99_ms: float
+    max_ms: float
+
+
+COLUMNS = {
+    "requests": "{requests:,}",
+    "stored": "{acknowledged:,}",
+    "limited": "{limited:,}",
+    "503": "{unavailable:,}",
+    "refused": "{refused:,}",
+    "broken": "{broken:,}",
+    "requests/s": "{requests_per_s:,.0f}",
+    "events/s": "{events_per_s:,.0f}",
+    "p50 ms": "{p50_ms:,.1f}",
+    "p95 ms": "{p95_ms:,.1f}",
+    "p99 ms": "{p99_ms:,.1f}",
+    "max ms": "{max_ms:,.1f}",
+}
+"""The table's columns, and how each is made from a line."""
+
+
+def line_of(name: str, records: Sequence[Record]) -> Line:
+    """The figures of some requests."""
+    outcomes = Counter(record.outcome for record in records)
+    latencies_ms = sorted(record.latency_s * 1_000 for record in records)
+    seconds = max(r.answered_s for r in records) - min(r.due_s for r in records) if records else math.inf
+    stored = [record.events for record in records if record.outcome == "acknowledged" and not record.replayed]
+    return Line(
+        name=name,
+        requests=len(records),
+        acknowledged=outcomes["acknowledged"],
+        limited=outcomes["limited"],
+        unavailable=outcomes["unavailable"] + outcomes["uncertain"],
+        refused=outcomes["refused"],
+        broken=outcomes["broken"],
+        events_per_s=sum(stored) / seconds,
+        requests_per_s=len(records) / seconds,
+        p50_ms=percentile(latencies_ms, 0.50),
+        p95_ms=percentile(latencies_ms, 0.95),
+        p99_ms=percentile(latencies_ms, 0.99),
+        max_ms=percentile(latencies_ms, 1),
+    )
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest of the sorted values that so large a share of them does not exceed; 0 where there are none."""
+    return values[max(0, math.ceil(len(values) * share) - 1)] if values else 0.0
+
+
+def grouped(records: Iterable[Record], group: Callable[[Record], Group]) -> dict[Group, list[Record]]:
+    """The records by what `group` says of them."""
+    groups: dict[Group, list[Record]] = defaultdict(list)
+    for record in records:
+        groups[group(record)].append(record)
+    return groups
+
+
+def rates(
+    groups: Mapping[str, Sequence[Record]], amount: Callable[[Record], float], at: Callable[[Record], float]
+) -> dict[str, list[Point]]:
+    """Curves of an amount a second, counted at the time that `at` says."""
+    step_s = step_of(groups)
+    curves = {}
+    for name, records in groups.items():
+        sums: dict[int, float] = defaultdict(float)
+        for record in records:
+            sums[int(at(record) / step_s)] += amount(record)
+        curves[name] = [(index * step_s, sums[index] / step_s) for index in range(max(sums, default=0) + 1)]
+    return curves
+
+
+def latencies(groups: Mapping[str, Sequence[Record]], share: float) -> dict[str, list[Point]]:
+    """Curves of a percentile of the latency in milliseconds, by when requests were due."""
+    step_s = step_of(groups)
+    return {
+        name: [
+            (index * step_s, percentile(sorted(record.latency_s * 1_000 for record in records), share))
+            for index, records in sorted(grouped(records, lambda record: int(record.due_s / step_s)).items())
+        ]
+        for name, records in groups.items()
+    }
+
+
+def step_of(groups: Mapping[str, Sequence[Record]]) -> float:
+    """The width of a curve's steps, in seconds."""
+    last_s = max((record.answered_s for records in groups.values() for record in records), default=1.0)
+    return max(0.5, math.ceil(last_s / CURVE_POINTS))

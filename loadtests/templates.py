@@ -1,0 +1,56 @@
+"""Batches ready to be sent but for the numbers of their events, which are written in as they go. Imports the payloads.
+
+Making a batch of 1,000 events takes longer than the server needs to store it; copying 16 digits into each does not.
+"""
+
+from random import Random
+
+from loadtests.payloads import encode, make_events
+from loadtests.plan import Lane
+from proto.sluice.v1 import event_service_pb2 as pb
+
+BLANK = 9_999_999_999_999_999
+"""Stands where an event's mark will: as long as any, and in no other place."""
+
+KEY_PREFIX = "loadtest-"
+"""Of an idempotency key; the mark of the batch's first event follows."""
+
+
+class Template:
+    """The body of a lane's batches of one size: JSON for REST, an `EventBatch` for gRPC."""
+
+    def __init__(self, lane: Lane, size: int) -> None:
+        events = make_events(Random(lane.number), size)
+        for event in events:
+            event["data"]["n"] = BLANK
+        if lane.flaw == "event":
+            events[size // 2]["data"] = [BLANK]  # as much a batch as any, but for this one
+        self._size = size
+        if lane.face == "rest":
+            body = encode({"source": lane.source, "events": events})
+        else:
+            batch = pb.EventBatch(source=lane.source, idempotency_key=f"{KEY_PREFIX}{BLANK}" if lane.repeated else "")
+            for event in events:
+                added = batch.events.add(
+                    type=event["type"], data_json=encode(event["data"]), metadata_json=encode(event["metadata"])
+                )
+                added.timestamp.FromJsonString(event["timestamp"])
+            body = batch.SerializeToString()
+        if lane.flaw == "json":
+            body = body[:-1]
+        self._parts = body.split(str(BLANK).encode())
+
+    def fill(self, first_mark: int) -> bytes:
+        """The body with marks from `first_mark` on."""
+        marks = [b"%d" % mark for mark in range(first_mark, first_mark + self._size)]
+        if len(self._parts) > self._size + 1:
+            marks.append(b"%d" % first_mark)  # the idempotency key, behind the events
+        filled = [self._parts[0]]
+        for mark, part in zip(marks, self._parts[1:], strict=True):
+            filled += (mark, part)
+        return b"".join(filled)
+
+
+def idempotency_key(first_mark: int) -> str:
+    """The name of a batch that may be sent twice."""
+    return f"{KEY_PREFIX}{first_mark}"

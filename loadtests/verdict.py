@@ -1,0 +1,138 @@
+"""The end of a load test: the table and the verdict on stdout, and its report as a page and as JSON.
+
+The page stands alone: its charts are SVG in it, and it loads nothing. Locust's own page is kept beside it.
+"""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from loadtests import reports
+from loadtests.checks import reasons
+from loadtests.records import Record
+from loadtests.running import say
+from loadtests.stats import COLUMNS, Line
+from loadtests.thresholds import Check
+
+REASONS_SHOWN = 20
+"""Different refusals in a report: the most frequent ones."""
+
+STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
+table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .25em .7em; border-bottom: 1px solid #ddd }
+td { text-align: right; font-variant-numeric: tabular-nums }
+td:first-child, th:first-child, .text td { text-align: left }
+.passed { color: #0f7b6c } .failed { color: #c0241e; font-weight: bold } svg { width: 100%; margin: 1em 0 }
+svg text { font-size: 12px } svg .title { font-size: 14px; font-weight: bold } .grid { stroke: #e5e5e5 }
+.level { stroke: #c0241e; stroke-dasharray: 6 4 } code { background: #f4f4f4; padding: .1em .3em }
+"""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a load test found."""
+
+    name: str
+    lines: Sequence[Line]
+    checks: Sequence[Check]
+    charts: Sequence[str]
+    records: Sequence[Record]
+    settings: dict[str, Any] = field(default_factory=dict)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every threshold holds."""
+        return all(check.passed for check in self.checks)
+
+    def publish(self, locust_pages: Sequence[Path]) -> None:
+        """Print it and write its reports."""
+        self.print()
+        say(f"report: {self.write(locust_pages)}")
+
+    def print(self) -> None:
+        """Print the table and the verdict."""
+        table = [["", *COLUMNS], *([line.name, *cells(line)] for line in self.lines)]
+        widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+        for name, *row in table:
+            print("  ".join((name.ljust(widths[0]), *map(str.rjust, row, widths[1:]))))
+        for check in self.checks:
+            print(f"{'ok    ' if check.passed else 'MISSED'}  {check}")
+        missed = [check.threshold.what for check in self.checks if not check.passed]
+        print(f"{self.name}: {'passed' if self.passed else 'FAILED: ' + '; '.join(missed)}", flush=True)
+
+    def write(self, locust_pages: Sequence[Path]) -> Path:
+        """Write the page and the JSON, and keep Locust's pages. Returns where the page is."""
+        path, provenance = reports.new_path(self.name, ".html"), reports.provenance(self.name)
+        reports.write_json(
+            path.with_suffix(".json"),
+            {
+                **provenance,
+                "passed": self.passed,
+                "settings": self.settings,
+                "thresholds": [
+                    {**check.threshold._asdict(), "measured": check.measured, "passed": check.passed}
+                    for check in self.checks
+                ],
+                "lines": [asdict(line) for line in self.lines],
+                "figures": self.figures,
+                "refusals": reasons(self.records),
+            },
+        )
+        path.write_text(self.page(provenance))
+        for number, page in enumerate(locust_pages, 1):
+            shutil.copy(page, path.with_suffix(f".locust-{number}.html"))
+        return path
+
+    def page(self, provenance: dict[str, Any]) -> str:
+        """The report as HTML."""
+        word = "passed" if self.passed else "failed"
+        machine = ", ".join(f"{name} {value}" for name, value in provenance["machine"].items())
+        settings = ", ".join(f"{name} {value}" for name, value in (self.settings | self.figures).items())
+        return "\n".join(
+            (
+                '<!doctype html><html lang="en"><meta charset="utf-8">',
+                f"<title>{self.name}: {word}</title><style>{STYLE}</style>",
+                f'<h1>Load test <code>{self.name}</code>: <span class="{word}">{word}</span></h1>',
+                f"<p>{provenance['date']} · <code>{escape(provenance['command'])}</code><br>",
+                f"{escape(machine)}<br>{escape(settings)}</p>",
+                "<h2>Thresholds</h2>",
+                html_table(
+                    ("what", "measured", "must be", "unit", "because", ""), map(html_check, self.checks), "text"
+                ),
+                "<h2>Requests</h2>",
+                html_table(("", *COLUMNS), (map(escape, (line.name, *cells(line))) for line in self.lines)),
+                "<h2>Over time</h2>",
+                *self.charts,
+                "<h2>Answers that were no receipts</h2>",
+                html_table(("answer", "times"), map(html_reason, list(reasons(self.records).items())[:REASONS_SHOWN])),
+                "</html>\n",
+            )
+        )
+
+
+def cells(line: Line) -> list[str]:
+    """A line's figures as text."""
+    return [cell.format(**asdict(line)) for cell in COLUMNS.values()]
+
+
+def html_check(check: Check) -> list[str]:
+    """A row of the table of thresholds."""
+    bound, word = check.threshold, "passed" if check.passed else "failed"
+    texts = (bound.what, f"{check.measured:,.6g}", f"{bound.relation} {bound.bound:,.6g}", bound.unit, bound.reason)
+    return [*map(escape, texts), f'<span class="{word}">{word}</span>']
+
+
+def html_reason(reason: tuple[str, int]) -> list[str]:
+    """A row of the table of refusals."""
+    return [escape(reason[0]), f"{reason[1]:,}"]
+
+
+def html_table(head: Sequence[str], rows: Any, kind: str = "") -> str:
+    """A table of cells that are HTML."""
+    heads = "".join(f"<th>{escape(text)}</th>" for text in head)
+    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
+    return f'<table class="{kind}"><tr>{heads}</tr>{body}</table>'
