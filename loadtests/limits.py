@@ -173,7 +173,7 @@ def most_admitted(admitted: Sequence[Record]) -> int:
 
 
 def early_refusals(records: Sequence[Record], admitted: Sequence[Record], limit: int) -> int:
-    """How many were refused though, even if all that may have been admitted in the 62 s before was, that was too few."""
+    """How many were refused although, counting all that may have been admitted in the 62 s before, it was too few."""
     sent = sorted(record.sent_s for record in admitted)
     answered = sorted(record.answered_s for record in admitted)
     early = 0
