@@ -52,6 +52,10 @@ class Rest:
             self._connection.close()
             return Answer("broken", type(error).__name__, detail=str(error))
 
+    def close(self) -> None:
+        """Give it up."""
+        self._connection.close()
+
     def _pieces(self, body: bytes) -> bytes | Iterator[bytes]:
         """The body, or its parts with pauses in between."""
         return slowly(body, self._slow_s) if self._slow_s else body
@@ -74,7 +78,8 @@ class Unary:
     """Calls IngestEvents."""
 
     def __init__(self, target: str, key: str, timeout_s: float) -> None:
-        self._call: Any = grpc.insecure_channel(target, OWN_CONNECTION).unary_unary(f"{SERVICE}/IngestEvents")
+        self._channel = grpc.insecure_channel(target, OWN_CONNECTION)
+        self._call: Any = self._channel.unary_unary(f"{SERVICE}/IngestEvents")
         self._metadata = (("x-api-key", key),)
         self._timeout_s = timeout_s
 
@@ -85,6 +90,10 @@ class Unary:
             return answers.of_receipt(pb.IngestEventsResponse.FromString(response).receipt)
         except grpc.RpcError as error:
             return of_rpc_error(error)
+
+    def close(self) -> None:
+        """Give it up."""
+        self._channel.close()
 
 
 class Stream:

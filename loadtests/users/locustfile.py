@@ -9,6 +9,7 @@ import os
 import time
 import traceback
 from collections import deque
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -128,12 +129,12 @@ class CallUser(LaneUser):
 
     def work(self) -> None:
         """Send the lane's tickets one after the other."""
-        self.face = self.connect()
-        if self.lane.patient:
-            self.send_patiently()
-            return
-        while (due := self.next_due()) is not None:
-            self.send_until_taken(*due)
+        with closing(self.connect()) as self.face:
+            if self.lane.patient:
+                self.send_patiently()
+                return
+            while (due := self.next_due()) is not None:
+                self.send_until_taken(*due)
 
     def connect(self) -> Rest | Unary:
         """A connection of this user's own."""
