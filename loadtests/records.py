@@ -115,7 +115,9 @@ def failures_path(directory: Path) -> Path:
 def begin(directory: Path) -> float:
     """When the run begins on the monotonic clock, which all processes of a machine share. Who asks first decides."""
     epoch, draft = directory / "epoch", directory / f"epoch-{os.getpid()}"
-    draft.write_text(str(time.monotonic() + EPOCH_LEAD_S))
-    with suppress(FileExistsError):
-        epoch.hardlink_to(draft)  # all of it at once, or not at all
+    if not epoch.exists():
+        draft.write_text(str(time.monotonic() + EPOCH_LEAD_S))
+        with suppress(FileExistsError):
+            epoch.hardlink_to(draft)  # all of it at once, or not at all
+        draft.unlink()  # or else the next draft would be written into the same file
     return float(epoch.read_text())

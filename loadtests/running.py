@@ -139,8 +139,9 @@ def is_done(directory: Path, users: int) -> bool:
 
 
 async def users_done(process: asyncio.subprocess.Process, directory: Path, users: int) -> None:
-    """Wait until all users are done, or Locust has ended."""
-    while process.returncode is None and not is_done(directory, users):
+    """Wait until all users are done, one has failed, or Locust has ended."""
+    failures = failures_path(directory)
+    while process.returncode is None and not is_done(directory, users) and not failures.exists():
         await asyncio.sleep(POLL_S)
 
 

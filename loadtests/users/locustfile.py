@@ -246,10 +246,10 @@ for number, lane in enumerate(PLAN.lanes):
     globals()[f"Lane{number}"] = type(f"Lane{number} {lane.name}", (FACES[lane.face],), attributes)
 
 
-def note_failure(user_instance: LaneUser, **_: Any) -> None:
+def note_failure(exception: Exception, **_: Any) -> None:
     """A user that fails is a fault of the load test, not of the server: the command must not overlook it."""
     with failures_path(DIRECTORY).open("a") as file:
-        file.write(f"{user_instance.lane.name}: {traceback.format_exc()}\n")
+        file.write("".join(traceback.format_exception(exception)))
 
 
 events.user_error.add_listener(note_failure)  # type: ignore[no-untyped-call]
