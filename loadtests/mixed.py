@@ -41,6 +41,9 @@ UNKNOWN_KEY = "slc_" + "A" * 43
 SLOW_S = 2.0
 """A slow client's body takes so long."""
 
+SPREAD = 0.618
+"""Spreads the lanes' first arrivals over the time between two: callers do not act in step."""
+
 USERS = 4
 """Of each lane: callers are free when the next request is due, as long as answers take less than a second or two."""
 
@@ -77,13 +80,15 @@ def lanes_of(
     """The traffic of one tenant."""
     return [
         Lane(
-            number=next(numbers),
+            number=(number := next(numbers)),
             name=f"tenant {tenant}, {kind['kind']}",
             key=UNKNOWN_KEY if kind.get("flaw") == "key" else key.secret,
             tenant_id=key.tenant_id,
             source=place.source(f"{tenant}-{kind['kind']}"),
             users=USERS,
-            arrivals=(Arrivals(0, max(1, round(kind["rate"] * seconds)), kind["rate"]),),
+            arrivals=(
+                Arrivals(number * SPREAD % 1 / kind["rate"], max(1, round(kind["rate"] * seconds)), kind["rate"]),
+            ),
             **{name: value for name, value in kind.items() if name != "rate"},
         )
         for kind in traffic

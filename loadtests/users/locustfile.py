@@ -39,6 +39,13 @@ PLAN = Plan.load(DIRECTORY)
 LEDGER = Ledger(DIRECTORY)
 DONE = Counter(done_path(DIRECTORY))
 
+SPARE_THREADS = 10
+"""What gevent needs threads for besides: names to be resolved, for one."""
+
+# Under gevent, a call and an open stream each hold a thread of this pool while they wait. Where the pool is too small,
+# calls wait for each other, for seconds, and the server seems slow.
+gevent.get_hub().threadpool.maxsize = PLAN.users + SPARE_THREADS
+
 
 class Refused(Exception):
     """Shown by Locust for an answer that is no receipt."""
