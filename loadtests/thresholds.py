@@ -35,7 +35,12 @@ class Check(NamedTuple):
 
     def __str__(self) -> str:
         bound = self.threshold
-        return f"{bound.what}: {self.measured:,.6g} {bound.unit}, must be {bound.relation} {bound.bound:,.6g}"
+        return f"{bound.what}: {number(self.measured)} {bound.unit}, must be {bound.relation} {number(bound.bound)}"
+
+
+def number(value: float) -> str:
+    """A measured number as people read it: whole, or with two decimals where it is small."""
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 1_000 else f"{value:,.2f}"
 
 
 WINDOW_S = 60.0

@@ -15,7 +15,7 @@ from loadtests.checks import reasons
 from loadtests.records import Record
 from loadtests.running import say
 from loadtests.stats import COLUMNS, Line
-from loadtests.thresholds import Check
+from loadtests.thresholds import Check, number
 
 REASONS_SHOWN = 20
 """Different refusals in a report: the most frequent ones."""
@@ -122,7 +122,7 @@ def cells(line: Line) -> list[str]:
 def html_check(check: Check) -> list[str]:
     """A row of the table of thresholds."""
     bound, word = check.threshold, "passed" if check.passed else "failed"
-    texts = (bound.what, f"{check.measured:,.6g}", f"{bound.relation} {bound.bound:,.6g}", bound.unit, bound.reason)
+    texts = (bound.what, number(check.measured), f"{bound.relation} {number(bound.bound)}", bound.unit, bound.reason)
     return [*map(escape, texts), f'<span class="{word}">{word}</span>']
 
 

@@ -10,6 +10,7 @@ import time
 import traceback
 from collections import deque
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,6 @@ from loadtests.templates import Template, idempotency_key
 from loadtests.users.answers import Answer
 from loadtests.users.faces import Rest, Stream, Unary
 
-grpc.experimental.gevent.init_gevent()  # before any channel: or else a call blocks every user of the process
-
 STREAM_WINDOW = 4
 """Batches under way on one stream: a client that waited for each answer would not need a stream."""
 
@@ -36,15 +35,27 @@ UNTOLD_WAIT_S = 1.0
 
 DIRECTORY = Path(os.environ[PLAN_VARIABLE])
 PLAN = Plan.load(DIRECTORY)
-LEDGER = Ledger(DIRECTORY)
-DONE = Counter(done_path(DIRECTORY))
 
 SPARE_THREADS = 10
 """What gevent needs threads for besides: names to be resolved, for one."""
 
-# Under gevent, a call and an open stream each hold a thread of this pool while they wait. Where the pool is too small,
-# calls wait for each other, for seconds, and the server seems slow.
-gevent.get_hub().threadpool.maxsize = PLAN.users + SPARE_THREADS
+
+class Books:
+    """The files that this process shares with others.
+
+    Opened after Locust has forked: or else processes would share their positions in them, and take the same ticket.
+    """
+
+    def __init__(self) -> None:
+        self.ledger = Ledger(DIRECTORY)
+        self.done = Counter(done_path(DIRECTORY))
+        self.tickets = {lane.number: Counter(tickets_path(DIRECTORY, lane.number)) for lane in PLAN.lanes}
+
+
+@cache
+def books() -> Books:
+    """This process's: opened by its first user."""
+    return Books()
 
 
 class Refused(Exception):
@@ -66,7 +77,6 @@ class LaneUser(User):
 
     abstract = True
     lane: Lane
-    tickets: Counter
     templates: dict[int, Template]
 
     @task
@@ -76,7 +86,7 @@ class LaneUser(User):
         try:
             self.work()
         finally:
-            DONE.next()
+            books().done.next()
         raise StopUser
 
     def work(self) -> None:
@@ -87,9 +97,13 @@ class LaneUser(User):
         """Seconds into the run."""
         return time.monotonic() - self.begun_s
 
+    def next_ticket(self) -> int:
+        """A ticket of the lane that no other user has."""
+        return books().tickets[self.lane.number].next()
+
     def next_due(self) -> tuple[int, float] | None:
         """The next ticket, once it is due, and when that was. None where there is none left."""
-        ticket = self.tickets.next()
+        ticket = self.next_ticket()
         due_s = self.lane.due_s(ticket, self.now_s())
         if due_s is None:
             return None
@@ -118,7 +132,7 @@ class LaneUser(User):
             ids=answer.ids,
             detail=answer.detail,
         )
-        LEDGER.write(record)
+        books().ledger.write(record)
         self.environment.events.request.fire(
             request_type=self.lane.face,
             name=self.lane.name,
@@ -178,7 +192,7 @@ class CallUser(LaneUser):
             answer = self.send(*due)
             if answer.outcome != "acknowledged":
                 time.sleep(answer.wait_s or 0)
-                self.send(self.tickets.next(), self.now_s())
+                self.send(self.next_ticket(), self.now_s())
                 return
 
 
@@ -247,10 +261,19 @@ for number, lane in enumerate(PLAN.lanes):
     attributes = {
         "lane": lane,
         "fixed_count": lane.users,
-        "tickets": Counter(tickets_path(DIRECTORY, lane.number)),
         "templates": {size: Template(lane, size) for size in sorted(set(lane.sizes))},
     }
     globals()[f"Lane{number}"] = type(f"Lane{number} {lane.name}", (FACES[lane.face],), attributes)
+
+
+def prepare(**_: Any) -> None:
+    """Make gRPC work under gevent. Once in each process, after Locust has forked and before any channel.
+
+    Under gevent, a call and an open stream each hold a thread of the pool while they wait. Where the pool is too small,
+    calls wait for each other, for seconds, and the server seems slow.
+    """
+    grpc.experimental.gevent.init_gevent()
+    gevent.get_hub().threadpool.maxsize = PLAN.users + SPARE_THREADS
 
 
 def note_failure(exception: Exception, **_: Any) -> None:
@@ -259,4 +282,5 @@ def note_failure(exception: Exception, **_: Any) -> None:
         file.write("".join(traceback.format_exception(exception)))
 
 
+events.init.add_listener(prepare)  # type: ignore[no-untyped-call]
 events.user_error.add_listener(note_failure)  # type: ignore[no-untyped-call]
