@@ -120,11 +120,9 @@ def locust_options(plan: Plan, directory: Path, options: Options) -> list[str]:
         line += ["--web-host", "127.0.0.1", "--web-port", port, "--autostart"]
     else:
         line += ["--headless", "--run-time", seconds]
-    if not options.short:
-        port = str(free_port())
-        line += ["--processes", str(LOCUST_PROCESSES), "--master-bind-host", "127.0.0.1"]
-        line += ["--master-bind-port", port, "--master-port", port]
-    return line
+    port = str(free_port())  # of Locust's own, so that two load tests can run side by side
+    line += ["--processes", str(LOCUST_PROCESSES), "--master-bind-host", "127.0.0.1"]
+    return [*line, "--master-bind-port", port, "--master-port", port]
 
 
 def locust_env() -> dict[str, str]:

@@ -83,8 +83,8 @@ class Verdict:
             },
         )
         path.write_text(self.page(provenance))
-        for number, page in enumerate(locust_pages, 1):
-            shutil.copy(page, path.with_suffix(f".locust-{number}.html"))
+        for run, page in enumerate(locust_pages, 1):
+            shutil.copy(page, path.with_suffix(f".locust-{run}.html"))
         return path
 
     def page(self, provenance: dict[str, Any]) -> str:
