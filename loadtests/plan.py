@@ -1,4 +1,4 @@
-"""What one run of Locust is to do, as the command writes it and Locust's processes read it. Imports msgspec only.
+"""What one run of Locust is to do, written by the command and read by Locust's processes. Imports a bound of the core.
 
 A plan is a list of lanes. A lane is one line of a report: users of one face who send one kind of batch with one key.
 Users share their lane's arrivals: each takes the next ticket, and the ticket's number says when it is due. So a lane
@@ -8,7 +8,6 @@ Every event carries a number of its own in `data.n`, made of lane, ticket and po
 about the event follows.
 """
 
-import math
 from pathlib import Path
 from typing import Literal
 
@@ -134,7 +133,7 @@ class Plan(Struct, frozen=True, kw_only=True):
             for lane in self.lanes
             for arrivals in lane.arrivals
         )
-        return max((*turns, *last), default=math.nan)
+        return max((*turns, *last))
 
     def save(self, directory: Path) -> None:
         """Write it where Locust's processes look for it."""

@@ -5,9 +5,9 @@ A test measures a number for each threshold that applies to it, and passes if al
 
 import operator
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
-Relation = str
+Relation = Literal["=", "≤", "≥"]
 
 RELATIONS: dict[Relation, Callable[[float, float], bool]] = {"=": operator.eq, "≤": operator.le, "≥": operator.ge}
 
