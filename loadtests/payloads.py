@@ -11,6 +11,9 @@ Json = dict[str, Any]
 
 EVENT_TYPES = ("purchase", "signup", "page_view", "add_to_cart", "refund")
 
+VARIETY = 20
+"""Different batches that a generator makes and sends again and again: enough that no two neighbours are alike."""
+
 
 def make_event(random: Random) -> Json:
     """An event of about 280 bytes of JSON, with a time of its own and metadata."""

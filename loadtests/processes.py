@@ -39,6 +39,7 @@ class Server(NamedTuple):
 
     url: str
     grpc: str
+    pid: int
     worker_pids: list[int]
 
 
@@ -56,7 +57,7 @@ async def serving(log: Path, env: dict[str, str], *options: str) -> AsyncIterato
         ready = await ready_line(process)
         if ready is None:
             raise click.ClickException(f"sluice serve did not start: {log.read_text()}")
-        yield Server(ready["rest"], ready["grpc"], worker_pids(process.pid))
+        yield Server(ready["rest"], ready["grpc"], process.pid, worker_pids(process.pid))
     finally:
         if process.returncode is None:
             process.terminate()
