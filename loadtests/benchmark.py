@@ -7,7 +7,8 @@ scenarios take turns, round after round, so that whatever else the machine does 
 `--compare` chooses what: `faces` (the default) both protocols at several batch sizes and worker counts, next to the
 ceiling, which is `insert_many` of the same documents, ready-made as BSON, with the same indexes and the same guarantee
 (a majority, journaled), and next to clients that insert by themselves; `limiter` what a rate limit costs; `latency` how
-long a single event takes on a server that is idle, or half busy. Keys have a rate limit unless the name says otherwise.
+long a single event takes on a server that is idle, or half busy; `drivers` the two MongoDB drivers. Keys have a rate
+limit unless the name says otherwise.
 
 The table goes to stdout, progress to stderr, all figures as JSON and as a page to `loadtests/reports/`. Exit status 1
 where a request was refused, or where what is stored is not exactly what was acknowledged.

@@ -23,7 +23,7 @@ REFUSAL_BYTES = 300
 """What is kept of an answer that is no receipt: enough for its reason."""
 
 TIMER_S = 0.001
-"""The event loop's timers tick so often."""
+"""The event loop's timers tick so often: what falls due in between is sent so much late at most, and that counts."""
 
 END_OF_HEAD = b"\r\n\r\n"
 CREATED = b"HTTP/1.1 201 "

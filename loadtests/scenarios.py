@@ -63,6 +63,8 @@ class Scenario(NamedTuple):
     keys: int = 1
     rate_limit: int = HIGH_LIMIT
     indexed: bool = True
+    driver: str = ""
+    """The server's driver; none: the one that the command line says."""
     half_of: str = ""
     """The scenario at half of whose rate requests fall due, ready or not; none: each as the one before is answered."""
 
@@ -150,10 +152,22 @@ def latency(workers: Sequence[int], _sizes: Sequence[int]) -> Comparison:
     )
 
 
+def drivers(workers: Sequence[int], _sizes: Sequence[int]) -> Comparison:
+    """The two drivers, with many small requests and with large ones."""
+    count, scenarios, questions = max(workers), [], []
+    for size in (1_000, 1):
+        motor = Scenario(f"REST, {batches_of(size)}, Motor", "rest", size, REST_LOADS[size], count, driver="motor")
+        pymongo = motor._replace(name=f"REST, {batches_of(size)}, PyMongo", driver="pymongo")
+        scenarios += [motor, pymongo]
+        questions.append(Question(f"{pymongo.name} / Motor", "events_per_s", pymongo.name, motor.name))
+    return Comparison(scenarios, questions)
+
+
 COMPARISONS: dict[str, Callable[[Sequence[int], Sequence[int]], Comparison]] = {
     "faces": faces,
     "limiter": limiter,
     "latency": latency,
+    "drivers": drivers,
 }
 """By the name that `--compare` takes: what is compared, given worker counts and batch sizes."""
 

@@ -31,6 +31,13 @@ COLUMNS: dict[str, Callable[[Figures], str]] = {
 }
 """The table's columns, and how each is made from `Figures`."""
 
+REASONS: dict[str, Callable[[Figures], bool]] = {
+    "the generators were busy, and the server may do better": lambda line: line.generator_cores > GENERATOR_LIMIT_CORES,
+    "no core was idle, so what the generators took was missed": lambda line: line.idle_cores < IDLE_LIMIT_CORES,
+    "other processes used the machine meanwhile": lambda line: line.others_cores > OTHERS_LIMIT_CORES,
+}
+"""What may have held a scenario back, and how that shows in its figures."""
+
 LEGEND = """\
 of ceiling: of the same round's; latencies: of a request; CPU s/M: CPU seconds per million events;
 generators: processes x the share of a core that each used; idle cores: of the machine;
@@ -60,17 +67,9 @@ def answer_line(answer: Answer) -> str:
     return f"{answer.what}: {answer.value:.2f}{f' (aim: {answer.aim})' * bool(answer.aim)}"
 
 
-def warnings(figures: Iterable[Figures]) -> Iterable[str]:
-    """What makes a figure less than it seems."""
-    for line in figures:
-        if line.generator_cores > GENERATOR_LIMIT_CORES:
-            yield f"{line.name}: the generators were busy; the server may do better"
-        elif line.idle_cores < IDLE_LIMIT_CORES:
-            yield f"{line.name}: no core was idle; it may do better without the {taken(line):.1f} of the generators"
-        if line.others_cores > OTHERS_LIMIT_CORES:
-            yield f"{line.name}: other processes used {line.others_cores:.1f} cores of the machine meanwhile"
-
-
-def taken(line: Figures) -> float:
-    """Cores that all generators of a scenario used together."""
-    return line.generators * line.generator_cores
+def warnings(figures: Sequence[Figures]) -> Iterable[str]:
+    """What makes some figures less than they seem, and which."""
+    for reason, applies in REASONS.items():
+        names = [line.name for line in figures if applies(line)]
+        if names:
+            yield f"{reason}: {'; '.join(names)}"

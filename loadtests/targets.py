@@ -1,7 +1,7 @@
 """Scenarios made ready to be driven: their databases, servers, tenants and keys. Imports the scenarios and `storage`.
 
-Scenarios with the same face and as many workers share a `sluice serve` and its database, as customers do. So keys with
-and without a limit meet the same processes, and what collections grow by in a round is of the same order everywhere.
+Scenarios with the same face, driver and number of workers share a `sluice serve` and its database. So keys with and
+without a limit meet the same processes, and what collections grow by in a round is of the same order everywhere.
 Each scenario has a tenant of its own, by which its events are counted.
 """
 
@@ -56,9 +56,10 @@ class Targets:
             if scenario.indexed:
                 await ensure_indexes(database(self._client, name))
             return Target(scenario, name, self._mongod.url, uuid4(), [], None)
-        name = f"{scenario.driven}_{scenario.workers}"
+        driver = scenario.driver or self._driver
+        name = f"{scenario.driven}_{scenario.workers}_{driver}"
         if name not in self._servers:
-            self._servers[name] = await self._serve(name, scenario.workers)
+            self._servers[name] = await self._serve(name, scenario.workers, driver)
         server = self._servers[name]
         # Not by the command line, which would take minutes for hundreds of keys.
         keys = Keys(database(self._client, name))
@@ -66,8 +67,8 @@ class Targets:
         url = server.url if scenario.driven == "rest" else server.grpc
         return Target(scenario, name, url, made[0][0].tenant_id, [secret for _, secret in made], server)
 
-    async def _serve(self, name: str, workers: int) -> Server:
-        env = {"SLUICE_MONGODB_URL": self._mongod.url, "SLUICE_DATABASE": name, "SLUICE_DRIVER": self._driver}
+    async def _serve(self, name: str, workers: int, driver: str) -> Server:
+        env = {"SLUICE_MONGODB_URL": self._mongod.url, "SLUICE_DATABASE": name, "SLUICE_DRIVER": driver}
         serve = serving(self._directory / f"{name}.log", env, "--workers", str(workers))
         return await self._stack.enter_async_context(serve)
 
