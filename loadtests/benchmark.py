@@ -108,13 +108,13 @@ async def run_until_terminated(options: Options) -> bool:
 
 def worker_counts(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
     """The numbers in a list such as 1,2."""
-    return [int(click.IntRange(1)(count, parameter, context)) for count in text.split(",")]
+    return list(dict.fromkeys(int(click.IntRange(1)(count, parameter, context)) for count in text.split(",")))
 
 
 def batch_sizes(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
     """Those of the batch sizes that a list such as 1000,1 names."""
     choice = click.Choice([str(size) for size in BATCH_SIZES])
-    return [int(choice(size, parameter, context)) for size in text.split(",")]
+    return list(dict.fromkeys(int(choice(size, parameter, context)) for size in text.split(",")))
 
 
 @click.command()

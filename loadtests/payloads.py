@@ -11,7 +11,7 @@ Json = dict[str, Any]
 
 EVENT_TYPES = ("purchase", "signup", "page_view", "add_to_cart", "refund")
 
-VARIETY = 20
+VARIETY = 8
 """Different batches that a generator makes and sends again and again: enough that no two neighbours are alike."""
 
 

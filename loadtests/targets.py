@@ -5,8 +5,10 @@ without a limit meet the same processes, and what collections grow by in a round
 Each scenario has a tenant of its own, by which its events are counted.
 """
 
+import asyncio
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID, uuid4
@@ -61,9 +63,9 @@ class Targets:
         if name not in self._servers:
             self._servers[name] = await self._serve(name, scenario.workers, driver)
         server = self._servers[name]
-        # Not by the command line, which would take minutes for hundreds of keys.
-        keys = Keys(database(self._client, name))
-        made = [await keys.create(f"scenario-{number}", rate_limit=scenario.rate_limit) for _ in range(scenario.keys)]
+        keys = Keys(database(self._client, name))  # not the command line, which would take minutes for hundreds
+        create = partial(keys.create, f"scenario-{number}", rate_limit=scenario.rate_limit)
+        made = await asyncio.gather(*(create() for _ in range(scenario.keys)))
         url = server.url if scenario.driven == "rest" else server.grpc
         return Target(scenario, name, url, made[0][0].tenant_id, [secret for _, secret in made], server)
 
