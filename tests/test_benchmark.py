@@ -14,7 +14,7 @@ from tests.harness import Json
 
 TIMEOUT_S = 120
 
-SMALL = ("--rounds", "1", "--seconds", "0.2", "--workers", "1", "--batch-sizes", "1")
+SMALL = ("--rounds", "1", "--seconds", "0.1", "--workers", "1", "--batch-sizes", "1")
 
 SCENARIOS = {"faces": 5, "limiter": 8, "latency": 5, "drivers": 2}
 
