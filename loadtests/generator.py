@@ -6,6 +6,7 @@ to show that the generator is not what is measured.
 """
 
 import gc
+import os
 import sys
 from collections.abc import Callable
 
@@ -36,7 +37,9 @@ def wait_for_start() -> None:
 def main() -> None:
     """Take a job, do it, and print its result."""
     job = msgspec.json.decode(sys.stdin.readline(), type=Job)
-    print(msgspec.json.encode(DRIVES[job.driven](job, wait_for_start)).decode(), flush=True)
+    result = msgspec.json.encode(DRIVES[job.driven](job, wait_for_start)).decode()
+    os.set_blocking(sys.stdout.fileno(), True)  # uvloop left it otherwise, and what a pipe cannot take would be lost
+    print(result, flush=True)
 
 
 if __name__ == "__main__":
