@@ -34,9 +34,14 @@ OBJECT, ARRAY = b"\x03", b"\x04"
 LEVEL_BYTES = 7
 """What a level of nesting takes at least: its type, the end of its name, its length, its end."""
 
+SHALLOW_BYTES = MAX_NESTING * LEVEL_BYTES
+"""BSON that is not longer cannot nest too deep."""
+
 ID_ELEMENT = b"\x05_id\x00" + (16).to_bytes(4, "little") + bytes([UUID_SUBTYPE])
 """What stands before an id's 16 bytes in BSON: binary, its name, its length, its subtype."""
 
+SIZE_AND_ID_BYTES = 4 + len(ID_ELEMENT) + 16
+"""What stands before all other elements: the document's size and its id."""
 
 TIMESTAMP = b"\x09timestamp\x00"
 """What stands before a timestamp's 8 bytes in BSON, which are milliseconds: its type and its name."""
@@ -63,19 +68,25 @@ def encoder(header: Header) -> Callable[[bytes, Event], bytes]:
         if event.metadata is not None:
             own["metadata"] = event.metadata
         rest = elements_and_end(own)
-        if may_nest_too_deep(rest) and (nests_too_deep(event.data) or nests_too_deep(event.metadata)):
-            raise Unstorable
+        if len(rest) > SHALLOW_BYTES and may_nest_too_deep(rest):
+            check_nesting(event)
         timestamp = event.timestamp
         before = untimed if timestamp is None else timed + timestamp.to_bytes(8, "little", signed=True)
-        content = ID_ELEMENT + event_id + before + rest
-        return (len(content) + 4).to_bytes(4, "little") + content
+        size = len(before) + len(rest) + SIZE_AND_ID_BYTES
+        return b"".join((size.to_bytes(4, "little"), ID_ELEMENT, event_id, before, rest))
 
     return encode
 
 
 def may_nest_too_deep(encoded: bytes) -> bool:
     """Whether BSON may have more than MAX_NESTING levels: quick, and never wrongly False."""
-    return len(encoded) > MAX_NESTING * LEVEL_BYTES and encoded.count(OBJECT) + encoded.count(ARRAY) > MAX_NESTING
+    return encoded.count(OBJECT) + encoded.count(ARRAY) > MAX_NESTING
+
+
+def check_nesting(event: Event) -> None:
+    """Raises Unstorable where `data` or `metadata` has more levels than it may."""
+    if nests_too_deep(event.data) or nests_too_deep(event.metadata):
+        raise Unstorable
 
 
 def elements_and_end(fields: dict[str, Any]) -> bytes:

@@ -28,13 +28,13 @@ NAMED_FIELD = re.compile(r"(?P<message>Object (?:missing required|contains unkno
 
 def decode_timestamp(_kind: type, value: Any) -> Milliseconds:
     """A `timestamp`, for msgspec, which adds the path to the error."""
+    if isinstance(value, str):
+        if not is_text(value):  # any character may stand between a date and a time
+            raise ValueError("Holds half of a surrogate pair, which is not a character")
+        return parse_time(value)
     if isinstance(value, Milliseconds):  # from a message, where it is no text
         return value
-    if not isinstance(value, str):
-        raise ValueError(f"Expected `str | null`, got `{JSON_TYPES[type(value)]}`")  # noqa: TRY004 (msgspec asks for it)
-    if not is_text(value):  # any character may stand between a date and a time
-        raise ValueError("Holds half of a surrogate pair, which is not a character")
-    return parse_time(value)
+    raise ValueError(f"Expected `str | null`, got `{JSON_TYPES[type(value)]}`")
 
 
 decode_fast = msgspec.json.Decoder(Batch, dec_hook=decode_timestamp).decode

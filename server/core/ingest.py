@@ -12,7 +12,7 @@ from server.core.deadline import Deadline
 from server.core.decode import find_problem
 from server.core.errors import InvalidBatch, PayloadTooLarge, Problem
 from server.core.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES, MAX_PROBLEMS, Candidate, Event, Header, Receipt
-from server.core.ids import new_ids
+from server.core.ids import BatchIds, new_ids
 from server.core.times import from_milliseconds, now_ms
 
 
@@ -72,18 +72,29 @@ class Ingest:
         """Give a batch its time and its ids, and encode what can be stored of it."""
         received_at_ms = now_ms()
         header = Header(tenant_id, batch.source, batch.source_id, from_milliseconds(received_at_ms))
-        prepared = Prepared(header, [], [], [], list(batch.problems))
         encode = self._encoder(header)
         ids = new_ids(received_at_ms, len(batch.events))
-        for index, event, binary_id, text_id in zip(batch.indexes, batch.events, ids.binary, ids.text, strict=True):
-            document = try_encode(encode, binary_id, event, index)
-            if isinstance(document, Problem):
-                prepared.problems.append(document)
-            else:
-                prepared.documents.append(document)
-                prepared.ids.append(text_id)
-                prepared.event_types.append(event.type)
-        return prepared
+        try:
+            documents = list(map(encode, ids.binary, batch.events))
+        except Unstorable:
+            return prepare_slowly(header, encode, batch, ids)
+        if max(map(len, documents), default=0) > MAX_EVENT_BYTES:
+            return prepare_slowly(header, encode, batch, ids)
+        return Prepared(header, documents, ids.text, [event.type for event in batch.events], batch.problems)
+
+
+def prepare_slowly(header: Header, encode: Encode, batch: Candidate, ids: BatchIds) -> Prepared:
+    """Encode what can be stored of a batch, event by event, and find out what is wrong with the others."""
+    prepared = Prepared(header, [], [], [], list(batch.problems))
+    for index, event, binary_id, text_id in zip(batch.indexes, batch.events, ids.binary, ids.text, strict=True):
+        document = try_encode(encode, binary_id, event, index)
+        if isinstance(document, Problem):
+            prepared.problems.append(document)
+        else:
+            prepared.documents.append(document)
+            prepared.ids.append(text_id)
+            prepared.event_types.append(event.type)
+    return prepared
 
 
 def try_encode(encode: Encode, event_id: bytes, event: Event, index: int) -> bytes | Problem:
