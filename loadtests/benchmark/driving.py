@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import click
 import msgspec
 
-from loadtests.jobs import Job, Result
+from loadtests.benchmark.jobs import Job, Result
 
 MAX_RESULT_BYTES = 2**26
 """A generator's result is one line, with a latency for each request."""
@@ -18,7 +18,7 @@ MAX_RESULT_BYTES = 2**26
 async def ready_generator(job: Job) -> AsyncIterator[asyncio.subprocess.Process]:
     """A generator that has made all it needs and waits for the word to begin."""
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "loadtests.generator"),
+        *(sys.executable, "-m", "loadtests.benchmark.generator"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=MAX_RESULT_BYTES,

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 
-from loadtests.figures import Answer, Figures
+from loadtests.benchmark.figures import Answer, Figures
 
 GENERATOR_LIMIT_CORES = 0.9
 """Above this share of a core, a generator may be what holds a scenario back."""

@@ -27,12 +27,12 @@ from typing import NamedTuple
 import click
 
 from loadtests import reports
-from loadtests.figures import Answer, Figures
-from loadtests.page import page
-from loadtests.scenarios import BATCH_SIZES, COMPARISONS
-from loadtests.table import print_results
-from loadtests.targets import Targets
-from loadtests.turns import Turns, say
+from loadtests.benchmark.figures import Answer, Figures
+from loadtests.benchmark.page import page
+from loadtests.benchmark.scenarios import BATCH_SIZES, COMPARISONS
+from loadtests.benchmark.table import print_results
+from loadtests.benchmark.targets import Targets
+from loadtests.benchmark.turns import Turns, say
 from storage.client import check_deployment, close, connect
 from storage.embedded import EmbeddedMongod
 

@@ -7,7 +7,7 @@ that of another; its aim, where there is one, is printed beside it and decides n
 from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
-from loadtests.jobs import Driven
+from loadtests.benchmark.jobs import Driven
 
 HIGH_LIMIT = 10_000_000
 """Requests a minute: a rate limit that is at work and never reached."""

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import NamedTuple
 from uuid import UUID, uuid4
 
-from loadtests.jobs import Job
+from loadtests.benchmark.jobs import Job
+from loadtests.benchmark.scenarios import Scenario
 from loadtests.processes import Server, serving
-from loadtests.scenarios import Scenario
 from storage.client import Client, database
 from storage.embedded import EmbeddedMongod
 from storage.indexes import EVENTS, ensure_indexes

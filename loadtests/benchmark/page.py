@@ -4,10 +4,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
-from loadtests.bars import Bar, bar_chart, html_table
-from loadtests.figures import Answer, Figures
-from loadtests.scenarios import batches_of
-from loadtests.table import COLUMNS, LEGEND, answer_line, rows_of, warnings
+from loadtests.benchmark.bars import Bar, bar_chart, html_table
+from loadtests.benchmark.figures import Answer, Figures
+from loadtests.benchmark.scenarios import batches_of
+from loadtests.benchmark.table import COLUMNS, LEGEND, answer_line, rows_of, warnings
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1400px; margin: 2em auto; padding: 0 1em; color: #222 }

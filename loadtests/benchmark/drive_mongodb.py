@@ -16,7 +16,7 @@ from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient, WriteConcern
 from pymongo.collection import Collection
 
-from loadtests.jobs import Job, Result, due_times
+from loadtests.benchmark.jobs import Job, Result, due_times
 from loadtests.payloads import VARIETY, make_batch
 from server.core.decode import decode_batch
 from server.core.events import Header

@@ -16,7 +16,7 @@ from typing import Any
 import grpc
 import uvloop
 
-from loadtests.jobs import Job, Result, due_times
+from loadtests.benchmark.jobs import Job, Result, due_times
 from loadtests.payloads import VARIETY, Json, encode, make_events
 from proto.sluice.v1 import event_service_pb2 as pb
 

@@ -1,4 +1,4 @@
-"""One load-generator process of the benchmark: `python -m loadtests.generator`, started by `loadtests.benchmark` only.
+"""One load-generator process of the benchmark, started by `loadtests.benchmark.driving` only.
 
 A job comes as a line of JSON on stdin. All that can be made beforehand is made before `ready` goes to stdout; the work
 begins at the next line on stdin, and its result is a line of JSON on stdout. The generator's CPU time is in the result,
@@ -12,10 +12,10 @@ from collections.abc import Callable
 
 import msgspec
 
-from loadtests.drive_grpc import run_grpc
-from loadtests.drive_mongodb import run_mongodb
-from loadtests.drive_rest import run_rest
-from loadtests.jobs import Driven, Job, Result
+from loadtests.benchmark.drive_grpc import run_grpc
+from loadtests.benchmark.drive_mongodb import run_mongodb
+from loadtests.benchmark.drive_rest import run_rest
+from loadtests.benchmark.jobs import Driven, Job, Result
 
 DRIVES: dict[Driven, Callable[[Job, Callable[[], None]], Result]] = {
     "insert_many": run_mongodb,

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import uvloop
 
-from loadtests.jobs import Job, Result, due_times
+from loadtests.benchmark.jobs import Job, Result, due_times
 from loadtests.payloads import VARIETY, make_batch
 
 REFUSAL_BYTES = 300

@@ -10,8 +10,8 @@ from itertools import chain
 from statistics import median
 from typing import NamedTuple
 
-from loadtests.jobs import Result
-from loadtests.scenarios import Question, Scenario
+from loadtests.benchmark.jobs import Result
+from loadtests.benchmark.scenarios import Question, Scenario
 
 MILLION = 1_000_000
 MS_PER_S = 1_000

@@ -1,0 +1,1 @@
+"""The benchmark: `python -m loadtests.benchmark`. Starts at `__main__.py`."""
