@@ -7,6 +7,7 @@ tenant by tenant: each has its own events, once, and nothing of another's.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from loadtests import stats
 from loadtests.charts import line_chart
 from loadtests.checks import answer_checks
 from loadtests.command import carry_out
+from loadtests.memory import Curves, memory_checks, watched
 from loadtests.options import Options, shared_options
 from loadtests.plan import Arrivals, Lane, Plan
 from loadtests.processes import Key
@@ -27,7 +29,7 @@ from loadtests.verdict import Verdict
 
 TENANTS, SHORT_TENANTS = 8, 2
 
-SECONDS, SHORT_SECONDS = 60.0, 3.0
+SHORT_SECONDS = 3.0
 
 RATE_LIMIT = 120
 """Of the tenant who has one, a minute."""
@@ -95,18 +97,24 @@ def lanes_of(
     ]
 
 
-async def test(options: Options, place: Place, directory: Path) -> Verdict:
+async def test(minutes: float, options: Options, place: Place, directory: Path) -> Verdict:
     """Run, verify and judge."""
-    tenants, seconds = (SHORT_TENANTS, SHORT_SECONDS) if options.short else (TENANTS, SECONDS)
+    tenants, seconds = (SHORT_TENANTS, SHORT_SECONDS) if options.short else (TENANTS, minutes * 60)
     keys = await place.keys([f"mixed-{number}" for number in range(tenants)])
     (limited,) = await place.keys(["mixed-limited"], RATE_LIMIT)
     plan = plan_of(place, keys, limited, seconds)
-    records = await run_locust(plan, directory / "run", options)
-    return judge(records, plan.lanes, options, tenants, place.verify(records, plan.lanes).checks())
+    async with watched(place.worker_pids) as memory:
+        records = await run_locust(plan, directory / "run", options)
+    return judge(records, plan.lanes, options, tenants, memory, place.verify(records, plan.lanes).checks())
 
 
 def judge(
-    records: Sequence[Record], lanes: Sequence[Lane], options: Options, tenants: int, verified: Sequence[Check]
+    records: Sequence[Record],
+    lanes: Sequence[Lane],
+    options: Options,
+    tenants: int,
+    memory: Curves,
+    verified: Sequence[Check],
 ) -> Verdict:
     """The figures by kind, and the verdict on them."""
     by_number = {lane.number: lane for lane in lanes}
@@ -117,11 +125,12 @@ def judge(
     return Verdict(
         name="mixed",
         lines=lines,
-        checks=[*mixed_checks(records, lanes), *verified, *speed],
+        checks=[*mixed_checks(records, lanes), *verified, *memory_checks(memory), *speed],
         charts=[
             line_chart("Requests answered", "requests/s", stats.rates(by_kind, lambda _: 1, lambda r: r.answered_s)),
             line_chart("Latency, p50", "ms", stats.latencies(prompt, 0.50)),
             line_chart("Latency, p99", "ms", stats.latencies(prompt, 0.99)),
+            line_chart("Memory", "MiB", memory),
         ],
         records=records,
         settings={"workers": options.workers, "tenants": tenants + 1, "short": options.short},
@@ -152,9 +161,10 @@ def latency_check(lines: Sequence[stats.Line], lanes: Sequence[Lane]) -> Check:
 
 @click.command()
 @shared_options
-def main(options: Options) -> None:
+@click.option("--minutes", type=click.FloatRange(0.5), default=1.0, show_default=True, help="How long it lasts.")
+def main(options: Options, minutes: float) -> None:
     """Send what production sends, good and bad, of many tenants at once, and verify what each of them has."""
-    carry_out(test, options)
+    carry_out(partial(test, minutes), options)
 
 
 if __name__ == "__main__":

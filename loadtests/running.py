@@ -46,9 +46,18 @@ LOG_CHARACTERS = 2_000
 class Place:
     """A server to send to, and its database."""
 
-    def __init__(self, options: Options, url: str, grpc: str, mongodb_url: str, env: dict[str, str] | None) -> None:
+    def __init__(
+        self,
+        options: Options,
+        url: str,
+        grpc: str,
+        mongodb_url: str,
+        env: dict[str, str] | None = None,
+        worker_pids: Sequence[int] = (),
+    ) -> None:
         self.url = url
         self.grpc = grpc
+        self.worker_pids = worker_pids
         self.run_id = uuid.uuid4().hex[:8]
         self._mongodb_url = mongodb_url
         self._options = options
@@ -76,13 +85,13 @@ class Place:
 async def place(options: Options, directory: Path) -> AsyncIterator[Place]:
     """Where the test runs: its own server, or the user's."""
     if options.target and options.grpc_target and options.mongodb_url:
-        yield Place(options, options.target.rstrip("/"), options.grpc_target, options.mongodb_url, None)
+        yield Place(options, options.target.rstrip("/"), options.grpc_target, options.mongodb_url)
         return
     data = directory / "data"
     env = {"SLUICE_DATA_DIR": str(data), "SLUICE_DATABASE": options.database, "SLUICE_MONGODB_URL": ""}
     say(f"starting a server with {options.workers} workers")
     async with serving(directory / "serve.log", env, "--workers", str(options.workers)) as server:
-        yield Place(options, server.url, server.grpc, State.load(data).url(data), env)
+        yield Place(options, server.url, server.grpc, State.load(data).url(data), env, server.worker_pids)
 
 
 async def run_locust(plan: Plan, directory: Path, options: Options) -> list[Record]:

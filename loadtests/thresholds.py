@@ -197,6 +197,18 @@ UNCLEAR_BAD_INPUT = Threshold(
     "bad requests not answered as such", "=", 0, "requests", "bad input costs one clear error, and nothing else"
 )
 
+WORKER_MIB = Threshold(
+    "resident memory of a worker, the largest", "≤", 200, "MiB", "many workers fit on a machine, beside the database"
+)
+
+WORKER_GROWTH = Threshold(
+    "resident memory of a worker, the most after the first minute as a multiple of that then",
+    "≤",
+    1.05,
+    "times",
+    "a worker that runs for weeks must not grow; 5 % is what allocators do",
+)
+
 
 # overload
 
