@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import grpc
 
@@ -102,14 +102,24 @@ class Called(Sent):
         self.call = stub_of(channel).IngestEvents.future(request, metadata=metadata(key["key"]), timeout=timeout_s)
 
     def answer(self) -> Said:
-        try:
-            response = self.call.result()
-        except grpc.RpcError as error:
-            return ended_said(error)
-        return Said(STORED, ids=list(response.receipt.event_ids))
+        return called_said(self.call)
+
+    def done(self) -> bool:
+        """Whether the answer is there."""
+        done: bool = self.call.done()
+        return done
 
     def leave(self) -> None:
         self.call.cancel()
+
+
+def called_said(call: Any) -> Said:
+    """What a unary call says, once it has its answer."""
+    try:
+        response = call.result()
+    except grpc.RpcError as error:
+        return ended_said(error)
+    return Said(STORED, ids=list(response.receipt.event_ids))
 
 
 def ended_said(error: grpc.RpcError) -> Said:
@@ -139,7 +149,7 @@ class Senders:
         """Over REST."""
         return Posted(self.server, key, next(self._marks), **data)
 
-    def call(self, key: Json, timeout_s: float = TIMEOUT_S, **data: str) -> Sent:
+    def call(self, key: Json, timeout_s: float = TIMEOUT_S, **data: str) -> Called:
         """Over gRPC; the channels take turns."""
         mark = next(self._marks)
         return Called(self._channels[mark % len(self._channels)], key, mark, timeout_s, **data)
@@ -147,6 +157,11 @@ class Senders:
     def both(self, key: Json, **data: str) -> list[Sent]:
         """One over each."""
         return [self.post(key, **data), self.call(key, TIMEOUT_S, **data)]
+
+    def message(self, key: Json, message: pb.IngestEventsRequest, number: int) -> Said:
+        """A whole batch over gRPC, and its answer."""
+        stub = stub_of(self._channels[number % len(self._channels)])
+        return called_said(stub.IngestEvents.future(message, metadata=metadata(key["key"]), timeout=TIMEOUT_S))
 
     def __enter__(self) -> Self:
         return self

@@ -8,6 +8,7 @@ import os
 import statistics
 import time
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -319,5 +320,6 @@ def test_what_lasts_longer_than_a_request_is_503(tmp_path: Path) -> None:
             again_said = answers(again)
             assert codes(again_said) == {STORED: 6}, failure
             check_stored(host.mongo, sent + again, said + again_said)
-            assert {said[0].outcome, said[1].outcome} == {"unknown"}  # they were under way
+            outcomes = Counter(answer.outcome for answer in said)
+            assert outcomes["unknown"] >= AT_ONCE  # those that were under way
             assert_no_faults(host.server)
