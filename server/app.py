@@ -23,6 +23,7 @@ from server.rest.app import create_app
 from server.rest.protocol import HttpProtocol
 from server.rpc.server import GrpcServer
 from server.services import Services
+from storage.claims import Claims
 from storage.client import Client, PrimaryWatch, close, connect, database, ping
 from storage.events import Events
 from storage.keys import Keys
@@ -80,7 +81,11 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
 
     admission = Admission(keys)
     services = Services(
-        backlog=Backlog(), ingest=Ingest(events), admission=admission, events=events, check_ready=check_ready
+        backlog=Backlog(),
+        ingest=Ingest(events, Claims(storage)),
+        admission=admission,
+        events=events,
+        check_ready=check_ready,
     )
     rest, grpc = HttpServer(http_config(settings, services), on_ready), GrpcServer(services)
     background = [

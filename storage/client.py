@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import logging
 import warnings
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal, TypeVar, cast
 
@@ -179,7 +179,7 @@ async def update_each(database: Database, collection: str, statements: Sequence[
         raise BulkWriteError(reply)
 
 
-async def insert_each(database: Database, collection: str, documents: Sequence[RawBSONDocument]) -> dict[int, int]:
+async def insert_each(database: Database, collection: str, documents: Sequence[Mapping[str, Any]]) -> dict[int, int]:
     """Insert documents of 15 MiB at most, and return, as index -> error code, those that are refused.
 
     A plain command, at 0.8 of what `insert_many` costs a worker for each document. Raises driver errors: use it inside

@@ -8,6 +8,7 @@ each of source and event_type on top would bring that to 0.55.
 
 from storage.client import Database, translated
 
+CLAIMS = "claims"
 EVENTS = "events"
 KEYS = "keys"
 TENANTS = "tenants"

@@ -35,6 +35,7 @@ class Code(StrEnum):
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     REQUEST_TIMEOUT = "request_timeout"
     PAYLOAD_TOO_LARGE = "payload_too_large"
+    IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     RATE_LIMITED = "rate_limited"
     INTERNAL = "internal"
     UNAVAILABLE = "unavailable"
@@ -153,6 +154,18 @@ class PayloadTooLarge(SluiceError):
     """The body, or what it decodes to, is over a limit."""
 
     code = Code.PAYLOAD_TOO_LARGE
+
+
+class IdempotencyConflict(SluiceError):
+    """The idempotency key stands for another batch of the tenant."""
+
+    code = Code.IDEMPOTENCY_CONFLICT
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This idempotency key was used with another batch or another handling: "
+            "send a new batch under a new key, and a retry exactly as it was first sent"
+        )
 
 
 class RateLimited(SluiceError):

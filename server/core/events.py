@@ -87,6 +87,8 @@ class Receipt(NamedTuple):
     ids: list[str]
     event_types: list[str]
     rejected: list[Problem]
+    replayed: bool
+    """Whether an earlier request had the same idempotency key."""
 
 
 class StoredEvent(NamedTuple):

@@ -18,6 +18,14 @@ VARIANT = 0x8000_0000_0000_0000
 RANDOM_BITS = 62
 
 
+class Seed(NamedTuple):
+    """All that the ids of a batch are made from: the same seed gives the same ids."""
+
+    received_at_ms: int
+    random: int
+    """Of RANDOM_BITS."""
+
+
 class BatchIds(NamedTuple):
     """The ids of a batch, each as its 16 bytes and as its usual text."""
 
@@ -25,10 +33,20 @@ class BatchIds(NamedTuple):
     text: list[str]
 
 
+def new_seed(received_at_ms: int) -> Seed:
+    """A seed for events received at that many milliseconds since 1970."""
+    return Seed(received_at_ms, secrets.randbits(RANDOM_BITS))
+
+
 def new_ids(received_at_ms: int, count: int) -> BatchIds:
     """`count` new ids for events received at that many milliseconds since 1970."""
-    time = received_at_ms.to_bytes(6, "big")
-    random = (VARIANT | secrets.randbits(RANDOM_BITS)).to_bytes(8, "big")
+    return ids_of(new_seed(received_at_ms), count)
+
+
+def ids_of(seed: Seed, count: int) -> BatchIds:
+    """The first `count` ids of a seed."""
+    time = seed.received_at_ms.to_bytes(6, "big")
+    random = (VARIANT | seed.random).to_bytes(8, "big")
     time_text, random_text = time.hex(), random.hex()
     before, after = f"{time_text[:8]}-{time_text[8:]}-", f"-{random_text[:4]}-{random_text[4:]}"
     return BatchIds(

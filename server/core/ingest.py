@@ -7,12 +7,13 @@ from collections.abc import Callable
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from server.core.commit import DocumentStore, GroupCommit
+from server.core.commit import ALREADY_STORED, DocumentStore, GroupCommit
 from server.core.deadline import Deadline
 from server.core.decode import find_problem
-from server.core.errors import InvalidBatch, PayloadTooLarge, Problem
+from server.core.errors import InvalidBatch, PayloadTooLarge, Problem, Unavailable
 from server.core.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES, MAX_PROBLEMS, Candidate, Event, Header, Receipt
-from server.core.ids import BatchIds, new_ids
+from server.core.idempotency import Claim, Claims, ClaimStore, claim_id, fingerprint
+from server.core.ids import BatchIds, Seed, ids_of, new_seed
 from server.core.times import from_milliseconds, now_ms
 
 
@@ -38,6 +39,7 @@ class Prepared(NamedTuple):
     """A batch as it goes to the store."""
 
     header: Header
+    seed: Seed
     documents: list[bytes]
     ids: list[str]
     event_types: list[str]
@@ -45,47 +47,63 @@ class Prepared(NamedTuple):
 
 
 class Ingest:
-    """Stores batches in `store`."""
+    """Stores batches in `store`, and in `claims` which idempotency keys they came with."""
 
-    def __init__(self, store: EventStore) -> None:
+    def __init__(self, store: EventStore, claims: ClaimStore) -> None:
         self._encoder = store.encoder
         self._commit = GroupCommit(store)
+        self._claim = Claims(claims)
 
-    async def __call__(self, tenant_id: UUID, batch: Candidate, lenient: bool, deadline: Deadline) -> Receipt:
-        """Store `batch` for a tenant; in `lenient` handling, what is good of it.
+    async def __call__(
+        self, tenant_id: UUID, batch: Candidate, lenient: bool, deadline: Deadline, idempotency_key: str | None = None
+    ) -> Receipt:
+        """Store `batch` for a tenant; in `lenient` handling, what is good of it. With an idempotency key, once.
 
-        Raises InvalidBatch, PayloadTooLarge or Unavailable, and then nothing is stored but where the last says so.
+        Raises InvalidBatch, PayloadTooLarge, IdempotencyConflict or Unavailable, and then nothing is stored but where
+        the last says so.
         """
-        prepared = self._prepare(tenant_id, batch)
-        del batch  # it takes several times the room of the documents, and is done with
+        prepared, replayed = self._prepare(tenant_id, batch, new_seed(now_ms())), False
         if prepared.problems and not (lenient and prepared.documents):
             raise refusal(prepared.problems)
         size = sum(map(len, prepared.documents))
         if size > MAX_BATCH_BYTES:
             raise PayloadTooLarge(f"The batch is over {MAX_BATCH_BYTES >> 20} MiB as BSON: send fewer events at a time")
-        refused = await self._commit(prepared.documents, size, deadline)
+        if idempotency_key is not None:  # only now: a batch that is refused must not claim its key
+            mark = fingerprint(batch, prepared.problems, lenient)
+            claim = Claim(claim_id(tenant_id, idempotency_key), tenant_id, mark, prepared.seed)
+            held = await self._claim(claim, deadline)
+            if held.seed != prepared.seed:
+                prepared, replayed = self._prepare(tenant_id, batch, held.seed), True
+        del batch  # it takes several times the room of the documents, and is done with
+        try:
+            refused = await self._commit(prepared.documents, size, deadline)
+        except Unavailable:
+            if replayed:  # whatever became of this attempt: an earlier one may have stored some
+                raise Unavailable("unknown") from None
+            raise
+        if idempotency_key is not None:  # others with these ids are this very batch, sent before or at the same time
+            refused = {index: code for index, code in refused.items() if code != ALREADY_STORED}
         if refused:
             raise DocumentsRefused(*set(refused.values()))
-        return Receipt(prepared.header, prepared.ids, prepared.event_types, sorted(prepared.problems))
+        return Receipt(prepared.header, prepared.ids, prepared.event_types, sorted(prepared.problems), replayed)
 
-    def _prepare(self, tenant_id: UUID, batch: Candidate) -> Prepared:
-        """Give a batch its time and its ids, and encode what can be stored of it."""
-        received_at_ms = now_ms()
-        header = Header(tenant_id, batch.source, batch.source_id, from_milliseconds(received_at_ms))
+    def _prepare(self, tenant_id: UUID, batch: Candidate, seed: Seed) -> Prepared:
+        """Give a batch the time and the ids of `seed`, and encode what can be stored of it."""
+        header = Header(tenant_id, batch.source, batch.source_id, from_milliseconds(seed.received_at_ms))
         encode = self._encoder(header)
-        ids = new_ids(received_at_ms, len(batch.events))
+        ids = ids_of(seed, len(batch.events))
         try:
             documents = list(map(encode, ids.binary, batch.events))
         except Unstorable:
-            return prepare_slowly(header, encode, batch, ids)
+            return prepare_slowly(header, seed, encode, batch, ids)
         if max(map(len, documents), default=0) > MAX_EVENT_BYTES:
-            return prepare_slowly(header, encode, batch, ids)
-        return Prepared(header, documents, ids.text, [event.type for event in batch.events], batch.problems)
+            return prepare_slowly(header, seed, encode, batch, ids)
+        return Prepared(header, seed, documents, ids.text, [event.type for event in batch.events], batch.problems)
 
 
-def prepare_slowly(header: Header, encode: Encode, batch: Candidate, ids: BatchIds) -> Prepared:
+def prepare_slowly(header: Header, seed: Seed, encode: Encode, batch: Candidate, ids: BatchIds) -> Prepared:
     """Encode what can be stored of a batch, event by event, and find out what is wrong with the others."""
-    prepared = Prepared(header, [], [], [], list(batch.problems))
+    prepared = Prepared(header, seed, [], [], [], list(batch.problems))
     for index, event, binary_id, text_id in zip(batch.indexes, batch.events, ids.binary, ids.text, strict=True):
         document = try_encode(encode, binary_id, event, index)
         if isinstance(document, Problem):

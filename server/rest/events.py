@@ -19,7 +19,7 @@ from server.core.deadline import Deadline
 from server.core.decode import decode_batch, decode_slowly
 from server.core.errors import MethodNotAllowed, NotFound, RateLimited
 from server.core.events import MAX_PROBLEMS, Candidate, Receipt, StoredEvent
-from server.core.idempotency import check_idempotency_key
+from server.core.idempotency import parse_idempotency_key
 from server.core.times import format_time
 from server.rest.body import read_json_body
 from server.rest.headers import Headers, headers_of, only, wants_lenient
@@ -91,11 +91,13 @@ def event_routes(services: Services) -> list[ASGIRouteHandler | HTTPRouteHandler
         headers = headers_of(scope)
         with services.backlog.place() as place:
             key = await admit(services, scope, headers, deadline)
-            check_idempotency_key(headers.get("idempotency-key", ()))
+            idempotency_key = parse_idempotency_key(headers.get("idempotency-key", ()))
             lenient = wants_lenient(headers.get("prefer", ()))
             batch = read_batch(headers, receive, place, deadline)
-            receipt = await services.ingest(key.tenant_id, await batch, lenient, deadline)
+            receipt = await services.ingest(key.tenant_id, await batch, lenient, deadline, idempotency_key)
         answer = {"preference-applied": "handling=lenient", **quota_headers(scope)} if lenient else quota_headers(scope)
+        if receipt.replayed:
+            answer = {"idempotent-replayed": "true", **answer}
         await send_json(send, 201, msgspec.json.encode(receipt_body(receipt)), answer)
 
     async def list_events(scope: HTTPScope, send: Send) -> None:

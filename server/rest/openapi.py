@@ -36,8 +36,16 @@ INGEST_CODES = (
     Code.REQUEST_TIMEOUT,
     Code.PAYLOAD_TOO_LARGE,
     Code.UNSUPPORTED_MEDIA_TYPE,
+    Code.IDEMPOTENCY_CONFLICT,
     Code.RATE_LIMITED,
 )
+
+REPLAY_HEADER: Json = {
+    "Idempotent-Replayed": {
+        "description": "Present where an earlier request had the same `Idempotency-Key`, whose ids and time these are",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
 
 QUOTA_HEADERS: Json = {
     "RateLimit-Policy": {
@@ -102,7 +110,7 @@ def ingest_operation() -> Json:
         "operationId": "ingestEvents",
         "summary": "Store a batch of events",
         "description": "The batch is stored as a whole or refused as a whole, unless `Prefer: handling=lenient` asks "
-        "for what is good of it.",
+        "for what is good of it. Sent again under the same `Idempotency-Key`, it is not stored again.",
         "parameters": [
             header("Idempotency-Key", {"type": "string", "pattern": f"^[!-~]{{1,{MAX_IDEMPOTENCY_KEY_CHARS}}}$"}),
             header("Prefer", {"type": "string", "description": "handling=strict (default) or handling=lenient"}),
@@ -116,7 +124,7 @@ def ingest_operation() -> Json:
         "responses": {
             "201": {
                 **answer("Stored on a majority of the replica set", reference("ReceiptBody")),
-                "headers": {"Preference-Applied": {"schema": {"type": "string"}}, **QUOTA_HEADERS},
+                "headers": {"Preference-Applied": {"schema": {"type": "string"}}, **REPLAY_HEADER, **QUOTA_HEADERS},
             },
             **problems(INGEST_CODES),
         },

@@ -156,6 +156,7 @@ def receipt_message(receipt: Receipt) -> pb.Receipt:
         source=header.source,
         received_at=timestamp_pb2.Timestamp(seconds=seconds, nanos=milliseconds * NS_PER_MS),
         event_ids=receipt.ids,
+        replayed=receipt.replayed,
         rejections=[
             pb.Rejection(index=problem.index, path=problem.path, message=problem.message)
             for problem in receipt.rejected[:MAX_PROBLEMS]

@@ -17,7 +17,7 @@ from server.core.access import Key
 from server.core.backlog import Place
 from server.core.deadline import Deadline
 from server.core.errors import InvalidHeader, Unauthenticated, Unavailable
-from server.core.idempotency import check_idempotency_key
+from server.core.idempotency import parse_idempotency_key
 from server.rpc.errors import status_of, trailer_status_of
 from server.rpc.messages import check_size, parse_message, read_batch, read_slowly, receipt_message
 from server.services import Services
@@ -169,14 +169,15 @@ class EventService:
 
     async def _store(self, key: Key, batch: pb.EventBatch, size: int, place: Place, deadline: Deadline) -> pb.Receipt:
         """Store a batch that came in a message of `size` bytes."""
-        check_idempotency_key([batch.idempotency_key] if batch.idempotency_key else [])
+        idempotency_key = parse_idempotency_key([batch.idempotency_key] if batch.idempotency_key else [])
         lenient = is_lenient(batch.handling)
         check_size(size)
         candidate = read_batch(batch)
         if candidate is None:
             candidate = await asyncio.to_thread(read_slowly, batch)
         place.add_events(len(candidate.events))
-        return receipt_message(await self._services.ingest(key.tenant_id, candidate, lenient, deadline))
+        ingest = self._services.ingest
+        return receipt_message(await ingest(key.tenant_id, candidate, lenient, deadline, idempotency_key))
 
 
 async def answer(context: Context, window: Window) -> None:
