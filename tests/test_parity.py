@@ -43,6 +43,7 @@ STATUSES = {
     "unauthenticated": (401, "UNAUTHENTICATED"),
     "insufficient_scope": (403, "PERMISSION_DENIED"),
     "payload_too_large": (413, "INVALID_ARGUMENT"),
+    "idempotency_conflict": (422, "ALREADY_EXISTS"),
     "unavailable": (503, "UNAVAILABLE"),
 }
 """The contract's table, as far as both protocols know it."""
@@ -485,6 +486,24 @@ def test_key_without_the_scope(server: Server, mongo: MongoClient) -> None:
     assert (expected.code, expected.violations) == ("insufficient_scope", [])
     assert "events:write" in expected.detail
     assert others == [expected] * 2
+    assert take_stored(mongo, key) == []
+
+
+def test_idempotency_conflict(client: httpx.Client, channel: grpc.Channel, mongo: MongoClient, key: Json) -> None:
+    take_stored(mongo, key)
+    name = uuid.uuid4().hex
+    assert isinstance(by_rest(client, Case(idempotency_key=name)), Stored)
+    assert len(take_stored(mongo, key)) == 1
+    for case in (Case(source="other"), Case(handling=pb.HANDLING_LENIENT), Case([Event('{"n":1}')])):
+        used = case._replace(idempotency_key=name)
+        expected, *others = (
+            by_rest(client, used),
+            by_unary(channel, key["key"], used.message()),
+            by_stream(channel, key["key"], used.message()),
+        )
+        assert isinstance(expected, Refused)
+        assert (expected.code, expected.violations, expected.retry_s) == ("idempotency_conflict", [], None)
+        assert others == [expected] * 2
     assert take_stored(mongo, key) == []
 
 
