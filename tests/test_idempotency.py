@@ -186,11 +186,24 @@ def claims(mongo: MongoClient, key: Json) -> list[Json]:
     return list(mongo.sluice.claims.find({"tenant_id": uuid.UUID(key["tenant_id"])}))
 
 
-@pytest.fixture
-def caller(server: Server, key: Json) -> Iterator[Caller]:
-    """A fresh tenant's caller."""
+@pytest.fixture(scope="module")
+def key(server: Server) -> Json:
+    """A key for all tests here that do with one tenant: to make one takes longer than most of them."""
+    return server.create_key("idempotency", "--rate-limit", "0")
+
+
+@pytest.fixture(scope="module")
+def connected(server: Server, key: Json) -> Iterator[Caller]:
     with Caller(server, key) as opened:
         yield opened
+
+
+@pytest.fixture
+def caller(connected: Caller, mongo: MongoClient, key: Json) -> Caller:
+    """The tenant's caller, with nothing stored or claimed."""
+    for collection in (mongo.sluice.events, mongo.sluice.claims):
+        collection.delete_many({"tenant_id": uuid.UUID(key["tenant_id"])})
+    return connected
 
 
 # --- the same batch
