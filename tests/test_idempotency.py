@@ -610,6 +610,20 @@ def test_kill_9_of_a_worker_between_claim_and_events(crashing: Crashing) -> None
     assert {item["received_at"] for item in stored(mongo, key)} == {claim["received_at"]}
 
 
+def test_of_a_replay_that_is_not_begun_the_outcome_is_unknown(hosts: tuple[Server, Server, MongoClient]) -> None:
+    """Of those that wait in line nothing is written, but the request before them may have stored something."""
+    key = hosts[1].create_key("in-line", "--rate-limit", "0")
+    data = {"failCommands": ["insert"], "namespace": "sluice.events", "blockConnection": True, "blockTimeMS": 10_500}
+    with Caller(hosts[1], key) as caller, ThreadPoolExecutor() as threads:
+        receipt = good(caller.rest(batch(7), "a"), replayed=False)
+        hosts[2].admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=data)
+        answers = [future.result() for future in [threads.submit(caller.post, batch(7), "a") for _ in range(5)]]
+        hosts[2].admin.command("configureFailPoint", "failCommand", mode="off")
+        assert [(answer.status_code, answer.json()["outcome"]) for answer in answers] == [(503, "unknown")] * 5
+        assert good(caller.rest(batch(7), "a"), replayed=True) == receipt
+    assert stored_ids(hosts[2], key) == receipt.ids
+
+
 @pytest.mark.parametrize("collection", ["claims", "events"])
 def test_a_write_that_is_done_but_not_confirmed_is_our_own(
     hosts: tuple[Server, Server, MongoClient], collection: str
