@@ -83,7 +83,7 @@ def rest_said(status: int, headers: http.client.HTTPMessage, content: bytes) -> 
     if status == 201:
         return Said(STORED, ids=[event["id"] for event in body["events"]], text=text)
     assert headers["Content-Type"] == "application/problem+json"
-    assert (status, body["status"]) == ({UNAVAILABLE: 503, INTERNAL: 500}[body["code"]], status)
+    assert (status, body["status"]) == (STATUSES[body["code"]], status)
     if status == 503:
         assert int(headers["Retry-After"]) >= 1
         assert body["outcome"] in {"not_stored", "unknown"}

@@ -45,6 +45,9 @@ MAX_BYTES = 64 * 1024 * 1024
 FILES = 8_192
 """Descriptors for a few thousand connections."""
 
+SLOW_S = 5
+"""A body that takes longer gives way where there is no room."""
+
 MAX_MEMORY_MIB = 400
 """Of a worker, whatever it is sent."""
 
@@ -205,6 +208,29 @@ def test_more_bytes_than_there_is_room_for_are_refused(host: Host) -> None:
     assert 20 - len(refused) in {fit, fit + 1}
     assert codes(said) == {UNAVAILABLE: len(refused), STORED: 20 - len(refused)}
     assert host.mongo.sluice.events.count_documents({"event_type": "large"}) == 5 * (20 - len(refused))
+
+
+def test_callers_who_send_slowly_give_way_to_others(host: Host) -> None:
+    """They hold all the room there is for bodies that are still arriving."""
+    size = 10 * MEBIBYTE
+    with ExitStack() as stack:
+        slow = []
+        for sent in [size - 1] * 6 + [4 * MEBIBYTE]:
+            connection = stack.enter_context(connect(host.server))
+            connection.sendall(head(host.key, size) + b" " * sent)
+            slow.append(connection)
+        host.settle()
+        said = [host.senders.post(host.key).answer()]
+        begun = time.monotonic()
+        while said[-1].code != STORED:
+            assert time.monotonic() - begun < SLOW_S + 2
+            assert host.senders.call(host.key).answer().code == STORED  # gRPC does not share this room
+            said.append(host.senders.post(host.key).answer())
+        assert {(answer.code, answer.outcome) for answer in said[:-1]} == {(UNAVAILABLE, "not_stored")}
+        assert read_answer(slow[0]).code == "request_timeout"
+        for connection in slow[1:]:  # the others still have their room
+            connection.sendall(b" ")
+        assert [read_answer(connection).code for connection in slow[1:-1]] == ["malformed_json"] * 5
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])

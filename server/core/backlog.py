@@ -18,7 +18,10 @@ MAX_EVENTS = 50_000
 """Events that wait to be stored: less than a second's work, and some 100 MB while they are decoded."""
 
 MAX_BYTES = 64 * 1024 * 1024
-"""Bodies, those still arriving too: six of the largest, thousands of usual ones."""
+"""Bodies that have arrived: six of the largest, thousands of usual ones."""
+
+
+TOO_MUCH = "This server has as much in hand as it can hold: retry after a moment"
 
 
 class Backlog:
@@ -33,14 +36,22 @@ class Backlog:
         """A place for a request, as a context manager. Entering it raises Unavailable where there is none."""
         return Place(self)
 
-    def check(self) -> None:
-        """Raises Unavailable where there is no room."""
-        if not self._has_room.is_set():
-            raise Unavailable("not_stored", "This server has as much in hand as it can hold: retry after a moment")
-
     async def room(self) -> None:
-        """Return when there is room."""
-        await self._has_room.wait()
+        """Return when there is room; it is there until the caller awaits something else."""
+        while not self._has_room.is_set():
+            await self._has_room.wait()  # those who waited before may have taken what was free
+
+    def add_request(self) -> None:
+        """One more request. Raises Unavailable where any bound is reached."""
+        if not self._has_room.is_set():
+            raise Unavailable("not_stored", TOO_MUCH)
+        self.add(1, 0, 0)
+
+    def add_events(self, events: int) -> None:
+        """So many events more. Raises Unavailable where others have reached their bound."""
+        if self._events >= MAX_EVENTS:
+            raise Unavailable("not_stored", TOO_MUCH)
+        self.add(0, events, 0)
 
     def add(self, requests: int, events: int, size: int) -> None:
         """Count so much more, or less."""
@@ -58,34 +69,34 @@ class Place:
 
     def __init__(self, backlog: Backlog) -> None:
         self._backlog = backlog
-        self._events = self._bytes = 0
+        self._requests = self._events = self._bytes = 0
 
     def __enter__(self) -> "Place":
-        self._backlog.check()
-        self._backlog.add(1, 0, 0)
+        self._backlog.add_request()
+        self._requests = 1
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._backlog.add(-1, -self._events, -self._bytes)
+        self._backlog.add(-self._requests, -self._events, -self._bytes)
 
     @contextmanager
     def left(self) -> Iterator[None]:
-        """Leave the place to others while the block runs: the caller is sending."""
+        """Leave the place to others while the block runs: the caller is sending. Raises Unavailable where all is taken
+        afterwards."""
         self._backlog.add(-1, 0, 0)
-        try:
-            yield
-        finally:
-            self._backlog.add(1, 0, 0)
+        self._requests = 0
+        yield
+        self._backlog.add_request()
+        self._requests = 1
 
     def add_bytes(self, size: int) -> None:
-        """So many bytes of a body have arrived. Raises Unavailable where there is no room for them."""
-        self._backlog.check()
+        """A body of so many bytes has arrived."""
         self._bytes += size
         self._backlog.add(0, 0, size)
 
     def add_events(self, events: int) -> None:
-        """So many events wait to be stored."""
+        """So many events are to be stored. Raises Unavailable where others have reached their bound meanwhile."""
+        self._backlog.add_events(events)
         self._events += events
-        self._backlog.add(0, events, 0)

@@ -55,7 +55,7 @@ class Ingest:
         self._claim = Claims(claims)
 
     async def __call__(
-        self, tenant_id: UUID, batch: Candidate, lenient: bool, deadline: Deadline, idempotency_key: str | None = None
+        self, tenant_id: UUID, batch: Candidate, lenient: bool, idempotency_key: str | None, deadline: Deadline
     ) -> Receipt:
         """Store `batch` for a tenant; in `lenient` handling, what is good of it. With an idempotency key, once.
 

@@ -12,18 +12,15 @@ from collections.abc import Callable
 
 from litestar.types import Receive
 
-from server.core.backlog import Place
-from server.core.errors import MalformedJson, MalformedRequest, PayloadTooLarge, RequestTimeout, UnsupportedMediaType
+from server.core.errors import MalformedJson, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from server.core.events import MAX_BODY_BYTES
+from server.rest.arrivals import Arrivals
 from server.rest.headers import Headers, only
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
-
-STALL_TIMEOUT_S = 30
-"""A body that does not go on for this long is given up."""
 
 MAX_ZSTD_WINDOW_LOG = 24
 """The largest window a zstd body may ask for, as a power of two: 16 MiB, enough for any body within the limit."""
@@ -47,11 +44,11 @@ DECODERS: dict[str, Callable[[io.BytesIO], io.BufferedIOBase]] = {"gzip": open_g
 DECODING_ERRORS = (OSError, EOFError, zlib.error, zstd.ZstdError)
 
 
-async def read_json_body(headers: Headers, receive: Receive, place: Place) -> bytes:
+async def read_json_body(headers: Headers, receive: Receive, arrivals: Arrivals) -> bytes:
     """The body of a request, decompressed.
 
     Raises MalformedRequest, InvalidHeader, UnsupportedMediaType, PayloadTooLarge, RequestTimeout, MalformedJson for an
-    encoding that does not decode, ClientGone, and Unavailable where the server has too much in hand.
+    encoding that does not decode, ClientGone, and Unavailable where there is no room for what is arriving.
     """
     if [value.lower() for value in headers.get("transfer-encoding", ())] not in ([], ["chunked"]):
         raise MalformedRequest("Transfer-Encoding may be chunked only: a compressed body is named by Content-Encoding")
@@ -59,10 +56,9 @@ async def read_json_body(headers: Headers, receive: Receive, place: Place) -> by
     encoding = (only(headers, "Content-Encoding") or "identity").lower()
     if encoding != "identity" and encoding not in DECODERS:
         raise UnsupportedMediaType(f"Content-Encoding may be identity, {' or '.join(DECODERS)}")
-    body = await receive_body(headers, receive, place)
+    body = await receive_body(headers, receive, arrivals)
     if encoding != "identity":
         body = await asyncio.to_thread(decompress, body, encoding)  # off the loop: it may inflate a thousandfold
-        place.add_bytes(len(body))
     return body
 
 
@@ -74,7 +70,7 @@ def check_content_type(content_type: str) -> None:
         raise UnsupportedMediaType("Content-Type must be application/json, in UTF-8")
 
 
-async def receive_body(headers: Headers, receive: Receive, place: Place) -> bytes:
+async def receive_body(headers: Headers, receive: Receive, arrivals: Arrivals) -> bytes:
     """The body as it was sent, counted as it arrives.
 
     Raises PayloadTooLarge as soon as that is known, RequestTimeout, ClientGone, and Unavailable where there is no room.
@@ -83,22 +79,17 @@ async def receive_body(headers: Headers, receive: Receive, place: Place) -> byte
     if int(only(headers, "Content-Length") or 0) > MAX_BODY_BYTES:
         raise too_large
     chunks: list[bytes] = []
-    size = 0
     more = True
-    while more:
-        try:
-            async with asyncio.timeout(STALL_TIMEOUT_S):
-                message = await receive()
-        except TimeoutError:
-            raise RequestTimeout(f"The body stopped arriving for {STALL_TIMEOUT_S} s") from None
-        if message["type"] != "http.request":
-            raise ClientGone
-        place.add_bytes(len(message["body"]))
-        chunks.append(message["body"])
-        size += len(message["body"])
-        if size > MAX_BODY_BYTES:
-            raise too_large
-        more = message["more_body"]
+    async with arrivals.arrival() as arrival:
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise ClientGone
+            chunks.append(message["body"])
+            arrival.add(len(message["body"]))
+            if arrival.size > MAX_BODY_BYTES:
+                raise too_large
+            more = message["more_body"]
     return b"".join(chunks)
 
 

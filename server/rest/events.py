@@ -21,6 +21,7 @@ from server.core.errors import MethodNotAllowed, NotFound, RateLimited
 from server.core.events import MAX_PROBLEMS, Candidate, Receipt, StoredEvent
 from server.core.idempotency import parse_idempotency_key
 from server.core.times import format_time
+from server.rest.arrivals import Arrivals
 from server.rest.body import read_json_body
 from server.rest.headers import Headers, headers_of, only, wants_lenient
 from server.rest.problems import ProblemEvent
@@ -73,6 +74,7 @@ class EventBody(Struct):
 
 def event_routes(services: Services) -> list[ASGIRouteHandler | HTTPRouteHandler]:
     """The routes under /api/v1/events."""
+    arrivals = Arrivals()
 
     @asgi(EVENTS_PATH, copy_scope=False)
     async def events(scope: Scope, receive: Receive, send: Send) -> None:
@@ -93,8 +95,8 @@ def event_routes(services: Services) -> list[ASGIRouteHandler | HTTPRouteHandler
             key = await admit(services, scope, headers, deadline)
             idempotency_key = parse_idempotency_key(headers.get("idempotency-key", ()))
             lenient = wants_lenient(headers.get("prefer", ()))
-            batch = read_batch(headers, receive, place, deadline)
-            receipt = await services.ingest(key.tenant_id, await batch, lenient, deadline, idempotency_key)
+            batch = read_batch(headers, receive, arrivals, place, deadline)
+            receipt = await services.ingest(key.tenant_id, await batch, lenient, idempotency_key, deadline)
         answer = {"preference-applied": "handling=lenient", **quota_headers(scope)} if lenient else quota_headers(scope)
         if receipt.replayed:
             answer = {"idempotent-replayed": "true", **answer}
@@ -140,10 +142,13 @@ async def authenticate(services: Services, headers: Headers, deadline: Deadline)
     return key
 
 
-async def read_batch(headers: Headers, receive: Receive, place: Place, deadline: Deadline) -> Candidate:
-    """The batch in a request's body. Raises what `read_json_body` and `decode_slowly` do."""
+async def read_batch(
+    headers: Headers, receive: Receive, arrivals: Arrivals, place: Place, deadline: Deadline
+) -> Candidate:
+    """The batch in a request's body. Raises what `read_json_body` and `decode_slowly` do, and Unavailable."""
     with place.left(), deadline.paused():  # the time that the caller takes is not the server's
-        body = await read_json_body(headers, receive, place)
+        body = await read_json_body(headers, receive, arrivals)
+    place.add_bytes(len(body))
     batch = decode_batch(body)
     if batch is None:
         batch = await asyncio.to_thread(decode_slowly, body)

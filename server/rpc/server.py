@@ -29,7 +29,13 @@ LINGER_S = 0.5
 """How long a drain leaves connections open, so that callers read how their streams ended: what they were still sending
 would break a closed connection, and the last answers with it. A stream ends once its batches are on disk: in 0.1 s."""
 
+MAX_PENDING_CALLS = 100_000
+"""Calls that have come and not been looked at. Past it the library cancels calls in a way that says nothing to their
+callers; so it stands where no burst comes, and those past the bounds of the backlog get our own error."""
+
 OPTIONS = [
+    ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
+    ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.so_reuseport", 1),  # the workers share the port; the supervisor made sure that no stranger does
     ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),

@@ -14,7 +14,6 @@ from grpc_status import rpc_status
 
 from proto.sluice.v1 import event_service_pb2 as pb
 from server.core.access import Key
-from server.core.backlog import Place
 from server.core.deadline import Deadline
 from server.core.errors import InvalidHeader, Unauthenticated, Unavailable
 from server.core.idempotency import parse_idempotency_key
@@ -102,8 +101,9 @@ class EventService:
             with self._services.backlog.place() as place:
                 place.add_bytes(len(serialized))
                 key = await self._admit(secret_of(context), deadline)
-                request = parse_message(pb.IngestEventsRequest, serialized)
-                receipt = await self._store(key, request.batch, len(serialized), place, deadline)
+                batch = parse_message(pb.IngestEventsRequest, serialized).batch
+                place.add_events(len(batch.events))
+                receipt = await self._store(key, batch, len(serialized), deadline)
             return pb.IngestEventsResponse(receipt=receipt)
         except Exception as error:  # noqa: BLE001 (its text must not reach the caller)
             await abort(context, error)
@@ -151,11 +151,13 @@ class EventService:
     async def _respond(self, secret: str | None, request: pb.StreamEventsRequest, size: int) -> Outcome:
         """The response to one request of a stream."""
         try:
+            await self._services.backlog.room()  # others may have taken it while this request was read
             deadline = Deadline()
             with self._services.backlog.place() as place:
                 place.add_bytes(size)
+                place.add_events(len(request.batch.events))
                 key = await self._admit(secret, deadline)
-                receipt = await self._store(key, request.batch, size, place, deadline)
+                receipt = await self._store(key, request.batch, size, deadline)
         except Unauthenticated as error:
             return Ending(error)
         except Exception as error:  # noqa: BLE001 (its text must not reach the caller)
@@ -167,7 +169,7 @@ class EventService:
         key, _ = await self._services.admission.admit(secret, may_write, deadline)
         return key
 
-    async def _store(self, key: Key, batch: pb.EventBatch, size: int, place: Place, deadline: Deadline) -> pb.Receipt:
+    async def _store(self, key: Key, batch: pb.EventBatch, size: int, deadline: Deadline) -> pb.Receipt:
         """Store a batch that came in a message of `size` bytes."""
         idempotency_key = parse_idempotency_key([batch.idempotency_key] if batch.idempotency_key else [])
         lenient = is_lenient(batch.handling)
@@ -175,9 +177,8 @@ class EventService:
         candidate = read_batch(batch)
         if candidate is None:
             candidate = await asyncio.to_thread(read_slowly, batch)
-        place.add_events(len(candidate.events))
         ingest = self._services.ingest
-        return receipt_message(await ingest(key.tenant_id, candidate, lenient, deadline, idempotency_key))
+        return receipt_message(await ingest(key.tenant_id, candidate, lenient, idempotency_key, deadline))
 
 
 async def answer(context: Context, window: Window) -> None:
