@@ -175,7 +175,7 @@ def test_plain_rotate_prints_nothing_but_the_secret_on_stdout(server: Server) ->
 
 
 @pytest.mark.parametrize("command", ["rotate", "revoke"])
-@pytest.mark.parametrize("key_id", [str(uuid.uuid4()), "nonsense", "", "a b\nc"], ids=repr)
+@pytest.mark.parametrize("key_id", ["00000000-0000-7000-8000-000000000000", "nonsense", "", "a b\nc"], ids=repr)
 def test_unknown_key_is_one_line(server: Server, command: str, key_id: str) -> None:
     done = sluice("keys", command, key_id, *server.database_options)
     assert (done.returncode, done.stdout) == (1, "")

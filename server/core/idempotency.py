@@ -88,11 +88,12 @@ def claim_id(tenant_id: UUID, key: str) -> bytes:
 def fingerprint(batch: Candidate, problems: Sequence[Problem], lenient: bool) -> bytes:
     """A hash that is equal for equal batches in the same handling, over either protocol.
 
-    Good events count by their values; of bad ones, which the protocols hold in different forms, what is wrong with them
+    Good events count by their values; of bad ones, which the protocols hold in different forms, where they are wrong
     counts. What goes into it must not change: claims outlive the release that made them.
     """
     bad = {problem.index for problem in problems}
-    digest = sha256(encode_canonically([batch.source, batch.source_id, lenient, sorted(problems)]))
+    wrong = [(problem.index, problem.path) for problem in sorted(problems)]
+    digest = sha256(encode_canonically([batch.source, batch.source_id, lenient, wrong]))
     for index, event in zip(batch.indexes, batch.events, strict=True):
         if index not in bad:
             digest.update(encode_canonically(event))
