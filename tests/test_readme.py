@@ -35,8 +35,13 @@ def test_python_stream(server: Server, key: Json, mongo: MongoClient) -> None:
 
 
 def test_curl(server: Server, key: Json) -> None:
-    (example,) = examples("sh")
+    example, _ = examples("sh")
     assert json.loads(run(example, server, key, "bash", "-c"))["events_received"] == 2
+
+
+def test_curl_again(server: Server, key: Json) -> None:
+    _, retried = examples("sh")
+    assert run(retried, server, key, "bash", "-c") == run(retried, server, key, "bash", "-c")
 
 
 def test_python(server: Server, key: Json) -> None:
