@@ -24,7 +24,7 @@ HOLD = "hangDuringBatchInsert"
 STORED = "stored"
 UNAVAILABLE = "unavailable"
 INTERNAL = "internal"
-STATUSES = {UNAVAILABLE: 503, INTERNAL: 500, "request_timeout": 408, "malformed_json": 400}
+STATUSES = {UNAVAILABLE: 503, INTERNAL: 500, "malformed_json": 400}
 
 QUIET_S = 0.3
 """A process that sleeps for so long has nothing left to do."""

@@ -33,7 +33,7 @@ class Arrivals:
 
     @asynccontextmanager
     async def arrival(self) -> "AsyncIterator[Arrival]":
-        """A body arrives while the block runs. Raises RequestTimeout when it stalls, or must give way."""
+        """A body arrives while the block runs. Raises RequestTimeout when it stalls, Unavailable when it must give way."""
         try:
             async with asyncio.timeout(STALL_TIMEOUT_S) as limit:
                 arrival = Arrival(self, limit)
@@ -43,7 +43,7 @@ class Arrivals:
                 finally:
                     self.leave(arrival)
         except TimeoutError:
-            raise RequestTimeout(arrival.late) from None
+            raise arrival.late from None
 
     def make_room(self, size: int) -> None:
         """Let slow bodies give way, the oldest first. Raises Unavailable where that makes no room for `size` bytes."""
@@ -76,7 +76,7 @@ class Arrival:
         self._limit = limit
         self.begun = asyncio.get_running_loop().time()
         self.size = 0
-        self.late = STALLED
+        self.late: RequestTimeout | Unavailable = RequestTimeout(STALLED)
 
     def add(self, size: int) -> None:
         """So many bytes have arrived. Raises Unavailable where there is no room for them."""
@@ -87,5 +87,5 @@ class Arrival:
     def give_way(self) -> None:
         """End this body."""
         self._arrivals.leave(self)
-        self.late = TOO_SLOW
+        self.late = Unavailable("not_stored", TOO_SLOW)
         self._limit.reschedule(0)
