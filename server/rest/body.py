@@ -80,7 +80,7 @@ async def receive_body(headers: Headers, receive: Receive, arrivals: Arrivals) -
         raise too_large
     chunks: list[bytes] = []
     more = True
-    async with arrivals.arrival() as arrival:
+    with arrivals.arrival() as arrival:
         while more:
             message = await receive()
             if message["type"] != "http.request":
