@@ -15,7 +15,7 @@ from server.core.idempotency import Claim
 from server.core.ids import Seed
 from server.core.ingest import DocumentsRefused
 from server.core.times import from_milliseconds, to_milliseconds
-from storage.client import DUPLICATE_KEY, Database, Document, insert_each, until_certain
+from storage.client import DUPLICATE_KEY, Database, Document, insert_each, until_answered
 from storage.indexes import CLAIMS
 
 
@@ -32,11 +32,7 @@ class Claims:
         All of these are in the journals of a majority. Raises Unavailable where that is not certain: no events are
         stored then, as they come after the claim.
         """
-        try:
-            kept, _ = await until_certain(partial(self._put, claims), deadline)
-        except Unavailable:
-            raise Unavailable("not_stored") from None
-        return kept
+        return await until_answered(partial(self._put, claims), deadline)
 
     async def _put(self, claims: Sequence[Claim]) -> list[Claim]:
         refused = await insert_each(self._database, CLAIMS, [document_of(claim) for claim in claims])

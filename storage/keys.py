@@ -5,6 +5,7 @@ A key is kept as the hash of its secret. A tenant is a name and the UUID that it
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -17,7 +18,16 @@ from server.core.errors import NotFound
 from server.core.ids import new_ids
 from server.core.quota import Ask
 from server.core.times import now_ms
-from storage.client import AFTER, LOCAL, Database, Document, deadline_of, translated, update_each
+from storage.client import (
+    AFTER,
+    Database,
+    Document,
+    deadline_of,
+    find_each,
+    translated,
+    until_answered,
+    update_each,
+)
 from storage.indexes import KEYS, TENANTS
 from storage.quota import statement, window_of
 
@@ -28,14 +38,13 @@ class Keys:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._keys = database[KEYS]
-        self._now = database[KEYS].with_options(read_concern=LOCAL)
         self._tenants = database[TENANTS]
         self._used: set[str] = set()
 
     async def find(self, digests: Sequence[bytes], deadline: Deadline) -> dict[bytes, Key]:
         """The keys whose secrets have these digests, by digest, as they are now, revoked or not. Raises Unavailable."""
-        with translated(), deadline_of(deadline):
-            documents = await self._read("hash", [Binary(digest) for digest in digests], {"window": 0})
+        hashes = [Binary(digest) for digest in digests]
+        documents = await until_answered(partial(self._read, "hash", hashes, {"window": 0}), deadline)
         return {document["hash"]: key_of(document) for document in documents}
 
     async def take(self, asks: Sequence[Ask], deadline: Deadline) -> dict[str, Found]:
@@ -53,8 +62,7 @@ class Keys:
         }
 
     async def _read(self, field: str, values: Sequence[Any], projection: Document) -> list[Document]:
-        cursor = self._now.find({field: {"$in": values}}, projection, batch_size=len(values) + 1)
-        documents = await cursor.to_list(None)
+        documents = await find_each(self._database, KEYS, {field: {"$in": values}}, projection, len(values))
         self._used.update(document["_id"] for document in documents)
         return documents
 

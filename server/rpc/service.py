@@ -117,36 +117,33 @@ class EventService:
             await abort(context, error)
         window = Window()
         reading = asyncio.create_task(self._read(secret, context, window))
+        ending = asyncio.create_task(self._end_when_draining(reading, window))
         try:
             await answer(context, window)
         finally:  # the client may have vanished: leave nothing running
+            ending.cancel()
             reading.cancel()
             window.cancel()
 
     async def _read(self, secret: str | None, context: Context, window: Window) -> None:
         """Start the work on every request, in turn; wait while too many answers are due."""
-        draining = asyncio.create_task(self._draining.wait())
-        reading: asyncio.Future[Any] | None = None
         try:
             while True:
                 await window.free_place()
                 await self._services.backlog.room()
-                reading = asyncio.ensure_future(context.read())
-                reading.add_done_callback(retrieve)
-                await asyncio.wait({reading, draining}, return_when=asyncio.FIRST_COMPLETED)
-                if draining.done():
-                    return window.add(Ending(Unavailable("not_stored", DRAINING)))
-                serialized = reading.result()
+                serialized = await context.read()
                 if serialized is grpc.aio.EOF:
                     return window.add(Ending())
                 request = parse_message(pb.StreamEventsRequest, serialized)
                 window.add(asyncio.create_task(self._respond(secret, request, len(serialized))))
         except Exception as error:  # noqa: BLE001 (no message, so there is no sequence to answer to; or a fault of ours)
             window.add(Ending(error))
-        finally:
-            draining.cancel()
-            if reading is not None:
-                reading.cancel()
+
+    async def _end_when_draining(self, reading: asyncio.Task[None], window: Window) -> None:
+        """Once the server drains, read no more: the stream ends when all that came before is answered."""
+        await self._draining.wait()
+        reading.cancel()
+        window.add(Ending(Unavailable("not_stored", DRAINING)))
 
     async def _respond(self, secret: str | None, request: pb.StreamEventsRequest, size: int) -> Outcome:
         """The response to one request of a stream."""
@@ -195,12 +192,6 @@ async def answer(context: Context, window: Window) -> None:
             return
         else:
             await abort(context, outcome.error)
-
-
-def retrieve(reading: asyncio.Future[Any]) -> None:
-    """Look at what came of a read that nobody waits for any more: of a stream that ends, that is an error of course."""
-    if not reading.cancelled():
-        reading.exception()
 
 
 def secret_of(context: Context) -> str | None:
