@@ -129,6 +129,8 @@ class Lease:
         now = monotonic()
         recent = self._used - self._used_before
         ahead = int(recent * LEASE_S / max(now - self._asked_at, LEASE_S / GROWTH))
+        if self.has_permit():  # just taken, for others than those who came meanwhile: as many as before
+            ahead = max(ahead, self._permits)
         self._used_before, self._asked_at, self._permits, self._is_in_doubt = self._used, now, 0, True
         return Ask(self.key_id, self._id, self._used, waiting, ahead if waiting and ahead >= LEAST_LEASE else 0)
 
