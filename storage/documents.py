@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import bson
-from bson.binary import UUID_SUBTYPE, Binary, UuidRepresentation
+from bson.binary import UUID_SUBTYPE, UuidRepresentation
 from bson.codec_options import CodecOptions
 from bson.errors import InvalidDocument
 from bson.int64 import Int64
@@ -16,6 +16,7 @@ from bson.raw_bson import RawBSONDocument
 
 from server.core.events import MAX_NESTING, Event, Header, StoredEvent
 from server.core.ingest import Unstorable
+from server.core.times import to_milliseconds
 from server.core.values import nests_too_deep
 
 RAW: CodecOptions[RawBSONDocument] = CodecOptions(
@@ -43,8 +44,10 @@ ID_ELEMENT = b"\x05_id\x00" + (16).to_bytes(4, "little") + bytes([UUID_SUBTYPE])
 SIZE_AND_ID_BYTES = 4 + len(ID_ELEMENT) + 16
 """What stands before all other elements: the document's size and its id."""
 
-TIMESTAMP = b"\x09timestamp\x00"
-"""What stands before a timestamp's 8 bytes in BSON, which are milliseconds: its type and its name."""
+TENANT_ID = b"\x05tenant_id\x00" + (16).to_bytes(4, "little") + bytes([UUID_SUBTYPE])
+SOURCE, SOURCE_ID = b"\x02source\x00", b"\x02source_id\x00"
+RECEIVED_AT, TIMESTAMP = b"\x09received_at\x00", b"\x09timestamp\x00"
+"""What stands before a value in BSON: its type and its name. A time's value is milliseconds."""
 
 
 def encoder(header: Header) -> Callable[[bytes, Event], bytes]:
@@ -53,15 +56,12 @@ def encoder(header: Header) -> Callable[[bytes, Event], bytes]:
     What all events of the batch share is encoded once and joined to each. The function raises Unstorable where MongoDB
     cannot hold the event's values.
     """
-    shared: dict[str, Any] = {
-        "tenant_id": Binary(header.tenant_id.bytes, UUID_SUBTYPE),
-        "source": header.source,
-        "received_at": header.received_at,
-    }
+    received_at = int64(to_milliseconds(header.received_at))
+    shared = TENANT_ID + header.tenant_id.bytes + text(SOURCE, header.source) + RECEIVED_AT + received_at
     if header.source_id is not None:
-        shared["source_id"] = header.source_id
-    timed = elements(shared) + TIMESTAMP
-    untimed = elements({**shared, "timestamp": header.received_at})
+        shared += text(SOURCE_ID, header.source_id)
+    timed = shared + TIMESTAMP
+    untimed = timed + received_at
 
     def encode(event_id: bytes, event: Event) -> bytes:
         own: dict[str, Any] = {"event_type": event.type, "data": event.data}
@@ -71,7 +71,7 @@ def encoder(header: Header) -> Callable[[bytes, Event], bytes]:
         if len(rest) > SHALLOW_BYTES and may_nest_too_deep(rest):
             check_nesting(event)
         timestamp = event.timestamp
-        before = untimed if timestamp is None else timed + timestamp.to_bytes(8, "little", signed=True)
+        before = untimed if timestamp is None else timed + int64(timestamp)
         size = len(before) + len(rest) + SIZE_AND_ID_BYTES
         return b"".join((size.to_bytes(4, "little"), ID_ELEMENT, event_id, before, rest))
 
@@ -97,9 +97,15 @@ def elements_and_end(fields: dict[str, Any]) -> bytes:
         raise Unstorable from None
 
 
-def elements(fields: dict[str, Any]) -> bytes:
-    """The elements of a BSON document."""
-    return elements_and_end(fields)[:-1]
+def int64(value: int) -> bytes:
+    """An integer as BSON has it."""
+    return value.to_bytes(8, "little", signed=True)
+
+
+def text(name: bytes, value: str) -> bytes:
+    """A string in BSON, with its type and name before it."""
+    encoded = value.encode()
+    return name + (len(encoded) + 1).to_bytes(4, "little") + encoded + b"\x00"
 
 
 def decode(raw: RawBSONDocument) -> StoredEvent:
