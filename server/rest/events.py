@@ -1,8 +1,8 @@
-"""The event endpoints: `POST` a batch, `GET` a list or one. Imports Litestar and the core; it decides nothing."""
+"""The routes under `/api/v1/events`, and what reads: `GET` a list or one event. Imports Litestar and the core."""
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any, cast
 from uuid import UUID
 
@@ -12,21 +12,16 @@ from litestar.handlers import ASGIRouteHandler, HTTPRouteHandler
 from litestar.types import HTTPScope, Receive, Scope, Send
 from msgspec import Struct
 
-from server.core.access import Key
-from server.core.access import Scope as KeyScope
-from server.core.backlog import Place
 from server.core.deadline import Deadline
-from server.core.decode import decode_batch, decode_slowly
-from server.core.errors import MethodNotAllowed, NotFound, RateLimited
-from server.core.events import MAX_PROBLEMS, Candidate, Receipt, StoredEvent
-from server.core.idempotency import parse_idempotency_key
+from server.core.errors import MethodNotAllowed, NotFound
+from server.core.events import StoredEvent
 from server.core.times import format_time
+from server.rest.access import authenticate
+from server.rest.answers import send_stream
 from server.rest.arrivals import Arrivals
-from server.rest.body import read_json_body
-from server.rest.headers import Headers, headers_of, only, wants_lenient
-from server.rest.problems import ProblemEvent
+from server.rest.headers import headers_of
+from server.rest.ingest import ingest
 from server.rest.query import parse_page
-from server.rest.quota import quota_headers, remember_quota
 from server.services import Services
 
 Call = Request[Any, Any, Any]
@@ -37,25 +32,6 @@ CHUNK_BYTES = 64 * 1024
 """What is sent of a page at a time."""
 
 EVENTS_PATH = "/api/v1/events"
-
-
-class ReceiptEvent(Struct):
-    """One stored event in a receipt."""
-
-    id: str
-    tenant_id: str
-    source: str
-    event_type: str
-    received_at: str
-
-
-class ReceiptBody(Struct, omit_defaults=True):
-    """The answer to a batch. `errors` lists what lenient handling left out."""
-
-    success: bool
-    events_received: int
-    events: list[ReceiptEvent]
-    errors: list[ProblemEvent] = []
 
 
 class EventBody(Struct):
@@ -82,25 +58,11 @@ def event_routes(services: Services) -> list[ASGIRouteHandler | HTTPRouteHandler
         request = cast("HTTPScope", scope)
         match request["method"]:
             case "POST":
-                await ingest(request, receive, send)
+                await ingest(services, arrivals, request, receive, send)
             case "GET":
                 await list_events(request, send)
             case _:
                 raise MethodNotAllowed(["GET", "POST"])
-
-    async def ingest(scope: HTTPScope, receive: Receive, send: Send) -> None:
-        deadline = Deadline()
-        headers = headers_of(scope)
-        with services.backlog.place() as place:
-            key = await admit(services, scope, headers, deadline)
-            idempotency_key = parse_idempotency_key(headers.get("idempotency-key", ()))
-            lenient = wants_lenient(headers.get("prefer", ()))
-            batch = read_batch(headers, receive, arrivals, place, deadline)
-            receipt = await services.ingest(key.tenant_id, await batch, lenient, idempotency_key, deadline)
-        answer = {"preference-applied": "handling=lenient", **quota_headers(scope)} if lenient else quota_headers(scope)
-        if receipt.replayed:
-            answer = {"idempotent-replayed": "true", **answer}
-        await send_json(send, 201, msgspec.json.encode(receipt_body(receipt)), answer)
 
     async def list_events(scope: HTTPScope, send: Send) -> None:
         deadline = Deadline()
@@ -120,66 +82,11 @@ def event_routes(services: Services) -> list[ASGIRouteHandler | HTTPRouteHandler
     return [events, get_event]
 
 
-async def admit(services: Services, scope: HTTPScope, headers: Headers, deadline: Deadline) -> Key:
-    """The key of a request that may store events.
-
-    Raises Unauthenticated, InsufficientScope, DomainNotAllowed, RateLimited, Unavailable.
-    """
-    secret = only(headers, "X-API-Key")
-    try:
-        key, quota = await services.admission.admit(secret, lambda key: check(key, headers, "events:write"), deadline)
-    except RateLimited as error:
-        remember_quota(scope, error.quota)
-        raise
-    remember_quota(scope, quota)
-    return key
-
-
-async def authenticate(services: Services, headers: Headers, deadline: Deadline) -> Key:
-    """The key of a request that may read. Raises Unauthenticated, InsufficientScope, DomainNotAllowed, Unavailable."""
-    key = await services.admission.authenticate(only(headers, "X-API-Key"), deadline)
-    check(key, headers, "events:read")
-    return key
-
-
-async def read_batch(
-    headers: Headers, receive: Receive, arrivals: Arrivals, place: Place, deadline: Deadline
-) -> Candidate:
-    """The batch in a request's body. Raises what `read_json_body` and `decode_slowly` do, and Unavailable."""
-    with place.left(), deadline.paused():  # the time that the caller takes is not the server's
-        body = await read_json_body(headers, receive, arrivals)
-    place.add_bytes(len(body))
-    batch = decode_batch(body)
-    if batch is None:
-        batch = await asyncio.to_thread(decode_slowly, body)
-    place.add_events(len(batch.events))
-    return batch
-
-
-def check(key: Key, headers: Headers, scope: KeyScope) -> None:
-    """Raises InsufficientScope or DomainNotAllowed."""
-    key.require(scope)
-    key.check_domain(only(headers, "Origin"), only(headers, "Referer"))
-
-
 def parse_id(text: str) -> UUID:
     """The id in a path. Raises NotFound for what can be no event's id."""
     if not CANONICAL_ID.fullmatch(text):  # of the many forms that Python would read, the one that we write
         raise NotFound("This tenant has no event with this id")
     return UUID(text)
-
-
-def receipt_body(receipt: Receipt) -> ReceiptBody:
-    """The receipt as documented: times in it are to the second."""
-    header = receipt.header
-    tenant_id, source = str(header.tenant_id), header.source
-    received_at = format_time(header.received_at.replace(microsecond=0))
-    events = [
-        ReceiptEvent(event_id, tenant_id, source, event_type, received_at)
-        for event_id, event_type in zip(receipt.ids, receipt.event_types, strict=True)
-    ]
-    errors = [ProblemEvent(problem.path, problem.message) for problem in receipt.rejected[:MAX_PROBLEMS]]
-    return ReceiptBody(success=True, events_received=len(events), events=events, errors=errors)
 
 
 def event_body(event: StoredEvent) -> EventBody:
@@ -217,27 +124,3 @@ def plain_integer(value: Any) -> int:
 
 
 encode_event = msgspec.json.Encoder(enc_hook=plain_integer).encode
-
-
-async def send_json(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-    """Answer with JSON."""
-    fields = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        *((name.encode(), value.encode()) for name, value in headers.items()),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": fields})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-async def send_stream(send: Send, chunks: AsyncIterator[bytes]) -> None:
-    """Answer with JSON that comes in chunks."""
-    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
-    async for chunk in chunks:
-        await send({"type": "http.response.body", "body": chunk, "more_body": True})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def json_response(body: Any) -> Response[bytes]:
-    """`body` as JSON."""
-    return Response(msgspec.json.encode(body), media_type="application/json")

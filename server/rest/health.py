@@ -3,7 +3,7 @@
 from litestar import Response, get
 from litestar.handlers import HTTPRouteHandler
 
-from server.rest.events import json_response
+from server.rest.answers import json_response
 from server.services import Services
 
 

@@ -14,7 +14,9 @@ from litestar.handlers import HTTPRouteHandler
 from server.core.errors import Code
 from server.core.events import MAX_BODY_BYTES, MAX_NAME_CHARS, Batch
 from server.core.idempotency import MAX_IDEMPOTENCY_KEY_CHARS
-from server.rest.events import EVENTS_PATH, EventBody, ReceiptBody, json_response
+from server.rest.answers import json_response
+from server.rest.events import EVENTS_PATH, EventBody
+from server.rest.ingest import ReceiptBody
 from server.rest.page import render_page
 from server.rest.problems import PROBLEM_JSON, Problem
 from server.rest.query import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP
