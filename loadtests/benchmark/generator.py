@@ -37,9 +37,9 @@ def wait_for_start() -> None:
 def main() -> None:
     """Take a job, do it, and print its result."""
     job = msgspec.json.decode(sys.stdin.readline(), type=Job)
-    result = msgspec.json.encode(DRIVES[job.driven](job, wait_for_start)).decode()
-    os.set_blocking(sys.stdout.fileno(), True)  # uvloop left it otherwise, and what a pipe cannot take would be lost
-    print(result, flush=True)
+    unwritten = msgspec.json.encode(DRIVES[job.driven](job, wait_for_start)) + b"\n"
+    while unwritten:  # a pipe takes a part at a time, and unbuffered output (PYTHONUNBUFFERED) would lose the rest
+        unwritten = unwritten[os.write(sys.stdout.fileno(), unwritten) :]
 
 
 if __name__ == "__main__":
