@@ -40,7 +40,12 @@ ALONE = Load(1, 1)
 REST_LOADS = {1: Load(2, 32), 10: Load(2, 16), 100: Load(2, 8), 1_000: Load(2, 4)}
 """By batch size. The larger the batch, the fewer have to wait for a server to be busy."""
 
-GRPC_LOADS = {1: Load(4, 4, window=16), 10: Load(4, 2, window=4), 100: Load(4, 2, window=2), 1_000: Load(2, 4, window=2)}
+GRPC_LOADS = {
+    1: Load(4, 4, window=16),
+    10: Load(4, 2, window=4),
+    100: Load(4, 2, window=2),
+    1_000: Load(2, 4, window=2),
+}
 """By batch size: single events are pushed, as many as the server takes of a stream; else there are as many requests
 under way as over REST, but twice as many where one at a time on a stream is slow."""
 
