@@ -126,6 +126,7 @@ class ReplicaSet:
             node.launch()
         members = [{"_id": number, "host": node.host} for number, node in enumerate(self.nodes)]
         settings = {"electionTimeoutMillis": self.ELECTION_TIMEOUT_MS, "heartbeatIntervalMillis": 500}
+        wait_until(lambda: all(self.states()), "members that answer")  # they are asked whether they agree
         with self.nodes[0].client() as first:
             first.admin.command("replSetInitiate", {"_id": "tests", "members": members, "settings": settings})
         self.wait_until_complete()
