@@ -1,0 +1,199 @@
+"""The three ways into a host: POSTs, unary calls, and a stream that is opened anew when it has ended.
+
+Imports httpx, grpc.aio and the answers. None of them sends a request twice by itself.
+"""
+
+import asyncio
+from collections import deque
+from contextlib import suppress
+from typing import Any, Protocol
+
+import grpc
+import httpx
+
+from proto.sluice.v1 import event_service_pb2 as pb
+from tests.faults.answers import UNKNOWN, Answer, of_receipt, of_rest, of_rpc_error, of_status
+from tests.faults.ledger import Batch
+from tests.grpc_client import OWN_CONNECTION, metadata
+
+SERVICE = "/sluice.v1.EventService"
+
+SOURCE, EVENT_TYPE = "faults", "row"
+
+NOTE = "x" * 60
+"""Some of an event's weight."""
+
+RECONNECT_MS = 200
+"""Between two attempts to connect to a host: it is back within seconds, and should then be used."""
+
+CHANNEL_OPTIONS = [
+    *OWN_CONNECTION,
+    ("grpc.initial_reconnect_backoff_ms", RECONNECT_MS),
+    ("grpc.min_reconnect_backoff_ms", RECONNECT_MS),
+    ("grpc.max_reconnect_backoff_ms", RECONNECT_MS),
+]
+
+
+class Face(Protocol):
+    """One way into one host, with one key."""
+
+    name: str
+
+    async def send(self, batch: Batch, patience_s: float) -> Answer:
+        """Send a batch, and wait so long for its answer."""
+
+    async def close(self) -> None:
+        """Give up the connections."""
+
+
+class Rest:
+    """Posts batches over connections that are kept alive."""
+
+    name = "rest"
+
+    def __init__(self, url: str, secret: str) -> None:
+        self._client = httpx.AsyncClient(base_url=url, headers={"X-API-Key": secret}, trust_env=False)
+
+    async def send(self, batch: Batch, patience_s: float) -> Answer:
+        """Post a batch."""
+        headers = {"Content-Type": "application/json"}
+        if batch.has_key:
+            headers["Idempotency-Key"] = batch.idempotency_key
+        body = json_of(batch)
+        try:
+            response = await self._client.post("/api/v1/events", content=body, headers=headers, timeout=patience_s)
+        except httpx.TransportError:
+            return UNKNOWN
+        return of_rest(response)
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._client.aclose()
+
+
+class Unary:
+    """Calls IngestEvents."""
+
+    name = "unary"
+
+    def __init__(self, target: str, secret: str) -> None:
+        self._channel = grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
+        self._call: Any = self._channel.unary_unary(
+            f"{SERVICE}/IngestEvents", response_deserializer=pb.IngestEventsResponse.FromString
+        )
+        self._metadata = metadata(secret)
+
+    async def send(self, batch: Batch, patience_s: float) -> Answer:
+        """Call with a batch."""
+        request = pb.IngestEventsRequest(batch=message_of(batch)).SerializeToString()
+        try:
+            response = await self._call(request, metadata=self._metadata, timeout=patience_s)
+        except grpc.aio.AioRpcError as error:
+            return of_rpc_error(error)
+        return of_receipt(response.receipt)
+
+    async def close(self) -> None:
+        """Hang up."""
+        await self._channel.close()
+
+
+class Call:
+    """One StreamEvents call: what is sent is answered in turn, and by its end all of the rest."""
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._due: deque[tuple[int, asyncio.Future[Answer]]] = deque()
+        self.has_ended = False
+        self._reading = asyncio.create_task(self._read())
+
+    async def send(self, batch: Batch) -> asyncio.Future[Answer]:
+        """Send a batch; the result is its answer to come."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._due.append((batch.number, answer))
+        request = pb.StreamEventsRequest(sequence=batch.number, batch=message_of(batch))
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the call is over, as its reader finds out
+            await self._call.write(request.SerializeToString())
+        return answer
+
+    async def _read(self) -> None:
+        """Hand out the answers, and at the end what that means to those who have none."""
+        ending = Answer("unknown", improper="the stream ended well, with batches unanswered")
+        try:
+            while (response := await self._call.read()) is not grpc.aio.EOF:
+                number, answer = self._due.popleft()
+                answer.set_result(answer_of(response, number))
+        except grpc.aio.AioRpcError as error:
+            ending = of_rpc_error(error)
+        finally:
+            self.has_ended = True
+            for _, answer in self._due:
+                answer.set_result(ending)
+
+    async def close(self) -> None:
+        """Half-close, and wait until the server has ended the stream."""
+        if not self.has_ended:
+            await self._call.done_writing()
+        await self._reading
+
+
+class Stream:
+    """Sends batches over one stream after the other."""
+
+    name = "stream"
+
+    def __init__(self, target: str, secret: str) -> None:
+        self._channel = grpc.aio.insecure_channel(target, CHANNEL_OPTIONS)
+        self._open: Any = self._channel.stream_stream(
+            f"{SERVICE}/StreamEvents", response_deserializer=pb.StreamEventsResponse.FromString
+        )
+        self._metadata = metadata(secret)
+        self._sending = asyncio.Lock()
+        self._call: Call | None = None
+        self._attempts: set[asyncio.Task[Answer]] = set()
+
+    async def send(self, batch: Batch, patience_s: float) -> Answer:
+        """Send a batch on the stream that is open."""
+        attempt = asyncio.create_task(self._send(batch))
+        self._attempts.add(attempt)
+        attempt.add_done_callback(self._attempts.discard)
+        await asyncio.wait({attempt}, timeout=patience_s)  # to cancel it would end the stream for the others, too
+        return attempt.result() if attempt.done() else UNKNOWN
+
+    async def _send(self, batch: Batch) -> Answer:
+        """Send a batch and wait for its answer."""
+        async with self._sending:  # answers come in the order in which batches were written
+            if self._call is None or self._call.has_ended:
+                self._call = Call(self._open(metadata=self._metadata))
+            answer = await self._call.send(batch)
+        return await answer
+
+    async def close(self) -> None:
+        """Wait for what was sent, end the stream and hang up."""
+        await asyncio.gather(*self._attempts)
+        if self._call is not None:
+            await self._call.close()
+        await self._channel.close()
+
+
+def answer_of(response: pb.StreamEventsResponse, number: int) -> Answer:
+    """What a response on a stream means to the batch whose turn it is."""
+    if response.sequence != number:
+        return Answer("unknown", improper=f"{response.sequence} was answered in the place of {number}")
+    return of_receipt(response.receipt) if response.HasField("receipt") else of_status(response.error)
+
+
+def json_of(batch: Batch) -> bytes:
+    """A batch over REST."""
+    events = ",".join(f'{{"type":"{EVENT_TYPE}","data":{data_of(mark)}}}' for mark in batch.marks)
+    return f'{{"source":"{SOURCE}","events":[{events}]}}'.encode()
+
+
+def message_of(batch: Batch) -> pb.EventBatch:
+    """The same over gRPC."""
+    events = [pb.Event(type=EVENT_TYPE, data_json=data_of(mark).encode()) for mark in batch.marks]
+    return pb.EventBatch(source=SOURCE, events=events, idempotency_key=batch.idempotency_key)
+
+
+def data_of(mark: int) -> str:
+    """The data of an event, which tells it from all others."""
+    return f'{{"mark":{mark},"note":"{NOTE}"}}'
