@@ -33,6 +33,7 @@ STATUS: dict[Code, Status] = {
     Code.UNSUPPORTED_MEDIA_TYPE: Status(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, None, "Unsupported media type"),
     Code.REQUEST_TIMEOUT: Status(HTTPStatus.REQUEST_TIMEOUT, None, "Request timeout"),
     Code.PAYLOAD_TOO_LARGE: Status(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "INVALID_ARGUMENT", "Payload too large"),
+    Code.HEADERS_TOO_LARGE: Status(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, None, "Headers too large"),
     Code.IDEMPOTENCY_CONFLICT: Status(HTTPStatus.UNPROCESSABLE_ENTITY, "ALREADY_EXISTS", "Idempotency conflict"),
     Code.RATE_LIMITED: Status(HTTPStatus.TOO_MANY_REQUESTS, "RESOURCE_EXHAUSTED", "Rate limited", retryable=True),
     Code.INTERNAL: Status(HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL", "Internal error"),

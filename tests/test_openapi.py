@@ -109,10 +109,10 @@ def test_the_request_body_is_the_real_one(document: Json) -> None:
 @pytest.mark.parametrize(
     ("path", "method", "statuses"),
     [
-        ("/api/v1/events", "post", {"201", "400", "401", "403", "408", "413", "415", "422", "503"}),
-        ("/api/v1/events", "get", {"200", "400", "401", "403", "503"}),
-        ("/api/v1/events/{event_id}", "get", {"200", "401", "403", "404", "503"}),
-        ("/health/ready", "get", {"200", "503"}),
+        ("/api/v1/events", "post", {"201", "400", "401", "403", "408", "413", "415", "422", "431", "503"}),
+        ("/api/v1/events", "get", {"200", "400", "401", "403", "431", "503"}),
+        ("/api/v1/events/{event_id}", "get", {"200", "401", "403", "404", "431", "503"}),
+        ("/health/ready", "get", {"200", "431", "503"}),
     ],
 )
 def test_it_names_every_answer(document: Json, path: str, method: str, statuses: set[str]) -> None:

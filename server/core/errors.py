@@ -35,6 +35,7 @@ class Code(StrEnum):
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     REQUEST_TIMEOUT = "request_timeout"
     PAYLOAD_TOO_LARGE = "payload_too_large"
+    HEADERS_TOO_LARGE = "headers_too_large"
     IDEMPOTENCY_CONFLICT = "idempotency_conflict"
     RATE_LIMITED = "rate_limited"
     INTERNAL = "internal"
@@ -145,7 +146,7 @@ class UnsupportedMediaType(SluiceError):
 
 
 class RequestTimeout(SluiceError):
-    """The body stopped arriving."""
+    """The request stopped arriving."""
 
     code = Code.REQUEST_TIMEOUT
 
@@ -154,6 +155,15 @@ class PayloadTooLarge(SluiceError):
     """The body, or what it decodes to, is over a limit."""
 
     code = Code.PAYLOAD_TOO_LARGE
+
+
+class HeadersTooLarge(SluiceError):
+    """The request line and headers, or what frames the body, are over a limit."""
+
+    code = Code.HEADERS_TOO_LARGE
+
+    def __init__(self, max_bytes: int) -> None:
+        super().__init__(f"The request line and headers are over {max_bytes >> 10} KiB: send fewer or smaller headers")
 
 
 class IdempotencyConflict(SluiceError):

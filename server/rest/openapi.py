@@ -29,13 +29,15 @@ EXAMPLE_BATCH: Json = {
     "events": [{"type": "purchase", "data": {"transaction_id": "TXN-001", "value": 99.99, "currency": "USD"}}],
 }
 
+WIRE_CODES = (Code.MALFORMED_REQUEST, Code.REQUEST_TIMEOUT, Code.HEADERS_TOO_LARGE)
+"""What any request may come to, before it is known what it asks for."""
+
 ACCESS_CODES = (Code.UNAUTHENTICATED, Code.INSUFFICIENT_SCOPE, Code.DOMAIN_NOT_ALLOWED, Code.UNAVAILABLE)
 INGEST_CODES = (
     Code.MALFORMED_JSON,
     Code.INVALID_BATCH,
     Code.INVALID_HEADER,
     *ACCESS_CODES,
-    Code.REQUEST_TIMEOUT,
     Code.PAYLOAD_TOO_LARGE,
     Code.UNSUPPORTED_MEDIA_TYPE,
     Code.IDEMPOTENCY_CONFLICT,
@@ -180,9 +182,9 @@ def health_operation(summary: str, codes: list[Code]) -> Json:
 
 
 def problems(codes: tuple[Code, ...] | list[Code]) -> Json:
-    """The error answers for `codes`, by status."""
+    """The error answers for `codes` and for what any request may come to, by status."""
     by_status: dict[str, list[Code]] = {}
-    for code in codes:
+    for code in (*WIRE_CODES, *codes):
         by_status.setdefault(str(STATUS[code].http.value), []).append(code)
     return {status: problem(sharing) for status, sharing in sorted(by_status.items())}
 
