@@ -1,31 +1,12 @@
 """HTTP/1.1 on the wire, by raw sockets: what a proxy in front might read differently, and what is not HTTP at all."""
 
 import json
-import socket
 
 import httpx
 import pytest
 
 from tests.harness import Json, Server, batch
-
-
-def talk(server: Server, *pieces: bytes) -> bytes:
-    """Everything that the server answers to the pieces, sent one by one, until it closes the connection."""
-    host, port = server.url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=20) as connection:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        for piece in pieces:
-            connection.sendall(piece)
-        answer = b""
-        while chunk := connection.recv(65_536):
-            answer += chunk
-    return answer
-
-
-def post(key: str, body: bytes, *headers: str) -> bytes:
-    """The bytes of a POST, after which the connection is closed unless a header says otherwise."""
-    lines = ("POST /api/v1/events HTTP/1.1", "Host: x", f"X-API-Key: {key}", "Content-Type: application/json")
-    return "\r\n".join((*lines, f"Content-Length: {len(body)}", *headers, "", "")).encode() + body
+from tests.wire import post, talk
 
 
 @pytest.mark.parametrize("upgrade", ["Upgrade: h2c", "UPGRADE:websocket"])

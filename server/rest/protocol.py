@@ -9,12 +9,14 @@ request's body as a request of its own.
 import asyncio
 import re
 import resource
+import socket
+import struct
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from server.core.errors import HeadersTooLarge, MalformedRequest, RequestTimeout, SluiceError, Unavailable
 from server.rest.problems import PROBLEM_JSON, problem_of
@@ -43,6 +45,9 @@ WRITE_TIMEOUT_S = 30
 
 CONNECTIONS_SHARE = 2
 """REST takes one in so many of the file descriptors: gRPC, the database and the files have the others."""
+
+RESET = struct.pack("ii", 1, 0)
+"""For SO_LINGER: close at once, and keep nothing that is yet to be sent."""
 
 HEAD_STALLED = f"The request line and headers did not arrive within {HEAD_TIMEOUT_S} s"
 TOO_MANY = "This server has as many connections as it can hold: retry after a moment"
@@ -74,6 +79,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._in_head = True
         self._framing = 0  # bytes of the head so far; within a body, those that are neither body nor usual framing
         self._refused = False
+        self._running: RequestResponseCycle | None = None
         self._patience: asyncio.TimerHandle | None = None
         self._write_patience: asyncio.TimerHandle | None = None
 
@@ -90,6 +96,10 @@ class HttpProtocol(HttpToolsProtocol):
         """Nobody is there any more."""
         self._lose_patience_after(None)
         self.resume_writing()
+        self.pipeline.clear()
+        if self._running is not None:  # uvicorn tells the request that came last, which may be another
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -136,7 +146,7 @@ class HttpProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The caller does not read its answer as fast as it comes."""
         super().pause_writing()
-        self._write_patience = self.loop.call_later(WRITE_TIMEOUT_S, self.transport.abort)
+        self._write_patience = self.loop.call_later(WRITE_TIMEOUT_S, self._reset)
 
     def resume_writing(self) -> None:
         """The caller goes on reading."""
@@ -152,6 +162,11 @@ class HttpProtocol(HttpToolsProtocol):
         """The parser has stopped at an `Upgrade` that came in pieces, and would misread what follows."""
         self._in_head = False  # it is this request that is refused, not what comes after it
         self.send_400_response("Upgrade is not supported")
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        """Let the application answer a request, whose turn it is."""
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _parse(self) -> None:
         """Parse what has arrived, but nothing ahead of requests that wait for their turn."""
@@ -198,16 +213,20 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: SluiceError) -> None:
         """Take nothing more on this connection: answer with `error`, where it is this request's turn, and end it."""
-        cycle, self._refused, self._unparsed = self.cycle, True, b""
+        self._refused, self._unparsed = True, b""
         self._hold_back(False)
-        if cycle is None or (self._in_head and cycle.response_complete):
+        current = None if self._in_head else self.cycle
+        if current is not None and self.pipeline:
+            self.pipeline.popleft()  # it has not had its turn
+        before = self.pipeline[0][0] if self.pipeline else self._running
+        if before is not None and before is not current and not before.response_complete:
+            before.keep_alive = False  # what came before has its answer to come, and the connection ends with that
+        elif current is None:
             self._end(error)
-        elif self._in_head:
-            cycle.keep_alive = False  # what came before has its answer to come, and the connection ends with that
         else:
-            cycle.disconnected = True
-            cycle.message_event.set()
-            self._end(None if cycle.response_started or self.pipeline else error)
+            current.disconnected = True
+            current.message_event.set()
+            self._end(None if current.response_started else error)
 
     def _end(self, error: SluiceError | None) -> None:
         """End the connection, with an answer unless `error` is None."""
@@ -216,6 +235,11 @@ class HttpProtocol(HttpToolsProtocol):
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self._lose_patience_after(LINGER_S, self.transport.close)
+
+    def _reset(self) -> None:
+        """Give up an answer that is not taken, and what the kernel holds of it."""
+        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+        self.transport.abort()
 
 
 def answer(error: SluiceError) -> bytes:

@@ -1,0 +1,105 @@
+"""HTTP/2 by hand (RFC 9113): the frames that a well-behaved library would never send."""
+
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import NamedTuple
+
+from tests.harness import Server
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+
+END_STREAM, END_HEADERS = 0x1, 0x4
+
+CANCEL = 8
+
+FRAME_HEAD_BYTES = 9
+TIMEOUT_S = 30
+
+
+class Frame(NamedTuple):
+    """A frame as it was received."""
+
+    kind: int
+    flags: int
+    stream: int
+    payload: bytes
+
+
+def frame(kind: int, flags: int = 0, stream: int = 0, payload: bytes = b"") -> bytes:
+    """A frame as it goes over the wire."""
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+
+
+def literal(name: bytes, value: bytes) -> bytes:
+    """A header of HPACK that uses no table."""
+    return b"\x00" + integer(len(name)) + name + integer(len(value)) + value
+
+
+def integer(value: int) -> bytes:
+    """A length of HPACK, with no Huffman code."""
+    if value < 127:
+        return bytes([value])
+    value -= 127
+    more = b""
+    while value >= 128:
+        more += bytes([value % 128 + 128])
+        value //= 128
+    return b"\x7f" + more + bytes([value])
+
+
+def call_headers(*others: tuple[bytes, bytes]) -> bytes:
+    """The headers of a call of IngestEvents."""
+    headers = [
+        (b":method", b"POST"),
+        (b":scheme", b"http"),
+        (b":path", b"/sluice.v1.EventService/IngestEvents"),
+        (b":authority", b"x"),
+        (b"te", b"trailers"),
+        (b"content-type", b"application/grpc"),
+        *others,
+    ]
+    return b"".join(literal(*header) for header in headers)
+
+
+def open_http2(server: Server, settings: bytes = b"") -> socket.socket:
+    """A connection that has said that it speaks HTTP/2."""
+    host, port = server.grpc.split(":")
+    connection = socket.create_connection((host, int(port)), timeout=TIMEOUT_S)
+    connection.sendall(PREFACE + frame(SETTINGS, payload=settings))
+    return connection
+
+
+def frames_of(received: bytes) -> Iterator[Frame]:
+    """The frames that were received."""
+    while len(received) >= FRAME_HEAD_BYTES:
+        size = int.from_bytes(received[:3], "big")
+        kind, flags, stream = struct.unpack(">BBI", received[3:FRAME_HEAD_BYTES])
+        yield Frame(kind, flags, stream, received[FRAME_HEAD_BYTES : FRAME_HEAD_BYTES + size])
+        received = received[FRAME_HEAD_BYTES + size :]
+
+
+def flood(connection: socket.socket, unit: bytes, times: int) -> bool:
+    """Send `unit` so often, reading nothing. Returns whether the server cut the connection meanwhile."""
+    connection.settimeout(2)
+    for _ in range(times):
+        try:
+            connection.sendall(unit)
+        except TimeoutError:  # it takes no more, which is as good
+            return False
+        except ConnectionError:
+            return True
+    return False
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    """What comes within a moment, or until the server closes the connection."""
+    received = b""
+    with suppress(TimeoutError, ConnectionError):
+        connection.settimeout(2)
+        while chunk := connection.recv(65_536):
+            received += chunk
+    return received
