@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import ssl
 import sys
@@ -44,6 +45,7 @@ class StartError(Exception):
 
 async def serve(settings: Settings) -> None:
     """Run until SIGTERM or SIGINT, then drain. Raises ConfigurationError, StartError and Unavailable, at start only."""
+    raise_file_limit()
     ready, stop = asyncio.Event(), asyncio.Event()
     running = asyncio.ensure_future(run(settings, ready, stop))
 
@@ -84,6 +86,12 @@ async def run(settings: Settings, ready: asyncio.Event, stop: asyncio.Event) -> 
                 log.info("draining")
             finally:
                 await asyncio.gather(*(worker.drain() for worker in workers))
+
+
+def raise_file_limit() -> None:
+    """Let this process and its children, the database too, open as many files and connections as they ever may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def check_tls(settings: Settings) -> None:

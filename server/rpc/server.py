@@ -33,7 +33,20 @@ MAX_PENDING_CALLS = 100_000
 """Calls that have come and not been looked at. Past it the library cancels calls in a way that says nothing to their
 callers; so it stands where no burst comes, and those past the bounds of the backlog get our own error."""
 
+MAX_STREAMS = 1_000
+"""Calls that one connection may have open: half of what a worker takes on. A client's library keeps the others."""
+
+MAX_METADATA_BYTES = 64 * 1024
+"""As much as headers may be over REST. Past it the library answers RESOURCE_EXHAUSTED, before anything of ours runs."""
+
+HANDSHAKE_TIMEOUT_MS = 10_000
+"""A connection says within this that it speaks HTTP/2; the library would wait for two minutes."""
+
 OPTIONS = [
+    ("grpc.max_concurrent_streams", MAX_STREAMS),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
     ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
     ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
