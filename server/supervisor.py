@@ -196,7 +196,11 @@ class Worker:
             "server.worker",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env={**os.environ, "PYTHONPATH": path},
+            env={
+                "GRPC_VERBOSITY": "NONE",
+                **os.environ,
+                "PYTHONPATH": path,
+            },  # it logs whatever is no HTTP/2, from anyone
             start_new_session=True,  # Ctrl-C reaches the supervisor only, which drains the workers
         )
         assert self._process.stdin is not None  # noqa: S101

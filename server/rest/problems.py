@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.exceptions import ClientException, HTTPException, MethodNotAllowedException, NotFoundException
 
 from server.core.errors import (
     Code,
     InternalFault,
     InvalidBatch,
+    MalformedRequest,
     MethodNotAllowed,
     NotFound,
     RequestTimeout,
@@ -86,6 +87,8 @@ def on_litestar_error(request: Request[Any, Any, Any], error: HTTPException) -> 
         case MethodNotAllowedException():
             allowed = (error.headers or {}).get("allow", "")
             return on_sluice_error(request, MethodNotAllowed(sorted(set(allowed.split(", ")) - {"OPTIONS"})))
+        case ClientException():
+            return on_sluice_error(request, MalformedRequest("The Host header names no host"))
     return on_fault(request, error)
 
 

@@ -4,6 +4,7 @@ Its health follows the database and the drain: NOT_SERVING is what a load balanc
 """
 
 import asyncio
+import logging
 from pathlib import Path
 
 import grpc
@@ -42,6 +43,12 @@ MAX_METADATA_BYTES = 64 * 1024
 HANDSHAKE_TIMEOUT_MS = 10_000
 """A connection says within this that it speaks HTTP/2; the library would wait for two minutes."""
 
+CHECK_EVERY_S = 0.05
+"""How often to look whether the library has given up: for so long nobody accepts connections."""
+
+RETIRED_TIMEOUT_S = 3_600
+"""Calls of a server that gave up go on for so long: streams that lived longer are opened again."""
+
 OPTIONS = [
     ("grpc.max_concurrent_streams", MAX_STREAMS),
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
@@ -57,27 +64,52 @@ OPTIONS = [
 ]
 
 
+log = logging.getLogger("sluice")
+
+
 class GrpcServer:
     """Starts, follows the database, drains."""
 
     def __init__(self, services: Services) -> None:
         self._draining = asyncio.Event()
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=OPTIONS)
-        self._server.add_generic_rpc_handlers((EventService(services, self._draining).handlers(),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        self._handlers = EventService(services, self._draining).handlers()
+        self._retired: set[asyncio.Task[None]] = set()
 
     async def start(self, settings: Settings) -> None:
         """Accept calls."""
+        await self.set_serving(False)
+        self._server = await self._listen(settings)
+        self._listening = asyncio.create_task(self._keep_listening(settings))
+
+    async def _listen(self, settings: Settings) -> grpc.aio.Server:
+        """A server that accepts calls."""
+        server = grpc.aio.server(options=OPTIONS)
+        server.add_generic_rpc_handlers((self._handlers,))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
         where = address(settings.host, settings.grpc_port)
         if settings.tls_cert is None:
-            self._server.add_insecure_port(where)
+            server.add_insecure_port(where)
         else:
-            self._server.add_secure_port(where, credentials(settings))
-        await self.set_serving(False)
-        await self._server.start()
+            server.add_secure_port(where, credentials(settings))
+        await server.start()
+        return server
+
+    async def _keep_listening(self, settings: Settings) -> None:
+        """Listen again whenever the library gives up: it does at a call whose path is no UTF-8, which anyone may send.
+
+        The calls under way go on meanwhile, on connections that take no new ones.
+        """
+        while True:
+            try:
+                await self._server.wait_for_termination(CHECK_EVERY_S)
+            except UnicodeDecodeError:
+                log.warning("gRPC had a call whose path is not text: listening again")
+                retired = asyncio.create_task(self._server.stop(RETIRED_TIMEOUT_S))
+                self._retired.add(retired)
+                retired.add_done_callback(self._retired.discard)
+                self._server = await self._listen(settings)
 
     async def set_serving(self, serving: bool) -> None:
         """Say whether calls can be served: whether the database takes writes."""
@@ -90,7 +122,10 @@ class GrpcServer:
         await self._health.enter_graceful_shutdown()
         self._draining.set()
         await asyncio.sleep(LINGER_S)
+        self._listening.cancel()
         await self._server.stop(timeout_s)
+        if self._retired:
+            await asyncio.wait(self._retired, timeout=timeout_s)
 
 
 def credentials(settings: Settings) -> grpc.ServerCredentials:

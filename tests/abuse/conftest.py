@@ -6,6 +6,9 @@ import pytest
 
 from tests.harness import Server
 
+LIBRARY_GAVE_UP = "UnicodeDecodeError at aio/server.pyx.pxi"
+"""grpc.aio at a call whose path is no UTF-8, after which Sluice listens again."""
+
 
 @pytest.fixture(scope="module", autouse=True)
 def unharmed(server: Server) -> Iterator[None]:
@@ -13,5 +16,5 @@ def unharmed(server: Server) -> Iterator[None]:
     workers = server.worker_pids()
     yield
     assert server.worker_pids() == workers
-    lines = server.stderr().splitlines()
+    lines = [line for line in server.stderr().splitlines() if LIBRARY_GAVE_UP not in line]
     assert not [line for line in lines if " error " in line or "fault" in line or "Traceback" in line], lines

@@ -16,6 +16,8 @@ END_STREAM, END_HEADERS = 0x1, 0x4
 
 CANCEL = 8
 
+INGEST = b"/sluice.v1.EventService/IngestEvents"
+
 FRAME_HEAD_BYTES = 9
 TIMEOUT_S = 30
 
@@ -51,12 +53,12 @@ def integer(value: int) -> bytes:
     return b"\x7f" + more + bytes([value])
 
 
-def call_headers(*others: tuple[bytes, bytes]) -> bytes:
-    """The headers of a call of IngestEvents."""
+def call_headers(*others: tuple[bytes, bytes], path: bytes = INGEST) -> bytes:
+    """The headers of a call."""
     headers = [
         (b":method", b"POST"),
         (b":scheme", b"http"),
-        (b":path", b"/sluice.v1.EventService/IngestEvents"),
+        (b":path", path),
         (b":authority", b"x"),
         (b"te", b"trailers"),
         (b"content-type", b"application/grpc"),

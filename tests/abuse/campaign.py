@@ -1,0 +1,87 @@
+"""Many bad inputs of every kind, from several threads, and what became of them."""
+
+import json
+import random
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle, islice
+from typing import NamedTuple
+
+from tests.abuse.senders import Senders
+from tests.harness import Server
+from tests.pressure import memory_mib
+
+THREADS = 8
+
+MAX_MEMORY_MIB = 1_024
+"""Of a worker, at most, whatever is sent to it: the bounds of bodies in hand and arriving, several times decoded."""
+
+Tally = Counter[tuple[str, str]]
+"""How many inputs there were of a kind, answered with a code."""
+
+
+class Figures(NamedTuple):
+    """What came of a campaign."""
+
+    inputs: int
+    seconds: float
+    memory_mib: float
+    codes: dict[str, dict[str, int]]
+    """By kind of input, then by code: how many."""
+
+    def as_json(self) -> str:
+        """For machines."""
+        return json.dumps(self._asdict())
+
+    def as_table(self) -> str:
+        """For people."""
+        width = max(map(len, self.codes))
+        lines = [
+            f"{kind:{width}} {sum(codes.values()):8,}  " + ", ".join(f"{code} {n:,}" for code, n in codes.items())
+            for kind, codes in self.codes.items()
+        ]
+        summary = f"{self.inputs:,} in {self.seconds:.0f} s; a worker held {self.memory_mib:.0f} MiB at most"
+        return "\n".join([*lines, summary])
+
+
+def run_campaign(
+    server: Server, key: str, inputs: int, seed: int, on_progress: Callable[[int], None] = lambda _count: None
+) -> Figures:
+    """Send so many bad inputs; the same for the same seed. Fails where one of them is not answered as it must be."""
+    workers, begun = server.worker_pids(), time.monotonic()
+    tally: Tally = Counter()
+    with ThreadPoolExecutor(THREADS) as threads:
+        shares = [inputs // THREADS + (number < inputs % THREADS) for number in range(THREADS)]
+        running = [
+            threads.submit(send_share, server, key, share, f"{seed}/{number}", on_progress)
+            for number, share in enumerate(shares)
+        ]
+        for done in running:
+            tally.update(done.result())
+    assert server.worker_pids() == workers, "a worker ended"
+    assert "fault" not in server.stderr(), server.stderr()
+    memory = max(memory_mib(pid, "VmHWM") for pid in workers)
+    assert memory < MAX_MEMORY_MIB
+    codes: dict[str, dict[str, int]] = {}
+    for (kind, code), count in sorted(tally.items()):
+        codes.setdefault(kind, {})[code] = count
+    return Figures(sum(tally.values()), time.monotonic() - begun, memory, codes)
+
+
+def send_share(server: Server, key: str, inputs: int, seed: str, on_progress: Callable[[int], None]) -> Tally:
+    """One thread's inputs: the kinds take turns."""
+    senders, rng = Senders(server, key), random.Random(seed)
+    tally: Tally = Counter()
+    try:
+        for kind, send in islice(cycle(senders.kinds().items()), inputs):
+            try:
+                tally[kind, send(rng)] += 1
+            except Exception as error:
+                error.add_note(f"{kind}, of seed {seed!r}, after {sum(tally.values())} others")
+                raise
+            on_progress(1)
+    finally:
+        senders.close()
+    return tally

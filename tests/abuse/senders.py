@@ -1,0 +1,152 @@
+"""Sends bad inputs of each kind to a server, and checks that the answer is one clear refusal, or that none was due.
+
+A sender belongs to one thread. What it returns is the code of the answer; what must never happen fails.
+"""
+
+import http.client
+import random
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+
+import grpc
+
+from server.core.errors import Code
+from server.status import STATUS
+from tests.abuse import inputs
+from tests.grpc_client import channel_to, details_of, metadata
+from tests.harness import Server
+from tests.wire import EVENTS, Answer, answers_in, connect, rest_of
+
+TIMEOUT_S = 20
+
+FILLER = b"\0" * 70_000
+"""Sent after a request that may be incomplete: it completes a body of some length, and is no request itself."""
+
+PATIENCE_S = 3
+"""A request whose own bytes say that much more is to come is not waited for longer."""
+
+OK = "ok"
+CUT = "connection closed"
+MORE = "more was due"
+NO_CALL = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+
+BATCHES_A_STREAM = 20
+
+Send = Callable[[random.Random], str]
+
+
+class Senders:
+    """One thread's connections to a server."""
+
+    def __init__(self, server: Server, key: str) -> None:
+        self._server = server
+        self._key = key
+        self._rest = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=TIMEOUT_S)
+        self._channel = channel_to(server.grpc)
+        method = "/sluice.v1.EventService/"
+        self._unary: Any = self._channel.unary_unary(method + "IngestEvents")
+        self._stream: Any = self._channel.stream_stream(method + "StreamEvents")
+
+    def kinds(self) -> dict[str, Send]:
+        """A function for each kind of input, which sends one."""
+        return {
+            "bodies of changed bytes": lambda rng: self.post(inputs.json_body(rng)),
+            "batches of wrong values": lambda rng: self.post(inputs.wrong_batch(rng)),
+            "compressed bodies": self.post_coded,
+            "headers": lambda rng: self.post(inputs.wrong_batch(rng), **inputs.headers(rng)),
+            "methods, paths, queries": self.request_anything,
+            "requests of changed bytes": self.send_raw,
+            "unary messages": self.call,
+            "streamed messages": self.stream,
+            "frames of HTTP/2": self.send_frames,
+        }
+
+    def close(self) -> None:
+        """Hang up."""
+        self._rest.close()
+        self._channel.close()
+
+    def post(self, body: bytes, **headers: str) -> str:
+        """Over REST."""
+        return self.request("POST", EVENTS, body, {"Content-Type": "application/json", **headers})
+
+    def post_coded(self, rng: random.Random) -> str:
+        """A compressed body over REST."""
+        encoding, body = inputs.coded_body(rng)
+        return self.post(body, **{"Content-Encoding": encoding})
+
+    def request_anything(self, rng: random.Random) -> str:
+        """Any method and path over REST."""
+        method, target = inputs.target(rng)
+        return self.request(method, target, None, {})
+
+    def request(self, method: str, target: str, body: bytes | None, headers: dict[str, str]) -> str:
+        """Any request over REST."""
+        sent = {"X-API-Key": self._key, **headers}
+        encoded: Any = {name: value.encode("latin-1") for name, value in sent.items()}
+        self._rest.request(method, target, body, encoded)
+        response = self._rest.getresponse()
+        fields = {name.lower(): value for name, value in response.getheaders()}
+        answer = Answer(response.status, fields, response.read())
+        return OK if method == "HEAD" and answer.status < 500 else checked(answer)
+
+    def send_raw(self, rng: random.Random) -> str:
+        """Bytes that may be no request."""
+        with connect(self._server, PATIENCE_S) as connection:
+            with suppress(ConnectionError):
+                connection.sendall(inputs.raw_request(rng, self._key) + FILLER)
+            try:
+                received = rest_of(connection)
+            except TimeoutError:
+                return MORE
+        codes = [checked(answer) for answer in answers_in(received)]
+        return codes[-1] if codes else CUT
+
+    def send_frames(self, rng: random.Random) -> str:
+        """Bytes that may be no HTTP/2. What of it is a call is answered with trailers, which nobody reads here."""
+        host, port = self._server.grpc.split(":")
+        with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as connection, suppress(OSError):
+            connection.sendall(inputs.http2_bytes(rng))
+            connection.shutdown(socket.SHUT_WR)
+            while connection.recv(65_536):
+                pass
+        return CUT
+
+    def call(self, rng: random.Random) -> str:
+        """One message in a call of its own."""
+        try:
+            self._unary(inputs.unary_bytes(rng), metadata=metadata(self._key), timeout=TIMEOUT_S)
+        except grpc.RpcError as error:
+            return checked_status(error)
+        return OK
+
+    def stream(self, rng: random.Random) -> str:
+        """Messages on one stream, until one of them ends it."""
+        messages: Iterator[bytes] = (inputs.stream_bytes(rng) for _ in range(BATCHES_A_STREAM))
+        try:
+            for _ in self._stream(messages, metadata=metadata(self._key), timeout=TIMEOUT_S):
+                pass
+        except grpc.RpcError as error:
+            return checked_status(error)
+        return OK
+
+
+def checked(answer: Answer) -> str:
+    """The code of an answer. Fails where it is a fault, or says less than it must."""
+    assert answer.status < 500 or answer.status == 503, answer
+    code = answer.code
+    if code == Code.INVALID_BATCH:
+        assert b'"detail":"' in answer.body, answer
+    return code
+
+
+def checked_status(error: grpc.RpcError) -> str:
+    """The code of a call that was refused. Fails where it is a fault, or says less than it must."""
+    details = details_of(error)
+    code = Code(details["ErrorInfo"].reason.lower())
+    assert code is not Code.INTERNAL, error
+    assert isinstance(error, grpc.Call)
+    assert error.code().name == STATUS[code].grpc, error
+    return code.value

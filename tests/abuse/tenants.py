@@ -1,0 +1,168 @@
+"""Ways for one tenant to get at what another has: every route and method, and gRPC, with the other's ids and keys."""
+
+import json
+import random
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import httpx
+
+from proto.sluice.v1 import event_service_pb2 as pb
+from tests.grpc_client import channel_to, code_of, metadata, stub_of
+from tests.harness import Json, MongoClient, Server
+from tests.wire import EVENTS
+
+VICTIM_BATCHES = 20
+EVENTS_A_BATCH = 3
+
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
+PATHS = (
+    "",
+    "/",
+    "/{id}",
+    "/{id}/",
+    "/%s/{id}",
+    "/{id}?tenant_id={tenant}",
+    "?tenant_id={tenant}",
+    "?source={source}",
+    "?source_id={source_id}",
+    "?event_type={type}",
+    "?cursor={id}",
+    "?skip=0&limit=1000",
+    "?source[$ne]=x",
+    "?tenant_id[$exists]=true",
+    "?since=2000-01-01&until=2100-01-01",
+    "/../{tenant}/events",
+)
+HEADERS = ("X-Tenant-Id", "X-Tenant", "X-Forwarded-User", "Tenant-Id", "X-Original-URL", "X-HTTP-Method-Override")
+
+
+class Victim:
+    """A tenant with events, and all that a stranger might know of them but what they hold."""
+
+    def __init__(self, server: Server) -> None:
+        self.key = server.create_key(f"victim-{uuid.uuid4().hex}", "--rate-limit", "0")
+        self.secret = f"secret-{uuid.uuid4().hex}"
+        self.batches: list[tuple[str, Json]] = []
+        self.ids: list[str] = []
+        with server.client(self.key["key"]) as client:
+            for number in range(VICTIM_BATCHES):
+                self._store(client, number)
+
+    def _store(self, client: httpx.Client, number: int) -> None:
+        """Store a batch under an idempotency key."""
+        events = [{"type": f"type-{number}", "data": {"text": self.secret}}] * EVENTS_A_BATCH
+        batch = {"source": f"source-{number}", "source_id": f"sid-{number}", "events": events}
+        idempotency_key = f"key-{number}"
+        answer = client.post(EVENTS, json=batch, headers={"Idempotency-Key": idempotency_key})
+        assert answer.status_code == 201, answer.text
+        self.ids += [item["id"] for item in answer.json()["events"]]
+        self.batches.append((idempotency_key, batch))
+
+    def stored(self, mongo: MongoClient) -> list[Json]:
+        """The tenant's documents."""
+        return list(mongo.sluice.events.find({"tenant_id": uuid.UUID(self.key["tenant_id"])}).sort("_id", 1))
+
+
+class Attacker:
+    """A tenant with a key of its own, who tries to see what the victim has, to change it, or to find out about it."""
+
+    def __init__(self, server: Server, victim: Victim, rng: random.Random) -> None:
+        self._victim = victim
+        self._rng = rng
+        self._key = server.create_key(f"attacker-{uuid.uuid4().hex}", "--rate-limit", "0")
+        self._client = server.client(self._key["key"])
+        self._channel = channel_to(server.grpc)
+
+    def close(self) -> None:
+        """Hang up."""
+        self._client.close()
+        self._channel.close()
+
+    def attempt(self) -> str:
+        """Try one way. Returns what it came to; fails where it got anything."""
+        ways: tuple[Callable[[], str], ...] = (self._ask, self._ask, self._replay, self._call, self._smuggle_fields)
+        return self._rng.choice(ways)()
+
+    def _ask(self) -> str:
+        """Any method, path, filter and header."""
+        number, tenant = self._rng.randrange(VICTIM_BATCHES), self._victim.key["tenant_id"]
+        event_id = self._rng.choice(self._victim.ids)
+        names = {"id": event_id, "tenant": tenant, "source": f"source-{number}", "source_id": f"sid-{number}"}
+        path = self._rng.choice(PATHS).replace("%s", tenant).format(**names, type=f"type-{number}")
+        headers = {self._rng.choice(HEADERS): self._rng.choice((tenant, event_id, "GET"))}
+        answer = self._client.request(self._rng.choice(METHODS), EVENTS + path, headers=headers)
+        self._look_at(answer.text + str(answer.headers), without=path)
+        return str(answer.status_code)
+
+    def _replay(self) -> str:
+        """The victim's batch, or another, under the victim's idempotency key: as if nobody had used it."""
+        idempotency_key, batch = self._rng.choice(self._victim.batches)
+        own = {**batch, "events": [{"type": "own", "data": {"n": self._rng.randrange(3)}}]}
+        headers = {"Idempotency-Key": idempotency_key}
+        answer = self._client.post(EVENTS, json=own, headers=headers)
+        self._look_at(answer.text + str(answer.headers))
+        assert answer.status_code in {201, 422}, answer.text  # 422: with what this tenant itself sent under it
+        return str(answer.status_code)
+
+    def _call(self) -> str:
+        """The same over gRPC."""
+        idempotency_key, batch = self._rng.choice(self._victim.batches)
+        events = [pb.Event(type="own", data_json=b'{"n":%d}' % self._rng.randrange(3))]
+        request = pb.IngestEventsRequest(
+            batch=pb.EventBatch(source=batch["source"], events=events, idempotency_key=idempotency_key)
+        )
+        sent = [*metadata(self._key["key"]), ("x-tenant-id", self._victim.key["tenant_id"])]
+        try:
+            response = stub_of(self._channel).IngestEvents(request, metadata=sent, timeout=20)
+        except grpc.RpcError as error:
+            self._look_at(str(error))
+            return code_of(error).name
+        self._look_at(str(response))
+        return "OK"
+
+    def _smuggle_fields(self) -> str:
+        """Fields that would decide whose the event is, or which."""
+        field = self._rng.choice(("tenant_id", "_id", "id", "received_at"))
+        value: Any = self._rng.choice((self._victim.key["tenant_id"], self._victim.ids[0], {"$ne": None}))
+        batch: Json = {"source": "a", "events": [{"type": "a", "data": {}}]}
+        self._rng.choice([batch, batch["events"][0]])[field] = value
+        answer = self._client.post(EVENTS, json=batch)
+        self._look_at(answer.text)
+        assert answer.status_code == 400, answer.text
+        return str(answer.status_code)
+
+    def _look_at(self, text: str, without: str = "") -> None:
+        """Fail where an answer holds anything of the victim's, but for what was asked with."""
+        owned = {self._victim.secret, self._victim.key["tenant_id"], *self._victim.ids}
+        leaked = [item for item in owned if item in text and item not in without]
+        assert not leaked, text
+
+
+def run_attempts(
+    server: Server, attempts: int, seed: int, on_progress: Callable[[int], None] = lambda _count: None
+) -> Counter[str]:
+    """Try so often. Returns how many came to what; fails where one got anything, or changed anything."""
+    victim, outcome = Victim(server), Counter[str]()
+    attacker = Attacker(server, victim, random.Random(seed))
+    with server.mongo() as mongo:
+        before = victim.stored(mongo)
+        assert len(before) == VICTIM_BATCHES * EVENTS_A_BATCH
+        for _ in range(attempts):
+            outcome[attacker.attempt()] += 1
+            on_progress(1)
+        attacker.close()
+        assert victim.stored(mongo) == before
+    with server.client(victim.key["key"]) as client:
+        for idempotency_key, batch in victim.batches:  # a retry finds what it did, whatever others did with its key
+            answer = client.post(EVENTS, content=json.dumps(batch), headers=replay_headers(idempotency_key))
+            assert answer.headers["Idempotent-Replayed"] == "true"
+    return outcome
+
+
+def replay_headers(idempotency_key: str) -> dict[str, str]:
+    """The headers of a retry."""
+    return {"Idempotency-Key": idempotency_key, "Content-Type": "application/json"}
