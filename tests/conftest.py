@@ -1,7 +1,9 @@
 """Fixtures: one server for all tests that leave it as they found it, and a tenant of its own for each test."""
 
+import subprocess
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import httpx
 import pytest
@@ -34,3 +36,17 @@ def client(server: Server, key: Json) -> Iterator[httpx.Client]:
     """An HTTP client with the fresh tenant's key."""
     with server.client(key["key"]) as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with an authority (`ca`), and a server and a client it vouches for: NAME.pem and NAME.key."""
+    directory = tmp_path_factory.mktemp("certificates")
+    for name in ("ca", "server", "client"):
+        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        command += ["-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem"]
+        if name != "ca":
+            command += ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1"]
+            command += ["-addext", "basicConstraints=critical,CA:FALSE"]
+        subprocess.run(command, cwd=directory, check=True, capture_output=True)
+    return directory

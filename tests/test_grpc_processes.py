@@ -184,20 +184,6 @@ def test_taken_grpc_port_is_one_clear_line(server: Server, tmp_path: Path) -> No
     )
 
 
-@pytest.fixture(scope="module")
-def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with an authority (`ca`), and a server and a client it vouches for: NAME.pem and NAME.key."""
-    directory = tmp_path_factory.mktemp("certificates")
-    for name in ("ca", "server", "client"):
-        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-        command += ["-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem"]
-        if name != "ca":
-            command += ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1"]
-            command += ["-addext", "basicConstraints=critical,CA:FALSE"]
-        subprocess.run(command, cwd=directory, check=True, capture_output=True)
-    return directory
-
-
 def tls_options(certificates: Path) -> list[str]:
     """The options of a server with TLS."""
     return ["--tls-cert", str(certificates / "server.pem"), "--tls-key", str(certificates / "server.key")]

@@ -1,0 +1,159 @@
+"""What good callers notice of bad ones: `python -m tests.abuse.good_clients`, a few minutes.
+
+Good callers send single events at a steady rate, each due at a fixed moment, from which its latency counts. In turn
+they are alone, beside thousands of connections that send their heads and bodies byte by byte, and beside callers who
+post gzip bombs with a good key, one after the other. Medians of the rounds; it fails where a ratio is over the limit.
+"""
+
+import asyncio
+import gzip
+import http.client
+import json
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from multiprocessing import get_context
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import click
+
+from tests.harness import Server, batch
+from tests.wire import EVENTS, head
+
+RATE = 200
+"""Good requests a second."""
+
+CALLERS = 32
+"""Threads that send them: enough to be free when one is due, up to a latency of 160 ms."""
+
+SLOW_CONNECTIONS = 2_000
+BOMBERS = 8
+"""Callers who post bombs, each the next as soon as the last is refused: over 1,000 in a round."""
+
+BOMB_MIB = 100
+SETTLE_S = 3
+"""How long the bad callers have, before the good ones are measured."""
+
+MAX_RATIO = 2.0
+
+Attack = Callable[[str, str, Event], int]
+
+
+def steady(target: str, key: str, seconds: float) -> float:
+    """Send good requests at the rate. Returns the p99 of their latencies, in ms."""
+    begun = time.monotonic() + 0.5
+    due = iter([begun + number / RATE for number in range(int(seconds * RATE))])
+    lock, latencies = threading.Lock(), list[float]()
+    body, headers = json.dumps(batch()), {"X-API-Key": key, "Content-Type": "application/json"}
+
+    def send() -> None:
+        connection = http.client.HTTPConnection(target, timeout=30)
+        while True:
+            with lock:
+                moment = next(due, None)
+            if moment is None:
+                return connection.close()
+            time.sleep(max(0.0, moment - time.monotonic()))
+            connection.request("POST", EVENTS, body, headers)
+            response = connection.getresponse()
+            response.read()
+            assert response.status == 201, response.status
+            latencies.append((time.monotonic() - moment) * 1_000)
+
+    with ThreadPoolExecutor(CALLERS) as threads:
+        for done in [threads.submit(send) for _ in range(CALLERS)]:
+            done.result()
+    return statistics.quantiles(latencies, n=100)[98]
+
+
+def slow_connections(target: str, key: str, stop: Event) -> int:
+    """Hold so many connections, half of them in their heads and half in their bodies. Returns how many were opened."""
+
+    async def hold(in_body: bool) -> int:
+        opened = 0
+        while not stop.is_set():
+            with suppress(OSError):
+                reader, writer = await asyncio.open_connection(*target.split(":"))
+                opened += 1
+                writer.write(head(key, "Content-Length: 100000") if in_body else b"POST / HTTP/1.1\r\nX: ")
+                while not stop.is_set() and not reader.at_eof():
+                    writer.write(b"x")
+                    await writer.drain()
+                    await asyncio.sleep(1)
+                writer.close()
+        return opened
+
+    async def hold_all() -> int:
+        return sum(await asyncio.gather(*(hold(number % 2 == 0) for number in range(SLOW_CONNECTIONS))))
+
+    return asyncio.run(hold_all())
+
+
+def bombs(target: str, key: str, stop: Event) -> int:
+    """Post bombs. Returns how many."""
+    bomb = gzip.compress(bytes(BOMB_MIB << 20))
+    headers = {"X-API-Key": key, "Content-Type": "application/json", "Content-Encoding": "gzip"}
+
+    def post() -> int:
+        posted = 0
+        connection = http.client.HTTPConnection(target, timeout=30)
+        while not stop.is_set():
+            connection.request("POST", EVENTS, bomb, headers)
+            response = connection.getresponse()
+            response.read()
+            assert response.status in {413, 503}, response.status
+            posted += 1
+        connection.close()
+        return posted
+
+    with ThreadPoolExecutor(BOMBERS) as threads:
+        return sum(threads.map(lambda _: post(), range(BOMBERS)))
+
+
+@contextmanager
+def under(attack: Attack | None, target: str, key: str) -> Iterator[list[int]]:
+    """Let bad callers go on, in a process of their own, while the block runs. At its end the value says how often."""
+    counts = list[int]()
+    if attack is None:
+        yield counts
+        return
+    context = get_context("spawn")
+    with context.Manager() as manager, context.Pool(1) as pool:
+        stop = manager.Event()
+        running = pool.apply_async(attack, (target, key, stop))
+        time.sleep(SETTLE_S)
+        yield counts
+        stop.set()
+        counts.append(running.get(60))
+
+
+@click.command(help=__doc__)
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--seconds", default=10.0, show_default=True, help="How long each measurement takes.")
+def main(rounds: int, seconds: float) -> None:
+    """Measure."""
+    attacks: dict[str, Attack | None] = {"quiet": None, "slow connections": slow_connections, "bombs": bombs}
+    found: dict[str, list[float]] = {name: [] for name in attacks}
+    with tempfile.TemporaryDirectory() as directory, Server(Path(directory), "--workers", "2") as server:
+        good, bad = (server.create_key(name, "--rate-limit", "0")["key"] for name in ("good", "bad"))
+        target = server.url.removeprefix("http://")
+        steady(target, good, 2)
+        for _ in range(rounds):
+            for name, attack in attacks.items():
+                with under(attack, target, bad) as counts:
+                    found[name].append(steady(target, good, seconds))
+                click.echo(f"{name:16} p99 {found[name][-1]:6.1f} ms  {counts}")
+    medians = {name: statistics.median(values) for name, values in found.items()}
+    for name, median in medians.items():
+        click.echo(f"{name:16} p99 {median:6.1f} ms, {median / medians['quiet']:.2f} of quiet")
+    sys.exit(any(median > MAX_RATIO * medians["quiet"] for median in medians.values()))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""Nothing that is secret, or another's, or a driver's, is in anything that the processes write or answer.
+
+Canaries are planted wherever a caller or an operator can put one: then all logs and all answers are searched for them.
+"""
+
+import json
+import re
+import socket
+import ssl
+import uuid
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import grpc
+import pytest
+
+from proto.sluice.v1 import event_service_pb2 as pb
+from tests.grpc_client import channel_to, details_of, stub_of
+from tests.harness import Json, MongoClient, Server, batch, sluice
+from tests.mongod import Mongod, failing_inserts
+from tests.test_grpc_processes import tls_options
+from tests.wire import EVENTS, head, post, talk
+
+CANARY = f"canary{uuid.uuid4().hex}"
+"""In everything that is planted, and in nothing else."""
+
+WRITE_CONCERN_FAILED, BAD_VALUE = 64, 2
+
+TRACES = re.compile(r"Traceback|File \"|pymongo|motor|\.py\b|mongodb://", re.IGNORECASE)
+"""What an answer never holds, whoever put it there."""
+
+HEADERS: tuple[Json, ...] = (
+    {"X-API-Key": f"slc_{CANARY}"},
+    {"X-API-Key": CANARY},
+    {"Idempotency-Key": f"{CANARY} {CANARY}"},
+    {"Idempotency-Key": CANARY * 10},
+    {"Prefer": f"handling={CANARY}"},
+    {"Content-Type": CANARY},
+    {"Content-Type": f"application/json; charset={CANARY}"},
+    {"Content-Encoding": CANARY},
+    {"Origin": f"http://{CANARY}"},
+    {"Host": CANARY},
+    {"Host": f"{CANARY}@[{CANARY}"},
+    {"Authorization": f"Bearer {CANARY}", "Cookie": CANARY, "Referer": CANARY},
+)
+
+VALUES = (
+    f'{{"n": {"9" * 30}, "s": "{CANARY}"}}',
+    f'{{"s": "{CANARY}\\ud800"}}',
+    f'{{"n": 1e999, "s": "{CANARY}"}}',
+    f'{{"s": "{CANARY * 40_000}"}}',
+    f'"{CANARY}"',
+    f'{{"s": "{CANARY}", "t": nonsense}}',
+)
+
+
+class Host(NamedTuple):
+    """A server whose database's password is a canary, the same over TLS, their database, and a key."""
+
+    server: Server
+    secure: Server
+    mongod: Mongod
+    mongo: MongoClient
+    key: Json
+
+
+@pytest.fixture(scope="module")
+def host(tmp_path_factory: pytest.TempPathFactory, certificates: Path) -> Iterator[Host]:
+    directory = tmp_path_factory.mktemp("leaks")
+    with ExitStack() as stack:
+        mongod = stack.enter_context(Mongod(directory / "db"))
+        mongo = stack.enter_context(mongod.client())
+        mongo.admin.command("createUser", "sluice", pwd=CANARY, roles=["root"])
+        url = f"mongodb://sluice:{CANARY}@{mongod.host}/?directConnection=true&authSource=admin"
+        options = ("--mongodb-url", url, "--log-level", "debug")
+        server = stack.enter_context(Server(directory / "plain", *options))
+        secure = stack.enter_context(Server(directory / "tls", *options, *tls_options(certificates)))
+        key = server.create_key("leaks", "--rate-limit", "0", "--allow-domain", "example.com")
+        yield Host(server, secure, mongod, mongo, key)
+
+
+def test_no_canary_is_seen(host: Host) -> None:
+    said = [*over_rest(host), *over_the_wire(host), *over_grpc(host)]
+    said += with_a_database_that_fails(host)
+    handshakes_of_garbage(host.secure)
+    host.mongod.kill()
+    with ThreadPoolExecutor(2) as threads:
+        said += [text for texts in threads.map(lambda ask: ask(host), (one_over_rest, one_over_grpc)) for text in texts]
+    said.append(sluice("keys", "list", *host.server.database_options).stderr)
+    host.server.stop()
+    host.secure.stop()
+    assert len(said) > 50
+    for text in said:
+        assert CANARY not in text
+        assert host.key["key"] not in text
+        assert not TRACES.search(text), text
+    for server in (host.server, host.secure):
+        written = server.stderr() + server.output
+        assert "the database takes writes" in written
+        assert CANARY not in written
+        assert host.key["key"] not in written
+        assert "Traceback" not in written
+
+
+def over_rest(host: Host) -> Iterator[str]:
+    """Answers to canaries in headers, bodies, paths and queries."""
+    with host.server.client(host.key["key"]) as client:
+        for headers in HEADERS:
+            answer = client.post(EVENTS, json=batch(), headers=headers)
+            yield answer.text + str(answer.headers)
+        for value in VALUES:
+            for field in ("data", "metadata", "timestamp", "type"):
+                body = f'{{"source": "a", "events": [{{"type": "a", "data": {{}}, "{field}": {value}}}]}}'
+                answer = client.post(EVENTS, content=body.encode(), headers={"Content-Type": "application/json"})
+                yield answer.text + str(answer.headers) if answer.status_code != 201 else ""
+        for field in ("source", "source_id", "events"):
+            yield client.post(EVENTS, json={**batch(), field: [CANARY]}).text
+        for path in (f"{EVENTS}/{CANARY}", f"/{CANARY}", f"{EVENTS}?limit={CANARY}", f"{EVENTS}?since={CANARY}"):
+            yield client.get(path).text
+        yield client.request("DELETE", EVENTS, headers={"X-Canary": CANARY}).text
+        idempotency_key = {"Idempotency-Key": CANARY}
+        assert client.post(EVENTS, json=batch(), headers=idempotency_key).status_code == 201
+        yield client.post(EVENTS, json=batch(2), headers=idempotency_key).text
+
+
+def over_the_wire(host: Host) -> Iterator[str]:
+    """Answers to what is no HTTP."""
+    canary = CANARY.encode()
+    for request in (
+        canary + b"\r\n\r\n",
+        b"GET /" + canary + b"\xff HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + canary + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX: " + canary * 3_000,
+        head(CANARY, "Content-Length: x"),
+        post(host.key["key"], canary, f"Upgrade: {CANARY}", "Connection: close"),
+        head(host.key["key"], "Transfer-Encoding: chunked") + b"3;" + canary + b"\r\n{}x" + canary,
+    ):
+        yield talk(host.server, request).decode("latin-1")
+
+
+def over_grpc(host: Host) -> Iterator[str]:
+    """Statuses of calls with canaries in metadata and messages."""
+    bad = [f'{{"s": "{CANARY}\\ud800"}}', f'{{"s": "{CANARY}", "n": 1e999}}', f'"{CANARY}"']
+    batches = [
+        pb.EventBatch(source="a", events=[pb.Event(type="a", data_json=data.encode())], idempotency_key=CANARY)
+        for data in bad
+    ]
+    batches.append(pb.EventBatch(source="a", events=[pb.Event(type=CANARY * 10)], idempotency_key=f"{CANARY} x"))
+    with channel_to(host.server.grpc) as channel:
+        for secret in (host.key["key"], f"slc_{CANARY}", CANARY):
+            for sent in batches:
+                yield refusal(channel, secret, sent)
+
+
+def refusal(channel: grpc.Channel, secret: str, sent: pb.EventBatch) -> str:
+    """All that a caller learns of a call that is refused."""
+    with pytest.raises(grpc.RpcError) as refused:
+        stub_of(channel).IngestEvents(
+            pb.IngestEventsRequest(batch=sent), metadata=[("x-api-key", secret), ("x-canary", CANARY)], timeout=60
+        )
+    return f"{refused.value}{details_of(refused.value)}"
+
+
+def with_a_database_that_fails(host: Host) -> list[str]:
+    """Answers while the database says things that hold canaries."""
+    failures: tuple[Json, ...] = (
+        {"writeConcernError": {"code": WRITE_CONCERN_FAILED, "errmsg": CANARY}},
+        {"errorCode": BAD_VALUE},
+    )
+    said = list[str]()
+    for failure in failures:
+        with failing_inserts(host.mongo, **failure), ThreadPoolExecutor(2) as threads:
+            for texts in threads.map(lambda ask: ask(host), (one_over_rest, one_over_grpc)):
+                said += texts
+    return said
+
+
+def one_over_rest(host: Host) -> list[str]:
+    """The answer to a good batch, which the database does not take."""
+    with host.server.client(host.key["key"]) as client:
+        good = client.post(EVENTS, json={"source": CANARY, "events": [{"type": CANARY, "data": {"s": CANARY}}]})
+    assert good.status_code >= 500, good.text
+    return [good.text + str(good.headers)]
+
+
+def one_over_grpc(host: Host) -> list[str]:
+    """The status of a good batch, which the database does not take."""
+    sent = pb.EventBatch(source=CANARY, events=[pb.Event(type=CANARY, data_json=json.dumps({"s": CANARY}).encode())])
+    with channel_to(host.server.grpc) as channel:
+        return [refusal(channel, host.key["key"], sent)]
+
+
+def handshakes_of_garbage(server: Server) -> None:
+    """What is no TLS, or breaks off in the middle of it, on both ports."""
+    plain = CANARY.encode()
+    for target in (server.url.removeprefix("https://"), server.grpc):
+        host, port = target.split(":")
+        for garbage in (plain * 100, b"\x16\x03\x01\x02\x00" + plain * 20, b"\x15\x03\x03" + plain):
+            with socket.create_connection((host, int(port)), timeout=20) as connection, suppress(ConnectionError):
+                connection.sendall(garbage)
+                connection.shutdown(socket.SHUT_WR)
+                connection.recv(65_536)
+        context = ssl.create_default_context()
+        with suppress(ssl.SSLError), socket.create_connection((host, int(port)), timeout=20) as connection:
+            context.wrap_socket(connection, server_hostname=CANARY)
