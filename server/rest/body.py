@@ -3,63 +3,42 @@
 Nothing is held beyond MAX_BODY_BYTES, compressed or not, and no caller keeps a request open by sending nothing.
 """
 
-import asyncio
-import gzip
-import io
-import sys
-import zlib
-from collections.abc import Callable
-
 from litestar.types import Receive
 
-from server.core.errors import MalformedJson, MalformedRequest, PayloadTooLarge, UnsupportedMediaType
+from server.core.errors import MalformedRequest, PayloadTooLarge, UnsupportedMediaType
 from server.core.events import MAX_BODY_BYTES
 from server.rest.arrivals import Arrivals
 from server.rest.headers import Headers, only
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
-
-MAX_ZSTD_WINDOW_LOG = 24
-"""The largest window a zstd body may ask for, as a power of two: 16 MiB, enough for any body within the limit."""
+from server.rest.inflate import DECODERS, Inflater
 
 
 class ClientGone(Exception):
     """The caller closed the connection before its request was complete."""
 
 
-def open_gzip(file: io.BytesIO) -> io.BufferedIOBase:
-    """The decompressed form of a gzip file."""
-    return gzip.GzipFile(fileobj=file)
+class BodyReader:
+    """Reads the bodies of all requests to this worker."""
 
+    def __init__(self) -> None:
+        self._arrivals = Arrivals()
+        self._inflate = Inflater()
 
-def open_zstd(file: io.BytesIO) -> io.BufferedIOBase:
-    """The decompressed form of a zstd file."""
-    return zstd.ZstdFile(file, options={zstd.DecompressionParameter.window_log_max: MAX_ZSTD_WINDOW_LOG})
+    async def __call__(self, headers: Headers, receive: Receive) -> bytes:
+        """The body of a request, decompressed.
 
-
-DECODERS: dict[str, Callable[[io.BytesIO], io.BufferedIOBase]] = {"gzip": open_gzip, "zstd": open_zstd}
-DECODING_ERRORS = (OSError, EOFError, zlib.error, zstd.ZstdError)
-
-
-async def read_json_body(headers: Headers, receive: Receive, arrivals: Arrivals) -> bytes:
-    """The body of a request, decompressed.
-
-    Raises MalformedRequest, InvalidHeader, UnsupportedMediaType, PayloadTooLarge, RequestTimeout, MalformedJson for an
-    encoding that does not decode, ClientGone, and Unavailable where there is no room for what is arriving.
-    """
-    if [value.lower() for value in headers.get("transfer-encoding", ())] not in ([], ["chunked"]):
-        raise MalformedRequest("Transfer-Encoding may be chunked only: a compressed body is named by Content-Encoding")
-    check_content_type(only(headers, "Content-Type") or "")
-    encoding = (only(headers, "Content-Encoding") or "identity").lower()
-    if encoding != "identity" and encoding not in DECODERS:
-        raise UnsupportedMediaType(f"Content-Encoding may be identity, {' or '.join(DECODERS)}")
-    body = await receive_body(headers, receive, arrivals)
-    if encoding != "identity":
-        body = await asyncio.to_thread(decompress, body, encoding)  # off the loop: it may inflate a thousandfold
-    return body
+        Raises MalformedRequest, InvalidHeader, UnsupportedMediaType, PayloadTooLarge, RequestTimeout, MalformedJson for
+        an encoding that does not decode, ClientGone, and Unavailable where there is no room for what is arriving.
+        """
+        if [value.lower() for value in headers.get("transfer-encoding", ())] not in ([], ["chunked"]):
+            raise MalformedRequest(
+                "Transfer-Encoding may be chunked only: a compressed body is named by Content-Encoding"
+            )
+        check_content_type(only(headers, "Content-Type") or "")
+        encoding = (only(headers, "Content-Encoding") or "identity").lower()
+        if encoding != "identity" and encoding not in DECODERS:
+            raise UnsupportedMediaType(f"Content-Encoding may be identity, {' or '.join(DECODERS)}")
+        body = await receive_body(headers, receive, self._arrivals)
+        return body if encoding == "identity" else await self._inflate(body, encoding)
 
 
 def check_content_type(content_type: str) -> None:
@@ -91,15 +70,3 @@ async def receive_body(headers: Headers, receive: Receive, arrivals: Arrivals) -
                 raise too_large
             more = message["more_body"]
     return b"".join(chunks)
-
-
-def decompress(body: bytes, encoding: str) -> bytes:
-    """`body` decoded, but never more of it than is allowed. Raises PayloadTooLarge, and MalformedJson for nonsense."""
-    try:
-        with DECODERS[encoding](io.BytesIO(body)) as file:
-            decoded = file.read(MAX_BODY_BYTES + 1)
-    except DECODING_ERRORS:
-        raise MalformedJson(f"The body is not valid {encoding}, as its Content-Encoding says") from None
-    if len(decoded) > MAX_BODY_BYTES:
-        raise PayloadTooLarge(f"The body is over {MAX_BODY_BYTES >> 20} MiB once decompressed: send fewer events")
-    return decoded

@@ -18,7 +18,7 @@ from server.core.events import StoredEvent
 from server.core.times import format_time
 from server.rest.access import authenticate
 from server.rest.answers import send_stream
-from server.rest.arrivals import Arrivals
+from server.rest.body import BodyReader
 from server.rest.headers import headers_of
 from server.rest.ingest import ingest
 from server.rest.query import parse_page
@@ -50,7 +50,7 @@ class EventBody(Struct):
 
 def event_routes(services: Services) -> list[ASGIRouteHandler | HTTPRouteHandler]:
     """The routes under /api/v1/events."""
-    arrivals = Arrivals()
+    read_body = BodyReader()
 
     @asgi(EVENTS_PATH, copy_scope=False)
     async def events(scope: Scope, receive: Receive, send: Send) -> None:
@@ -58,7 +58,7 @@ def event_routes(services: Services) -> list[ASGIRouteHandler | HTTPRouteHandler
         request = cast("HTTPScope", scope)
         match request["method"]:
             case "POST":
-                await ingest(services, arrivals, request, receive, send)
+                await ingest(services, read_body, request, receive, send)
             case "GET":
                 await list_events(request, send)
             case _:

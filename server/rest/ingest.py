@@ -1,6 +1,7 @@
 """`POST /api/v1/events`: a batch in, its receipt out. Imports Litestar and the core; it decides nothing."""
 
 import asyncio
+from collections.abc import Awaitable
 
 import msgspec
 from litestar.types import HTTPScope, Receive, Send
@@ -14,9 +15,8 @@ from server.core.idempotency import parse_idempotency_key
 from server.core.times import format_time
 from server.rest.access import admit
 from server.rest.answers import send_json
-from server.rest.arrivals import Arrivals
-from server.rest.body import read_json_body
-from server.rest.headers import Headers, headers_of, wants_lenient
+from server.rest.body import BodyReader
+from server.rest.headers import headers_of, wants_lenient
 from server.rest.problems import ProblemEvent
 from server.rest.quota import quota_headers
 from server.services import Services
@@ -41,7 +41,7 @@ class ReceiptBody(Struct, omit_defaults=True):
     errors: list[ProblemEvent] = []
 
 
-async def ingest(services: Services, arrivals: Arrivals, scope: HTTPScope, receive: Receive, send: Send) -> None:
+async def ingest(services: Services, read_body: BodyReader, scope: HTTPScope, receive: Receive, send: Send) -> None:
     """Take in the batch of a request, and answer with its receipt. Raises what every step does."""
     deadline = Deadline()
     headers = headers_of(scope)
@@ -49,7 +49,9 @@ async def ingest(services: Services, arrivals: Arrivals, scope: HTTPScope, recei
         key = await admit(services, scope, headers, deadline)
         idempotency_key = parse_idempotency_key(headers.get("idempotency-key", ()))
         lenient = wants_lenient(headers.get("prefer", ()))
-        batch = read_batch(headers, receive, arrivals, place, deadline)  # awaited below, so that no name keeps it alive
+        batch = read_batch(
+            read_body(headers, receive), place, deadline
+        )  # awaited below: no name keeps it alive
         receipt = await services.ingest(key.tenant_id, await batch, lenient, idempotency_key, deadline)
     answer = {"preference-applied": "handling=lenient", **quota_headers(scope)} if lenient else quota_headers(scope)
     if receipt.replayed:
@@ -57,12 +59,10 @@ async def ingest(services: Services, arrivals: Arrivals, scope: HTTPScope, recei
     await send_json(send, 201, msgspec.json.encode(receipt_body(receipt)), answer)
 
 
-async def read_batch(
-    headers: Headers, receive: Receive, arrivals: Arrivals, place: Place, deadline: Deadline
-) -> Candidate:
-    """The batch in a request's body. Raises what `read_json_body` and `decode_slowly` do, and Unavailable."""
+async def read_batch(reading: Awaitable[bytes], place: Place, deadline: Deadline) -> Candidate:
+    """The batch in a request's body. Raises what `BodyReader` and `decode_slowly` do, and Unavailable."""
     with place.left(), deadline.paused():  # the time that the caller takes is not the server's
-        body = await read_json_body(headers, receive, arrivals)
+        body = await reading
     place.add_bytes(len(body))
     batch = decode_batch(body)
     if batch is None:

@@ -6,10 +6,10 @@ from tests.abuse.tenants import run_attempts
 from tests.harness import Server
 
 ATTEMPTS = 500
-KNOWN = {"200", "201", "400", "404", "405", "422", "OK", "ALREADY_EXISTS"}
+KNOWN = {"200", "201", "400", "404", "405", "415", "422", "OK", "ALREADY_EXISTS"}
 
 
 def test_no_attempt_gets_anything(server: Server) -> None:
     outcome = run_attempts(server, ATTEMPTS, random.randrange(2**32))
     assert sum(outcome.values()) == ATTEMPTS
-    assert outcome.keys() == KNOWN
+    assert outcome.keys() <= KNOWN
