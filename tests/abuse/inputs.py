@@ -6,6 +6,7 @@ What is done may leave an input good: whoever sends it must not mind.
 import gzip
 import json
 import random
+from copy import deepcopy
 from typing import Any
 
 from backports import zstd
@@ -103,7 +104,7 @@ def wrong_batch(rng: random.Random) -> bytes:
 def wrong_value(rng: random.Random, levels: int) -> Any:
     """A JSON value of any kind."""
     if levels == 0 or rng.random() < 0.5:
-        return rng.choice(SCALARS)
+        return deepcopy(rng.choice(SCALARS))
     if rng.random() < 0.5:
         return [wrong_value(rng, levels - 1) for _ in range(rng.randint(0, 3))]
     return {str(rng.choice(FIELDS)): wrong_value(rng, levels - 1) for _ in range(rng.randint(0, 3))}
