@@ -49,9 +49,7 @@ async def ingest(services: Services, read_body: BodyReader, scope: HTTPScope, re
         key = await admit(services, scope, headers, deadline)
         idempotency_key = parse_idempotency_key(headers.get("idempotency-key", ()))
         lenient = wants_lenient(headers.get("prefer", ()))
-        batch = read_batch(
-            read_body(headers, receive), place, deadline
-        )  # awaited below: no name keeps it alive
+        batch = read_batch(read_body(headers, receive), place, deadline)  # awaited below: no name keeps it alive
         receipt = await services.ingest(key.tenant_id, await batch, lenient, idempotency_key, deadline)
     answer = {"preference-applied": "handling=lenient", **quota_headers(scope)} if lenient else quota_headers(scope)
     if receipt.replayed:
