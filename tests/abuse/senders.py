@@ -4,7 +4,9 @@ A sender belongs to one thread. What it returns is the code of the answer; what 
 """
 
 import http.client
+import json
 import random
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -33,6 +35,9 @@ MORE = "more was due"
 NO_CALL = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 BATCHES_A_STREAM = 20
+
+PATH_FIRST = re.compile(r"(\w|\[).*: |Expected `object`", re.DOTALL)
+"""How the detail of a bad batch begins: with the path of what is wrong, unless it is all of it."""
 
 Send = Callable[[random.Random], str]
 
@@ -138,7 +143,9 @@ def checked(answer: Answer) -> str:
     assert answer.status < 500 or answer.status == 503, answer
     code = answer.code
     if code == Code.INVALID_BATCH:
-        assert b'"detail":"' in answer.body, answer
+        problem = json.loads(answer.body)
+        assert all(item["path"] and item["message"] for item in problem.get("errors", ())), answer
+        assert PATH_FIRST.match(problem["detail"]), answer
     return code
 
 
