@@ -8,6 +8,7 @@ opened when the first test of this module starts, and looked at by the last.
 import gzip
 import json
 import re
+import select
 import socket
 import struct
 import time
@@ -152,12 +153,16 @@ def stalled(server: Server, stranger: Json) -> Iterator[dict[str, Future[Stalled
         "content-length": head(stranger["key"], f"Content-Length: {len(GOOD)}") + GOOD[:-1],
         "content-length, nothing sent": head(stranger["key"], f"Content-Length: {len(GOOD)}"),
         "chunked": head(stranger["key"], "Transfer-Encoding: chunked") + b"%x\r\n%s\r\n" % (len(GOOD), GOOD),
+        "a byte a second": head(stranger["key"], "Content-Length: 1000"),
     }
     opened = [connect(server) for _ in beginnings]
 
     def wait_for_the_end(connection: socket.socket, beginning: bytes) -> Stalled:
         since = time.monotonic()
         connection.sendall(beginning)
+        if beginning == beginnings["a byte a second"]:
+            while not select.select([connection], [], [], 1)[0]:
+                connection.sendall(b" ")
         return Stalled(read_answer(connection), time.monotonic() - since, connection.recv(1))
 
     with ThreadPoolExecutor(len(opened)) as threads:
@@ -758,7 +763,7 @@ def test_a_client_that_goes_away_is_no_fault(server: Server, stranger: Json, len
 # --- 408, of the requests that began with the first test
 
 
-@pytest.mark.parametrize("name", ["content-length", "content-length, nothing sent", "chunked"])
+@pytest.mark.parametrize("name", ["content-length", "content-length, nothing sent", "chunked", "a byte a second"])
 def test_a_body_that_stalls_is_given_up(
     stalled: dict[str, Future[Stalled]], stranger: Json, mongo: MongoClient, name: str
 ) -> None:

@@ -16,6 +16,9 @@ MAX_ARRIVING_BYTES = 64 * 1024 * 1024
 STALL_TIMEOUT_S = 30
 """A body that does not go on for this long is given up."""
 
+MIN_BYTES_PER_S = 1_000
+"""So is one that is so much behind this pace, slower than any line: a byte now and then would last for years."""
+
 SLOW_S = 5
 """A body that has been arriving for this long gives way where there is no room: the largest takes 17 Mbit/s for it."""
 
@@ -23,7 +26,7 @@ LOOK_S = 1.0
 """How often to look for stalled bodies: one timer for all, where one for each would be a twentieth of a request."""
 
 NO_ROOM = "This server is taking in as much as it can hold: retry after a moment"
-STALLED = f"The body stopped arriving for {STALL_TIMEOUT_S} s"
+STALLED = f"The body stopped arriving for {STALL_TIMEOUT_S} s, or came slower than {MIN_BYTES_PER_S:,} bytes a second"
 TOO_SLOW = f"The body took over {SLOW_S} s to arrive, and the server is short of room: send faster, or fewer events"
 
 
@@ -71,7 +74,7 @@ class Arrivals:
         """Give up the bodies that do not go on."""
         stalled = monotonic() - STALL_TIMEOUT_S
         for arrival in list(self._by_age):
-            if arrival.went_on < stalled:
+            if min(arrival.went_on, arrival.began + arrival.size / MIN_BYTES_PER_S) < stalled:
                 arrival.give_up(RequestTimeout(STALLED))
         again = bool(self._by_age)
         self._timer = asyncio.get_running_loop().call_later(LOOK_S, self._end_stalled) if again else None
