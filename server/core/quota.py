@@ -41,8 +41,11 @@ SETTLING_S = 0.5
 LEASED_PART = 4
 """At most one in so many of the permits that are left is leased, so that near the limit none are."""
 
+HEADROOM = 2
+"""A lease is for so many times the requests that the last rate comes to: few run out early; the rest goes back."""
+
 GROWTH = 4
-"""A lease is at most so many times what was used of the last one: a burst is no rate."""
+"""The rate is taken for at most so many times what was used of the last lease: a burst is no rate."""
 
 LEAST_LEASE = 2
 """Below this many requests in the time of a lease, leases cost more than they save."""
@@ -128,7 +131,7 @@ class Lease:
         """Give back what is in hand and ask anew; the answer is for `grant`."""
         now = monotonic()
         recent = self._used - self._used_before
-        ahead = int(recent * LEASE_S / max(now - self._asked_at, LEASE_S / GROWTH))
+        ahead = int(HEADROOM * recent * LEASE_S / max(now - self._asked_at, LEASE_S / GROWTH))
         if self.has_permit():  # just taken, for others than those who came meanwhile: as many as before
             ahead = max(ahead, self._permits)
         self._used_before, self._asked_at, self._permits, self._is_in_doubt = self._used, now, 0, True
