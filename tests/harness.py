@@ -170,7 +170,7 @@ def command_line(pid: int) -> str:
     """A process's command line; empty where it has ended, reaped or not."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # before or after the file was opened
         return ""
 
 
