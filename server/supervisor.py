@@ -34,6 +34,9 @@ KILL_AFTER_S = 60
 RESTART_DELAY_S = 1.0
 """The wait before what died at once is started again."""
 
+QUIET_GRPC = {"GRPC_VERBOSITY": "NONE"}
+"""Else gRPC writes a line of its own for whatever is no HTTP/2, from anyone. The operator may set it."""
+
 PROJECT = str(Path(__file__).parent.parent)
 
 log = logging.getLogger("sluice")
@@ -196,11 +199,7 @@ class Worker:
             "server.worker",
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env={
-                "GRPC_VERBOSITY": "NONE",
-                **os.environ,
-                "PYTHONPATH": path,
-            },  # it logs whatever is no HTTP/2, from anyone
+            env={**QUIET_GRPC, **os.environ, "PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C reaches the supervisor only, which drains the workers
         )
         assert self._process.stdin is not None  # noqa: S101

@@ -9,13 +9,14 @@ from functools import partial
 
 from bson.binary import Binary
 
+from server.core.commit import ALREADY_STORED
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.idempotency import Claim
 from server.core.ids import Seed
 from server.core.ingest import DocumentsRefused
 from server.core.times import from_milliseconds, to_milliseconds
-from storage.client import DUPLICATE_KEY, Database, Document, insert_each, until_answered
+from storage.client import Database, Document, insert_each, until_answered
 from storage.indexes import CLAIMS
 
 
@@ -36,7 +37,7 @@ class Claims:
 
     async def _put(self, claims: Sequence[Claim]) -> list[Claim]:
         refused = await insert_each(self._database, CLAIMS, [document_of(claim) for claim in claims])
-        if set(refused.values()) - {DUPLICATE_KEY}:
+        if set(refused.values()) - {ALREADY_STORED}:
             raise DocumentsRefused(*set(refused.values()))
         earlier = await self._find([claims[index].id for index in refused]) if refused else {}
         return [earlier[claim.id] if index in refused else claim for index, claim in enumerate(claims)]

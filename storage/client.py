@@ -78,9 +78,6 @@ CLOSE_TIMEOUT_S = 1
 OLDEST_VERSION = (6, 0)
 """MongoDB releases before this one are not tested."""
 
-DUPLICATE_KEY = 11000
-"""The server's error code for a document whose id is there already."""
-
 UNAVAILABLE_CODES = frozenset(
     {
         6,  # HostUnreachable
@@ -107,7 +104,6 @@ UNAVAILABLE_CODES = frozenset(
     }
 )
 """Server errors that mean "not now": the same call may well succeed a moment later. Any other is a fault of ours."""
-
 
 OPERATOR_ERRORS = {
     13: "the user in --mongodb-url may not use this database: grant it the role readWrite",  # Unauthorized

@@ -7,25 +7,17 @@ from uuid import UUID
 
 from bson.raw_bson import RawBSONDocument
 
+from server.core.commit import ALREADY_STORED
 from server.core.deadline import Deadline
 from server.core.errors import NotFound
 from server.core.events import EventFilter, StoredEvent
 from server.core.ids import lowest_id
 from storage import documents
-from storage.client import (
-    DUPLICATE_KEY,
-    Database,
-    deadline_of,
-    insert_each,
-    raw_collection,
-    translated,
-    until_certain,
-)
+from storage.client import Database, deadline_of, insert_each, raw_collection, translated, until_certain
 from storage.indexes import EVENTS, LISTING
 
 STRETCH = 20
 """Events in memory at a time while a page is read: 20 MiB at most."""
-
 
 MAX_COMMAND_BYTES = 15 * 1024 * 1024
 """Documents in one command, which MongoDB lets have 16 MiB."""
@@ -53,7 +45,7 @@ class Events:
             documents = [RawBSONDocument(document) for document in encoded[start:end]]
             codes, was_in_doubt = await until_certain(partial(insert_each, self._database, EVENTS, documents), deadline)
             for index, code in codes.items():
-                if not (was_in_doubt and code == DUPLICATE_KEY):  # else an attempt did store it
+                if not (was_in_doubt and code == ALREADY_STORED):  # else an attempt did store it
                     refused[start + index] = code
         return refused
 

@@ -20,7 +20,6 @@ MAX_EVENTS = 50_000
 MAX_BYTES = 64 * 1024 * 1024
 """Bodies that have arrived: six of the largest, thousands of usual ones."""
 
-
 TOO_MUCH = "This server has as much in hand as it can hold: retry after a moment"
 
 
@@ -83,8 +82,10 @@ class Place:
 
     @contextmanager
     def left(self) -> Iterator[None]:
-        """Leave the place to others while the block runs: the caller is sending. Raises Unavailable where all is taken
-        afterwards."""
+        """Leave the place to others while the block runs, for the caller is sending.
+
+        Raises Unavailable where all is taken afterwards.
+        """
         self._backlog.add(-1, 0, 0)
         self._requests = 0
         yield

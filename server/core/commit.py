@@ -16,7 +16,6 @@ MAX_GROUP_BYTES = 12 * 1024 * 1024
 GROUPS_AT_ONCE = 2
 """Groups under way: one is written to the journal while the database takes in the next."""
 
-
 ALREADY_STORED = 11000
 """The error code of a document that is refused because one with its id is stored, on a majority as all the others."""
 
