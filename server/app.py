@@ -8,6 +8,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import uvicorn
 
@@ -27,6 +28,9 @@ from storage.claims import Claims
 from storage.client import Client, PrimaryWatch, close, connect, database, ping
 from storage.events import Events
 from storage.keys import Keys
+
+SLOW_THREADS = 2
+"""Bad batches are read on these, at 5 ms of the interpreter in turn with the event loop: more would only hold it up."""
 
 KEEP_ALIVE_S = 65
 """An idle connection is kept this long: longer than the 60 s of common load balancers, which must be first to close."""
@@ -67,6 +71,7 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     """Serve until `stop` is set, then drain. `on_ready` is called once requests are accepted."""
     loop = asyncio.get_running_loop()
     log_lost_exceptions(loop)
+    loop.set_default_executor(ThreadPoolExecutor(SLOW_THREADS, "slow"))
     has_primary: asyncio.Queue[bool] = asyncio.Queue()
     watch = PrimaryWatch(lambda has: loop.call_soon_threadsafe(has_primary.put_nowait, has))
     assert settings.storage.mongodb_url is not None, "the supervisor found the database"  # noqa: S101

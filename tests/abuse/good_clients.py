@@ -135,7 +135,7 @@ def under(attack: Attack | None, target: str, key: str) -> Iterator[list[int]]:
 
 @click.command(help=__doc__)
 @click.option("--rounds", default=5, show_default=True)
-@click.option("--seconds", default=10.0, show_default=True, help="How long each measurement takes.")
+@click.option("--seconds", default=15.0, show_default=True, help="How long each measurement takes.")
 def main(rounds: int, seconds: float) -> None:
     """Measure."""
     attacks: dict[str, Attack | None] = {"quiet": None, "slow connections": slow_connections, "bombs": bombs}
