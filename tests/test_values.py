@@ -122,6 +122,7 @@ GOOD: dict[str, str] = {
     "long numbers": f'{{"a": [0.1{"0" * 900}1, {"9" * 300}.5, 1{"0" * 400}e-400, 0.{"0" * 400}1e400]}}',
     "$ref": '{"$ref": "c", "$id": 1, "$db": "d"}',
     "$ref within": '{"a": {"$ref": "c", "$id": {"$ref": "c", "$id": 1}}, "b": [{"$ref": 1}, {"$id": 2}, {"$db": 3}]}',
+    "$ref in a large one": f'{{"a": {{"$ref": "c", "$id": 1}}, "b": "{"x" * 5000}"}}',
     "$id alone": '{"$id": 5}',
     "operators": '{"$set": {"a": 1}, "$where": "x", "": {"$": 1, "$$": 2}, "$a": {"$or": [{"$gt": 1}]}}',
     "extended JSON": '{"a": {"$oid": "0"}, "b": {"$date": "2026"}, "c": {"$numberLong": "5"}, "d": {"$uuid": "x"}}',
