@@ -2,51 +2,58 @@
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 from uuid import UUID
 
-from bson.raw_bson import RawBSONDocument
-
-from server.core.commit import ALREADY_STORED
+from server.core.commit import ALREADY_STORED, Encoded
 from server.core.deadline import Deadline
 from server.core.errors import NotFound
 from server.core.events import EventFilter, StoredEvent
 from server.core.ids import lowest_id
 from storage import documents
-from storage.client import Database, deadline_of, insert_each, raw_collection, translated, until_certain
+from storage.client import (
+    Database,
+    EncodedDocuments,
+    deadline_of,
+    insert_each,
+    raw_collection,
+    translated,
+    until_certain,
+)
+from storage.documents import document_size
 from storage.indexes import EVENTS, LISTING
 
 STRETCH = 20
 """Events in memory at a time while a page is read: 20 MiB at most."""
 
 MAX_COMMAND_BYTES = 15 * 1024 * 1024
-"""Documents in one command, which MongoDB lets have 16 MiB."""
-
-ITEM_BYTES = 8
-"""What an array adds to each of its documents: a type and an index in text."""
+"""Documents in one command: the driver takes them for one, which may have 16 MiB."""
 
 
 class Events:
     """The collection `events`."""
 
-    encoder = staticmethod(documents.encoder)
+    encode = staticmethod(documents.encode)
 
     def __init__(self, database: Database) -> None:
         self._database = database
         self._collection = raw_collection(database, EVENTS, documents.RAW)
 
-    async def insert(self, encoded: Sequence[bytes], deadline: Deadline) -> dict[int, int]:
+    async def insert(self, group: Sequence[Encoded], deadline: Deadline) -> dict[int, int]:
         """Return when all documents are in the journals of a majority, but for those the database refused.
 
         Those are returned as index -> MongoDB's error code. Raises Unavailable where not all is certain.
         """
         refused: dict[int, int] = {}
-        for start, end in commands(encoded):
-            documents = [RawBSONDocument(document) for document in encoded[start:end]]
+        start = 0
+        for command in commands(group):
+            documents = [EncodedDocuments(encoded.documents) for encoded in command]
             codes, was_in_doubt = await until_certain(partial(insert_each, self._database, EVENTS, documents), deadline)
             for index, code in codes.items():
                 if not (was_in_doubt and code == ALREADY_STORED):  # else an attempt did store it
                     refused[start + index] = code
+            start += sum(encoded.number for encoded in command)
         return refused
 
     async def page(self, tenant_id: UUID, where: EventFilter, skip: int, limit: int) -> AsyncIterator[StoredEvent]:
@@ -73,15 +80,32 @@ class Events:
         return documents.decode(document)
 
 
-def commands(encoded: Sequence[bytes]) -> Iterator[tuple[int, int]]:
-    """The stretches, as start and end, in which documents fit into a command: most often one."""
-    start = size = 0
-    for index, document in enumerate(encoded):
-        size += len(document) + ITEM_BYTES
-        if size > MAX_COMMAND_BYTES:
-            yield start, index
-            start, size = index, len(document)
-    yield start, len(encoded)
+def commands(group: Sequence[Encoded]) -> Iterator[list[Encoded]]:
+    """What goes into one command together, most often all of the group."""
+    command, size = list[Encoded](), 0
+    for encoded in chain.from_iterable(map(pieces, group)):
+        size += len(encoded.documents)
+        if command and size > MAX_COMMAND_BYTES:
+            yield command
+            command, size = [], len(encoded.documents)
+        command.append(encoded)
+    yield command
+
+
+def pieces(encoded: Encoded) -> Iterator[Encoded]:
+    """Documents in pieces that each fit into a command, most often one."""
+    documents = encoded.documents
+    if len(documents) <= MAX_COMMAND_BYTES:
+        yield encoded
+        return
+    start = end = count = 0
+    while end < len(documents):
+        size = document_size(documents, end)
+        if end + size - start > MAX_COMMAND_BYTES:
+            yield Encoded(documents[start:end], count)
+            start, count = end, 0
+        end, count = end + size, count + 1
+    yield Encoded(documents[start:end], count)
 
 
 def query(tenant_id: UUID, where: EventFilter) -> dict[str, Any]:

@@ -72,8 +72,9 @@ def ready_made(job: Job) -> Iterable[Batch]:
     for _ in range(VARIETY):
         batch = decode_batch(make_batch(random, job.batch_size))
         assert batch is not None
-        encode = documents.encoder(Header(job.tenant_id, batch.source, batch.source_id, datetime.now(UTC)))
-        templates.append([encode(bytes(ID_END - ID_START), event) for event in batch.events])
+        header = Header(job.tenant_id, batch.source, batch.source_id, datetime.now(UTC))
+        no_ids = [bytes(ID_END - ID_START)] * job.batch_size
+        templates.append(documents.encode(header, no_ids, batch.events, batch.times))
     for index in range(math.ceil(job.seconds * MOST_CALLS_PER_S[job.driven])):
         ids = new_ids(now_ms + index, job.batch_size).binary
         yield [

@@ -79,8 +79,8 @@ class Admission:
         Raises Unauthenticated, what `check` raises, RateLimited, or Unavailable where that cannot be found out.
         """
         digest = digest_of(secret)
-        lease = self._lease_for(digest, check)
-        if lease is None or lease.has_permit():
+        lease = self._known_lease(digest)
+        if lease is None or lease.has_permit() or not self._passes(digest, check):
             key = active(await self._find(digest, deadline))
             check(key)
             if key.rate_limit == 0:
@@ -104,19 +104,21 @@ class Admission:
         """Give back the permits in hand: others may need them."""
         await asyncio.gather(*(self._settle(lease) for lease in self._leases.values() if lease.is_unsettled()))
 
-    def _lease_for(self, digest: bytes, check: Callable[[Key], None]) -> Lease | None:
-        """The lease of a key with a limit that was seen before, unless its request will be refused anyway.
-
-        A permit that is asked for and then not used would be missing elsewhere, until it is given back.
-        """
+    def _known_lease(self, digest: bytes) -> Lease | None:
+        """The lease of a key with a limit that was seen before."""
         key = self._known.get(digest)
-        if key is None:
-            return None
+        return None if key is None else self._leases.get(key.id)
+
+    def _passes(self, digest: bytes, check: Callable[[Key], None]) -> bool:
+        """Whether a known key passes `check`, as far as is known.
+
+        Else no permit is asked for: one that is then not used would be missing elsewhere, until it is given back.
+        """
         try:
-            check(key)
+            check(self._known[digest])
         except SluiceError:
-            return None
-        return self._leases.get(key.id)
+            return False
+        return True
 
     def _lease_of(self, key: Key, digest: bytes) -> Lease:
         """The lease of a key, made where there is none; the oldest makes room for it."""

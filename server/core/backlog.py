@@ -5,8 +5,6 @@ ends. A request has its place while the server works on it, not while its caller
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import TracebackType
 
 from server.core.errors import Unavailable
@@ -80,15 +78,13 @@ class Place:
     ) -> None:
         self._backlog.add(-self._requests, -self._events, -self._bytes)
 
-    @contextmanager
-    def left(self) -> Iterator[None]:
-        """Leave the place to others while the block runs, for the caller is sending.
-
-        Raises Unavailable where all is taken afterwards.
-        """
+    def leave(self) -> None:
+        """Leave the place to others: the caller is yet to send its body."""
         self._backlog.add(-1, 0, 0)
         self._requests = 0
-        yield
+
+    def take_again(self) -> None:
+        """The body is there. Raises Unavailable where all places are taken."""
         self._backlog.add_request()
         self._requests = 1
 

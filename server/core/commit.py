@@ -20,22 +20,23 @@ ALREADY_STORED = 11000
 """The error code of a document that is refused because one with its id is stored, on a majority as all the others."""
 
 
+class Encoded(NamedTuple):
+    """The documents of one request, in the form in which they are kept, one after the other."""
+
+    documents: bytes
+    number: int
+    """How many."""
+
+
 class DocumentStore(Protocol):
     """Where documents are kept."""
 
-    async def insert(self, documents: Sequence[bytes], deadline: Deadline) -> dict[int, int]:
+    async def insert(self, group: Sequence[Encoded], deadline: Deadline) -> dict[int, int]:
         """Return when all documents are safe on disk on a majority, but for those the database refused.
 
-        Those are returned as index -> the database's error code. Raises Unavailable where not all is certain.
+        Those are returned as index -> the database's error code, where the index counts the documents of the whole
+        group. Raises Unavailable where not all is certain.
         """
-
-
-class Pending(NamedTuple):
-    """Documents of one request."""
-
-    documents: Sequence[bytes]
-    size: int
-    """In bytes."""
 
 
 class GroupCommit:
@@ -45,24 +46,22 @@ class GroupCommit:
         self._store = store
         self._merged = Merged(
             self._insert_all,
-            weight=lambda pending: pending.size,
+            weight=lambda encoded: len(encoded.documents),
             limit=MAX_GROUP_BYTES,
             at_once=GROUPS_AT_ONCE,
             outcome="unknown",
         )
 
-    async def __call__(self, documents: Sequence[bytes], size: int, deadline: Deadline) -> dict[int, int]:
-        """Store documents of `size` bytes in all. Returns and raises what `DocumentStore.insert` does."""
-        return await self._merged(Pending(documents, size), deadline)
+    async def __call__(self, encoded: Encoded, deadline: Deadline) -> dict[int, int]:
+        """Store the documents of a request. Returns and raises what `DocumentStore.insert` does, for these alone."""
+        return await self._merged(encoded, deadline)
 
-    async def _insert_all(self, group: Sequence[Pending]) -> list[dict[int, int]]:
+    async def _insert_all(self, group: Sequence[Encoded]) -> list[dict[int, int]]:
         """Insert the documents of all, and give each what became of its own."""
-        refused = await self._store.insert(
-            [document for pending in group for document in pending.documents], Deadline()
-        )
+        refused = await self._store.insert(group, Deadline())
         outcomes, start = [], 0
-        for pending in group:
-            end = start + len(pending.documents)
+        for encoded in group:
+            end = start + encoded.number
             outcomes.append({index - start: code for index, code in refused.items() if start <= index < end})
             start = end
         return outcomes

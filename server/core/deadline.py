@@ -1,7 +1,5 @@
 """The time a request may still take. Imports the standard library only."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from time import monotonic
 
 REQUEST_TIMEOUT_S = 10.0
@@ -18,11 +16,6 @@ class Deadline:
         """Seconds left; zero or less when there is no time left."""
         return self._end - monotonic()
 
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Stop the count while the block runs: what the caller takes to send its body is not the server's time."""
-        since = monotonic()
-        try:
-            yield
-        finally:
-            self._end += monotonic() - since
+    def reset(self, seconds: float) -> None:
+        """Count from `seconds` again: what the caller took to send its body is not the server's time."""
+        self._end = monotonic() + seconds

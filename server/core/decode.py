@@ -13,31 +13,17 @@ import msgspec
 
 from server.core.errors import InvalidBatch, MalformedJson, Problem
 from server.core.events import MAX_EVENTS, Batch, Candidate, Event, Name, SourceId
-from server.core.times import Milliseconds, parse_time
+from server.core.times import parse_time
 from server.core.values import MAX_INT64, find_flaw, is_text, member
 
 MAX_INT_CHARS = 20
 """Digits and sign of the longest 64-bit integer: longer ones are not worth parsing to be refused."""
 
-JSON_TYPES = {int: "int", float: "float", bool: "bool", dict: "object", list: "array"}
-"""What msgspec calls the types of JSON."""
-
 MSGSPEC_ERROR = re.compile(r"(?P<message>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
 NAMED_FIELD = re.compile(r"(?P<message>Object (?:missing required|contains unknown) field) `(?P<field>.*)`", re.DOTALL)
 
 
-def decode_timestamp(_kind: type, value: Any) -> Milliseconds:
-    """A `timestamp`, for msgspec, which adds the path to the error."""
-    if isinstance(value, str):
-        if not is_text(value):  # any character may stand between a date and a time
-            raise ValueError("Holds half of a surrogate pair, which is not a character")
-        return parse_time(value)
-    if isinstance(value, Milliseconds):  # from a message, where it is no text
-        return value
-    raise ValueError(f"Expected `str | null`, got `{JSON_TYPES[type(value)]}`")
-
-
-decode_fast = msgspec.json.Decoder(Batch, dec_hook=decode_timestamp).decode
+decode_fast = msgspec.json.Decoder(Batch).decode
 
 
 class Envelope(msgspec.Struct, forbid_unknown_fields=True):
@@ -52,9 +38,11 @@ def decode_batch(body: bytes) -> Candidate | None:
     """Read a batch from JSON, fast; None where `decode_slowly` must, which may take a second: not on the loop."""
     try:
         batch = decode_fast(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        texts = [event.timestamp for event in batch.events]
+        times = [None if text is None else parse_time(text) for text in texts]
+    except (msgspec.DecodeError, ValueError, RecursionError):  # a UnicodeDecodeError is a ValueError
         return None
-    return Candidate(batch.source, batch.source_id, batch.events, range(len(batch.events)), [])
+    return Candidate(batch.source, batch.source_id, batch.events, times, range(len(batch.events)), [])
 
 
 def decode_slowly(body: bytes) -> Candidate:
@@ -76,27 +64,41 @@ def decode_value(value: Any) -> Candidate:
         raise InvalidBatch("source, source_id: half of a surrogate pair is not a character")
     if not 1 <= len(envelope.events) <= MAX_EVENTS:
         raise InvalidBatch(f"events: {len(envelope.events)} given, 1 to {MAX_EVENTS} allowed")
-    events, indexes, problems = [], [], []
+    candidate = Candidate(envelope.source, envelope.source_id, events := [], times := [], indexes := [], problems := [])
     for index, item in enumerate(envelope.events):
-        event = decode_event(item, index)
-        if isinstance(event, Problem):
-            problems.append(event)
+        decoded = decode_event(item, index)
+        if isinstance(decoded, Problem):
+            problems.append(decoded)
         else:
-            events.append(event)
+            events.append(decoded[0])
+            times.append(decoded[1])
             indexes.append(index)
-    return Candidate(envelope.source, envelope.source_id, events, indexes, problems)
+    return candidate
 
 
-def decode_event(value: Any, index: int) -> Event | Problem:
-    """The event that the JSON value is, or what is wrong with it."""
+def decode_event(value: Any, index: int) -> tuple[Event, int | None] | Problem:
+    """The event that the JSON value is, and its time, or what is wrong with it."""
     if isinstance(value, Problem):
         return value
     path = f"events[{index}]"
     try:
-        event = msgspec.convert(value, Event, dec_hook=decode_timestamp)
+        event = msgspec.convert(value, Event)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         return Problem(index, *explain(error, path))
-    return find_problem(event, index) or event
+    time = None if event.timestamp is None else decode_time(event.timestamp, index)
+    if isinstance(time, Problem):
+        return time
+    return find_problem(event, index) or (event, time)
+
+
+def decode_time(text: str, index: int) -> int | Problem:
+    """The time that an event's timestamp names, or what is wrong with it."""
+    if not is_text(text):  # any character may stand between a date and a time
+        return Problem(index, f"events[{index}].timestamp", "Holds half of a surrogate pair, which is not a character")
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        return Problem(index, f"events[{index}].timestamp", str(error))
 
 
 def find_problem(event: Event, index: int) -> Problem | None:

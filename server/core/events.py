@@ -1,4 +1,4 @@
-"""What callers send and what they get back: batch, event and receipt, and the limits on them. Imports errors and times.
+"""What callers send and what they get back: batch, event and receipt, and the limits on them. Imports the errors.
 
 A `Batch` is checked by decoding into it (`server.core.decode`); constructing one checks nothing. Limits are the
 contract's; each says why it is there.
@@ -12,7 +12,6 @@ from uuid import UUID
 from msgspec import Meta, Struct
 
 from server.core.errors import Problem
-from server.core.times import Milliseconds
 
 MAX_NAME_CHARS = 255
 """`source`, `source_id` and `type`: they are index keys, and names rather than content."""
@@ -45,8 +44,11 @@ class Event(Struct, forbid_unknown_fields=True):
     type: Annotated[Name, Meta(description="Event type, such as purchase or signup")]
     data: Annotated[dict[str, Any], Meta(description=f"The payload, kept as it is; at most {MAX_NESTING} levels deep")]
     timestamp: Annotated[
-        Milliseconds | None,
-        Meta(description="When it happened: an ISO 8601 date or date-time, UTC unless it says otherwise; default: now"),
+        str | None,
+        Meta(
+            description="When it happened: an ISO 8601 date or date-time, UTC unless it says otherwise; default: now",
+            extra_json_schema={"format": "iso-8601"},
+        ),
     ] = None
     metadata: Annotated[dict[str, Any] | None, Meta(description="Anything about the event, such as an SDK version")] = (
         None
@@ -62,11 +64,15 @@ class Batch(Struct, forbid_unknown_fields=True):
 
 
 class Candidate(NamedTuple):
-    """A decoded batch: its well-formed `events`, where each stood (`indexes`), and the `problems` of the others."""
+    """A decoded batch: its well-formed `events`, where each stood (`indexes`), and the `problems` of the others.
+
+    `times` are the events' timestamps in milliseconds since 1970; None is the time of receipt.
+    """
 
     source: str
     source_id: str | None
     events: Sequence[Event]
+    times: Sequence[int | None]
     indexes: Sequence[int]
     problems: list[Problem]
 

@@ -27,8 +27,8 @@ VISIBLE = re.compile(rf"[\x21-\x7e]{{1,{MAX_IDEMPOTENCY_KEY_CHARS}}}")
 GROUPS_AT_ONCE = 2
 """Groups of claims under way: one is written to the journal while the database takes in the next."""
 
-encode_canonically = msgspec.json.Encoder(enc_hook=int, order="deterministic").encode
-"""Equal values give equal bytes: keys sorted, 1 and 1.0 apart. What msgspec does not know is a timestamp, a number."""
+encode_canonically = msgspec.json.Encoder(order="deterministic").encode
+"""Equal values give equal bytes: keys sorted, 1 and 1.0 apart."""
 
 
 class Claim(NamedTuple):
@@ -88,13 +88,14 @@ def claim_id(tenant_id: UUID, key: str) -> bytes:
 def fingerprint(batch: Candidate, problems: Sequence[Problem], lenient: bool) -> bytes:
     """A hash that is equal for equal batches in the same handling, over either protocol.
 
-    Good events count by their values; of bad ones, which the protocols hold in different forms, where they are wrong
-    counts. What goes into it must not change: claims outlive the release that made them.
+    Good events count by their values, a timestamp by the moment it names; of bad ones, which the protocols hold in
+    different forms, where they are wrong counts. What goes into it must not change: claims outlive the release that
+    made them.
     """
     bad = {problem.index for problem in problems}
     wrong = [(problem.index, problem.path) for problem in sorted(problems)]
     digest = sha256(encode_canonically([batch.source, batch.source_id, lenient, wrong]))
-    for index, event in zip(batch.indexes, batch.events, strict=True):
+    for index, event, time in zip(batch.indexes, batch.events, batch.times, strict=True):
         if index not in bad:
-            digest.update(encode_canonically(event))
+            digest.update(encode_canonically(msgspec.structs.replace(event, timestamp=time)))
     return digest.digest()

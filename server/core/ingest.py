@@ -3,25 +3,22 @@
 A batch is stored as a whole or refused as a whole, except where the caller asked for lenient handling.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
-from server.core.commit import ALREADY_STORED, DocumentStore, GroupCommit
+from server.core.commit import ALREADY_STORED, DocumentStore, Encoded, GroupCommit
 from server.core.deadline import Deadline
 from server.core.decode import find_problem
 from server.core.errors import InvalidBatch, PayloadTooLarge, Problem, Unavailable
 from server.core.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES, MAX_PROBLEMS, Candidate, Event, Header, Receipt
 from server.core.idempotency import Claim, Claims, ClaimStore, claim_id, fingerprint
-from server.core.ids import BatchIds, Seed, ids_of, new_seed
+from server.core.ids import Seed, ids_of, new_seed
 from server.core.times import from_milliseconds, now_ms
 
 
 class Unstorable(Exception):
-    """The store cannot hold this event; the values say why."""
-
-
-Encode = Callable[[bytes, Event], bytes]
+    """The store cannot hold one of these events; its values say why."""
 
 
 class DocumentsRefused(Exception):
@@ -31,8 +28,10 @@ class DocumentsRefused(Exception):
 class EventStore(DocumentStore, Protocol):
     """Where events are kept."""
 
-    def encoder(self, header: Header) -> Encode:
-        """A function that gives events of a batch, with their ids, the form in which they are kept, or Unstorable."""
+    def encode(
+        self, header: Header, ids: Sequence[bytes], events: Sequence[Event], times: Sequence[int | None]
+    ) -> list[bytes]:
+        """The form in which events of a batch are kept, with their ids and times. Raises Unstorable."""
 
 
 class Prepared(NamedTuple):
@@ -40,7 +39,7 @@ class Prepared(NamedTuple):
 
     header: Header
     seed: Seed
-    documents: list[bytes]
+    encoded: Encoded
     ids: list[str]
     event_types: list[str]
     problems: list[Problem]
@@ -50,7 +49,7 @@ class Ingest:
     """Stores batches in `store`, and in `claims` which idempotency keys they came with."""
 
     def __init__(self, store: EventStore, claims: ClaimStore) -> None:
-        self._encoder = store.encoder
+        self._encode = store.encode
         self._commit = GroupCommit(store)
         self._claim = Claims(claims)
 
@@ -63,10 +62,9 @@ class Ingest:
         the last says so.
         """
         prepared, replayed = self._prepare(tenant_id, batch, new_seed(now_ms())), False
-        if prepared.problems and not (lenient and prepared.documents):
+        if prepared.problems and not (lenient and prepared.ids):
             raise refusal(prepared.problems)
-        size = sum(map(len, prepared.documents))
-        if size > MAX_BATCH_BYTES:
+        if len(prepared.encoded.documents) > MAX_BATCH_BYTES:
             raise PayloadTooLarge(f"The batch is over {MAX_BATCH_BYTES >> 20} MiB as BSON: send fewer events at a time")
         if idempotency_key is not None:  # only now: a batch that is refused must not claim its key
             mark = fingerprint(batch, prepared.problems, lenient)
@@ -76,7 +74,7 @@ class Ingest:
                 prepared, replayed = self._prepare(tenant_id, batch, held.seed), True
         del batch  # it takes several times the room of the documents, and is done with
         try:
-            refused = await self._commit(prepared.documents, size, deadline)
+            refused = await self._commit(prepared.encoded, deadline)
         except Unavailable:
             if replayed:  # whatever became of this attempt: an earlier one may have stored some
                 raise Unavailable("unknown") from None
@@ -90,40 +88,43 @@ class Ingest:
     def _prepare(self, tenant_id: UUID, batch: Candidate, seed: Seed) -> Prepared:
         """Give a batch the time and the ids of `seed`, and encode what can be stored of it."""
         header = Header(tenant_id, batch.source, batch.source_id, from_milliseconds(seed.received_at_ms))
-        encode = self._encoder(header)
         ids = ids_of(seed, len(batch.events))
         try:
-            documents = list(map(encode, ids.binary, batch.events))
+            documents = self._encode(header, ids.binary, batch.events, batch.times)
         except Unstorable:
-            return prepare_slowly(header, seed, encode, batch, ids)
+            return self._prepare_slowly(header, seed, batch)
         if max(map(len, documents), default=0) > MAX_EVENT_BYTES:
-            return prepare_slowly(header, seed, encode, batch, ids)
-        return Prepared(header, seed, documents, ids.text, [event.type for event in batch.events], batch.problems)
+            return self._prepare_slowly(header, seed, batch)
+        encoded = Encoded(b"".join(documents), len(documents))
+        return Prepared(header, seed, encoded, ids.text, [event.type for event in batch.events], batch.problems)
 
+    def _prepare_slowly(self, header: Header, seed: Seed, batch: Candidate) -> Prepared:
+        """Encode what can be stored of a batch, event by event, and find out what is wrong with the others."""
+        documents, text_ids, event_types, problems = list[bytes](), list[str](), list[str](), list(batch.problems)
+        ids = ids_of(seed, len(batch.events))
+        rows = zip(batch.indexes, batch.events, batch.times, ids.binary, ids.text, strict=True)
+        for index, event, time, binary_id, text_id in rows:
+            document = self._try_encode(header, binary_id, event, time, index)
+            if isinstance(document, Problem):
+                problems.append(document)
+            else:
+                documents.append(document)
+                text_ids.append(text_id)
+                event_types.append(event.type)
+        encoded = Encoded(b"".join(documents), len(documents))
+        return Prepared(header, seed, encoded, text_ids, event_types, problems)
 
-def prepare_slowly(header: Header, seed: Seed, encode: Encode, batch: Candidate, ids: BatchIds) -> Prepared:
-    """Encode what can be stored of a batch, event by event, and find out what is wrong with the others."""
-    prepared = Prepared(header, seed, [], [], [], list(batch.problems))
-    for index, event, binary_id, text_id in zip(batch.indexes, batch.events, ids.binary, ids.text, strict=True):
-        document = try_encode(encode, binary_id, event, index)
-        if isinstance(document, Problem):
-            prepared.problems.append(document)
-        else:
-            prepared.documents.append(document)
-            prepared.ids.append(text_id)
-            prepared.event_types.append(event.type)
-    return prepared
-
-
-def try_encode(encode: Encode, event_id: bytes, event: Event, index: int) -> bytes | Problem:
-    """The event as the store keeps it, or what is wrong with it."""
-    try:
-        document = encode(event_id, event)
-    except Unstorable:
-        return find_problem(event, index) or Problem(index, f"events[{index}]", "Cannot be stored")
-    if len(document) > MAX_EVENT_BYTES:
-        return Problem(index, f"events[{index}]", f"{len(document)} bytes as BSON; at most {MAX_EVENT_BYTES}")
-    return document
+    def _try_encode(
+        self, header: Header, event_id: bytes, event: Event, time: int | None, index: int
+    ) -> bytes | Problem:
+        """The event as the store keeps it, or what is wrong with it."""
+        try:
+            document = self._encode(header, [event_id], [event], [time])[0]
+        except Unstorable:
+            return find_problem(event, index) or Problem(index, f"events[{index}]", "Cannot be stored")
+        if len(document) > MAX_EVENT_BYTES:
+            return Problem(index, f"events[{index}]", f"{len(document)} bytes as BSON; at most {MAX_EVENT_BYTES}")
+        return document
 
 
 def refusal(problems: list[Problem]) -> InvalidBatch:

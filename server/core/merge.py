@@ -52,7 +52,7 @@ class Merged(Generic[Item, Result]):
         self._at_once = at_once
         self._outcome = outcome
         self._waiting: deque[Waiting[Item, Result]] = deque()
-        self._unanswered: set[Waiting[Item, Result]] = set()
+        self._unanswered: list[Waiting[Item, Result]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._under_way = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -62,7 +62,7 @@ class Merged(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         waiting: Waiting[Item, Result] = Waiting(item, deadline, loop)
         self._waiting.append(waiting)
-        self._unanswered.add(waiting)
+        self._unanswered.append(waiting)
         if self._timer is None:
             self._timer = loop.call_later(DEADLINE_STEP_S, self._give_up_late_ones, loop)
         if self._under_way < self._at_once:
@@ -70,10 +70,7 @@ class Merged(Generic[Item, Result]):
             task = asyncio.create_task(self._run_groups())
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
-        try:
-            return await waiting.future
-        finally:
-            self._unanswered.discard(waiting)
+        return await waiting.future
 
     async def _run_groups(self) -> None:
         """Run group after group while anybody waits."""
@@ -93,8 +90,9 @@ class Merged(Generic[Item, Result]):
 
     def _give_up_late_ones(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer those whose deadline has come."""
+        self._unanswered = [waiting for waiting in self._unanswered if not waiting.future.done()]
         for waiting in self._unanswered:
-            if not waiting.future.done() and waiting.deadline.remaining() <= 0:
+            if waiting.deadline.remaining() <= 0:
                 waiting.future.set_exception(Unavailable(self._outcome if waiting.is_under_way else "not_stored"))
         again = bool(self._unanswered)
         self._timer = loop.call_later(DEADLINE_STEP_S, self._give_up_late_ones, loop) if again else None

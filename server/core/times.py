@@ -1,6 +1,7 @@
 """Times as callers write and read them. Imports the standard library only.
 
-Every datetime inside Sluice is aware, in UTC, and to the millisecond. What a caller's `timestamp` becomes is a number.
+Every datetime inside Sluice is aware, in UTC, and to the millisecond. What a caller's `timestamp` becomes is a number:
+milliseconds since 1970.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -17,21 +18,20 @@ MAX_MS = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MILLISECOND
 OUT_OF_RANGE = "Outside the years 1 to 9999 in UTC"
 
 
-class Milliseconds(int):
-    """A moment as milliseconds since 1970: the type that an event's `timestamp` decodes to."""
-
-
 def now_ms() -> int:
     """Milliseconds since 1970, by the clock of this machine."""
     return time_ns() // NS_PER_MS
 
 
-def parse_time(text: str) -> Milliseconds:
-    """The moment an ISO 8601 date or date-time names: UTC where it has no offset, midnight where it has no time.
+def parse_time(text: str) -> int:
+    """The moment, as milliseconds since 1970, that an ISO 8601 date or date-time names.
+
+    It is in UTC where it has no offset, and midnight where it has no time.
 
     What is finer than a millisecond is cut off. Raises ValueError with a message for the caller.
     """
-    return in_range(since_epoch(text) // MILLISECOND)
+    milliseconds = since_epoch(text) // MILLISECOND
+    return milliseconds if MIN_MS <= milliseconds <= MAX_MS else in_range(milliseconds)
 
 
 def parse_bound(text: str) -> int:
@@ -53,11 +53,11 @@ def since_epoch(text: str) -> timedelta:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH
 
 
-def in_range(milliseconds: int) -> Milliseconds:
+def in_range(milliseconds: int) -> int:
     """That many milliseconds since 1970. Raises ValueError, with a message for the caller, for another age."""
     if not MIN_MS <= milliseconds <= MAX_MS:
         raise ValueError(OUT_OF_RANGE)
-    return Milliseconds(milliseconds)
+    return milliseconds
 
 
 def from_milliseconds(milliseconds: int) -> datetime:

@@ -15,7 +15,7 @@ async def admit(services: Services, scope: HTTPScope, headers: Headers, deadline
 
     Raises Unauthenticated, InsufficientScope, DomainNotAllowed, RateLimited, Unavailable.
     """
-    secret = only(headers, "X-API-Key")
+    secret = only(headers, "x-api-key")
     try:
         key, quota = await services.admission.admit(secret, lambda key: check(key, headers, "events:write"), deadline)
     except RateLimited as error:
@@ -27,7 +27,7 @@ async def admit(services: Services, scope: HTTPScope, headers: Headers, deadline
 
 async def authenticate(services: Services, headers: Headers, deadline: Deadline) -> Key:
     """The key of a request that may read. Raises Unauthenticated, InsufficientScope, DomainNotAllowed, Unavailable."""
-    key = await services.admission.authenticate(only(headers, "X-API-Key"), deadline)
+    key = await services.admission.authenticate(only(headers, "x-api-key"), deadline)
     check(key, headers, "events:read")
     return key
 
@@ -35,4 +35,4 @@ async def authenticate(services: Services, headers: Headers, deadline: Deadline)
 def check(key: Key, headers: Headers, scope: Scope) -> None:
     """Raises InsufficientScope or DomainNotAllowed."""
     key.require(scope)
-    key.check_domain(only(headers, "Origin"), only(headers, "Referer"))
+    key.check_domain(only(headers, "origin"), only(headers, "referer"))

@@ -16,6 +16,11 @@ class ClientGone(Exception):
     """The caller closed the connection before its request was complete."""
 
 
+JSON = "application/json"
+
+TOO_LARGE = f"The body is over {MAX_BODY_BYTES >> 20} MiB: send fewer events at a time"
+
+
 class BodyReader:
     """Reads the bodies of all requests to this worker."""
 
@@ -29,12 +34,12 @@ class BodyReader:
         Raises MalformedRequest, InvalidHeader, UnsupportedMediaType, PayloadTooLarge, RequestTimeout, MalformedJson for
         an encoding that does not decode, ClientGone, and Unavailable where there is no room for what is arriving.
         """
-        if [value.lower() for value in headers.get("transfer-encoding", ())] not in ([], ["chunked"]):
+        if "transfer-encoding" in headers and [*map(str.lower, headers["transfer-encoding"])] != ["chunked"]:
             raise MalformedRequest(
                 "Transfer-Encoding may be chunked only: a compressed body is named by Content-Encoding"
             )
-        check_content_type(only(headers, "Content-Type") or "")
-        encoding = (only(headers, "Content-Encoding") or "identity").lower()
+        check_content_type(only(headers, "content-type") or "")
+        encoding = (only(headers, "content-encoding") or "identity").lower()
         if encoding != "identity" and encoding not in DECODERS:
             raise UnsupportedMediaType(f"Content-Encoding may be identity, {' or '.join(DECODERS)}")
         body = await receive_body(headers, receive, self._arrivals)
@@ -43,9 +48,11 @@ class BodyReader:
 
 def check_content_type(content_type: str) -> None:
     """Raises UnsupportedMediaType unless the header says JSON, which is always UTF-8."""
+    if content_type == JSON:  # as nearly all callers send it
+        return
     media_type, *parameters = (part.strip().lower() for part in content_type.split(";"))
     charsets = {part.partition("=")[2].strip('"') for part in parameters if part.startswith("charset=")}
-    if media_type != "application/json" or not charsets <= {"utf-8"}:
+    if media_type != JSON or not charsets <= {"utf-8"}:
         raise UnsupportedMediaType("Content-Type must be application/json, in UTF-8")
 
 
@@ -54,9 +61,8 @@ async def receive_body(headers: Headers, receive: Receive, arrivals: Arrivals) -
 
     Raises PayloadTooLarge as soon as that is known, RequestTimeout, ClientGone, and Unavailable where there is no room.
     """
-    too_large = PayloadTooLarge(f"The body is over {MAX_BODY_BYTES >> 20} MiB: send fewer events at a time")
-    if int(only(headers, "Content-Length") or 0) > MAX_BODY_BYTES:
-        raise too_large
+    if int(only(headers, "content-length") or 0) > MAX_BODY_BYTES:
+        raise PayloadTooLarge(TOO_LARGE)
     chunks: list[bytes] = []
     more = True
     with arrivals.arrival() as arrival:
@@ -67,6 +73,6 @@ async def receive_body(headers: Headers, receive: Receive, arrivals: Arrivals) -
             chunks.append(message["body"])
             arrival.add(len(message["body"]))
             if arrival.size > MAX_BODY_BYTES:
-                raise too_large
+                raise PayloadTooLarge(TOO_LARGE)
             more = message["more_body"]
     return b"".join(chunks)

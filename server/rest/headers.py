@@ -26,11 +26,16 @@ def headers_of(scope: Mapping[str, Any]) -> Headers:
 
 
 def only(headers: Headers, name: str) -> str | None:
-    """The value of a header, or None. Raises InvalidHeader where it is given twice: whoever else looks may differ."""
-    values = headers.get(name.lower(), ())
+    """The value of the header `name`, which is in lower case, or None.
+
+    Raises InvalidHeader where it is given twice: whoever else looks may see the other.
+    """
+    values = headers.get(name)
+    if values is None:
+        return None
     if len(values) > 1:
         raise InvalidHeader(f"{name} is given {len(values)} times: give it once")
-    return values[0] if values else None
+    return values[0]
 
 
 def wants_lenient(prefer: Iterable[str]) -> bool:

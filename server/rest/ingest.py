@@ -12,7 +12,6 @@ from server.core.deadline import Deadline
 from server.core.decode import decode_batch, decode_slowly
 from server.core.events import MAX_PROBLEMS, Candidate, Receipt
 from server.core.idempotency import parse_idempotency_key
-from server.core.times import format_time
 from server.rest.access import admit
 from server.rest.answers import send_json
 from server.rest.body import BodyReader
@@ -20,6 +19,9 @@ from server.rest.headers import headers_of, wants_lenient
 from server.rest.problems import ProblemEvent
 from server.rest.quota import quota_headers
 from server.services import Services
+
+SECONDS_CHARS = len("2026-03-01T12:00:00")
+"""A receipt tells its time to the second."""
 
 
 class ReceiptEvent(Struct):
@@ -59,8 +61,11 @@ async def ingest(services: Services, read_body: BodyReader, scope: HTTPScope, re
 
 async def read_batch(reading: Awaitable[bytes], place: Place, deadline: Deadline) -> Candidate:
     """The batch in a request's body. Raises what `BodyReader` and `decode_slowly` do, and Unavailable."""
-    with place.left(), deadline.paused():  # the time that the caller takes is not the server's
-        body = await reading
+    seconds = deadline.remaining()
+    place.leave()
+    body = await reading
+    place.take_again()
+    deadline.reset(seconds)
     place.add_bytes(len(body))
     batch = decode_batch(body)
     if batch is None:
@@ -70,10 +75,10 @@ async def read_batch(reading: Awaitable[bytes], place: Place, deadline: Deadline
 
 
 def receipt_body(receipt: Receipt) -> ReceiptBody:
-    """The receipt as documented: times in it are to the second."""
+    """The receipt as documented."""
     header = receipt.header
     tenant_id, source = str(header.tenant_id), header.source
-    received_at = format_time(header.received_at.replace(microsecond=0))
+    received_at = header.received_at.isoformat()[:SECONDS_CHARS]
     events = [
         ReceiptEvent(event_id, tenant_id, source, event_type, received_at)
         for event_id, event_type in zip(receipt.ids, receipt.event_types, strict=True)

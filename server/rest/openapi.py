@@ -84,7 +84,6 @@ def openapi_document() -> Json:
     """The whole document, as OpenAPI 3.1."""
     _, components = msgspec.json.schema_components(
         [Batch, ReceiptBody, EventBody, Problem],
-        schema_hook=lambda _moment: {"type": "string", "format": "iso-8601"},
         ref_template="#/components/schemas/{name}",
     )
     return {

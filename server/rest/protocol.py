@@ -56,6 +56,7 @@ UPGRADE = re.compile(rb"\nupgrade:", re.IGNORECASE)
 IGNORED = b"\nignored:"
 
 END_OF_HEAD = b"\r\n\r\n"
+NOTHING = memoryview(b"")
 
 
 class Flow(FlowControl):
@@ -75,7 +76,7 @@ class HttpProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.flow: Flow
-        self._unparsed = b""
+        self._unparsed = NOTHING
         self._in_head = True
         self._framing = 0  # bytes of the head so far; within a body, those that are neither body nor usual framing
         self._refused = False
@@ -106,10 +107,12 @@ class HttpProtocol(HttpToolsProtocol):
         """Take what has arrived; at the start of a request, make its `Upgrade` header an unknown one."""
         if self._refused:
             return
-        if (self.cycle is None or self.cycle.response_complete) and UPGRADE.search(data):
-            head, end, rest = data.partition(END_OF_HEAD)
-            data = UPGRADE.sub(IGNORED, head) + end + rest
-        self._unparsed += data
+        if self.cycle is None or self.cycle.response_complete:
+            end = data.find(END_OF_HEAD)
+            end = len(data) if end < 0 else end
+            if UPGRADE.search(data, 0, end):
+                data = UPGRADE.sub(IGNORED, data[:end]) + data[end:]
+        self._unparsed = memoryview(bytes(self._unparsed) + data if self._unparsed else data)
         self._parse()
 
     def on_headers_complete(self) -> None:
@@ -172,9 +175,9 @@ class HttpProtocol(HttpToolsProtocol):
         """Parse what has arrived, but nothing ahead of requests that wait for their turn."""
         while self._unparsed and not self.pipeline and not self._refused and not self.transport.is_closing():
             size = min(STEP_BYTES, MAX_HEAD_BYTES - self._framing)
-            step, self._unparsed = self._unparsed[:size], self._unparsed[size:]
+            step, self._unparsed = self._unparsed[:size], self._unparsed[size:]  # views, which copy nothing
             self._framing += len(step)
-            super().data_received(step)
+            super().data_received(step)  # type: ignore[arg-type]  # the parser takes any bytes-like object
             self._framing = max(0, self._framing)  # where bodies are in a step, it is not known whose the rest was
             if self._framing >= MAX_HEAD_BYTES:
                 self._refuse(HeadersTooLarge(MAX_HEAD_BYTES))
@@ -213,7 +216,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _refuse(self, error: SluiceError) -> None:
         """Take nothing more on this connection: answer with `error`, where it is this request's turn, and end it."""
-        self._refused, self._unparsed = True, b""
+        self._refused, self._unparsed = True, NOTHING
         self._hold_back(False)
         current = None if self._in_head else self.cycle
         if current is not None and self.pipeline:

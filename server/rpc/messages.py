@@ -14,7 +14,7 @@ from proto.sluice.v1 import event_service_pb2 as pb
 from server.core.decode import decode_value, parse_leniently
 from server.core.errors import InvalidBatch, MalformedJson, PayloadTooLarge, Problem
 from server.core.events import MAX_BODY_BYTES, MAX_EVENTS, MAX_NAME_CHARS, MAX_PROBLEMS, Candidate, Event, Receipt
-from server.core.times import Milliseconds, in_range, to_milliseconds
+from server.core.times import format_time, from_milliseconds, in_range, to_milliseconds
 from server.core.values import find_flaw
 
 M = TypeVar("M", bound=Message)
@@ -66,13 +66,16 @@ def read_good_batch(batch: pb.EventBatch) -> Candidate:
     fine = 0 < len(batch.source) <= MAX_NAME_CHARS and len(source_id or "") <= MAX_NAME_CHARS
     if not fine or not 0 < len(batch.events) <= MAX_EVENTS:
         raise DoubtfulError
-    events = [read_event(event) for event in batch.events]
-    return Candidate(batch.source, source_id, events, range(len(events)), [])
+    messages = list(batch.events)
+    events = [read_event(event) for event in messages]
+    times = [read_time(event.timestamp) if event.HasField("timestamp") else None for event in messages]
+    return Candidate(batch.source, source_id, events, times, range(len(events)), [])
 
 
 def read_event(event: pb.Event) -> Event:
-    """A good event. Raises DoubtfulError, or what decoding raises, for any other."""
-    if not 0 < len(event.type) <= MAX_NAME_CHARS:
+    """A good event, but for its time. Raises DoubtfulError, or what decoding raises, for any other."""
+    event_type = event.type
+    if not 0 < len(event_type) <= MAX_NAME_CHARS:
         raise DoubtfulError
     if data_json := event.data_json:
         data = decode_object(data_json)
@@ -82,13 +85,15 @@ def read_event(event: pb.Event) -> Event:
             raise DoubtfulError
     else:
         raise DoubtfulError
-    timestamp = read_time(event.timestamp) if event.HasField("timestamp") else None
     metadata_json = event.metadata_json
-    return Event(event.type, data, timestamp, decode_object(metadata_json) if metadata_json else None)
+    return Event(event_type, data, None, decode_object(metadata_json) if metadata_json else None)
 
 
-def read_time(timestamp: timestamp_pb2.Timestamp) -> Milliseconds:
-    """The moment of a timestamp, to the millisecond. Raises DoubtfulError, with a message, for one out of range."""
+def read_time(timestamp: timestamp_pb2.Timestamp) -> int:
+    """The moment of a timestamp, as milliseconds since 1970.
+
+    Raises DoubtfulError, with a message, for one out of range.
+    """
     nanos = timestamp.nanos
     if not 0 <= nanos < NS_PER_S:
         raise DoubtfulError(f"nanos: may be 0 to {NS_PER_S - 1}")
@@ -138,7 +143,7 @@ def json_of_event(event: pb.Event, index: int) -> dict[str, Any] | Problem:
         if event.metadata_json:
             value["metadata"] = parse_leniently(event.metadata_json)
         if event.HasField("timestamp"):
-            value["timestamp"] = read_time(event.timestamp)
+            value["timestamp"] = format_time(from_milliseconds(read_time(event.timestamp)))
     except MalformedJson as error:
         return Problem(index, f"events[{index}].{field}", error.detail)
     except DoubtfulError as error:
