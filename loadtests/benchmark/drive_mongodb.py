@@ -8,7 +8,6 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from random import Random
 from typing import Any
 
@@ -72,7 +71,7 @@ def ready_made(job: Job) -> Iterable[Batch]:
     for _ in range(VARIETY):
         batch = decode_batch(make_batch(random, job.batch_size))
         assert batch is not None
-        header = Header(job.tenant_id, batch.source, batch.source_id, datetime.now(UTC))
+        header = Header(job.tenant_id, batch.source, batch.source_id, now_ms)
         no_ids = [bytes(ID_END - ID_START)] * job.batch_size
         templates.append(documents.encode(header, no_ids, batch.events, batch.times))
     for index in range(math.ceil(job.seconds * MOST_CALLS_PER_S[job.driven])):

@@ -83,7 +83,8 @@ class Header(NamedTuple):
     tenant_id: UUID
     source: str
     source_id: str | None
-    received_at: datetime
+    received_at_ms: int
+    """Milliseconds since 1970."""
 
 
 class Receipt(NamedTuple):

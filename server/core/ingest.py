@@ -14,7 +14,7 @@ from server.core.errors import InvalidBatch, PayloadTooLarge, Problem, Unavailab
 from server.core.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES, MAX_PROBLEMS, Candidate, Event, Header, Receipt
 from server.core.idempotency import Claim, Claims, ClaimStore, claim_id, fingerprint
 from server.core.ids import Seed, ids_of, new_seed
-from server.core.times import from_milliseconds, now_ms
+from server.core.times import now_ms
 
 
 class Unstorable(Exception):
@@ -87,7 +87,7 @@ class Ingest:
 
     def _prepare(self, tenant_id: UUID, batch: Candidate, seed: Seed) -> Prepared:
         """Give a batch the time and the ids of `seed`, and encode what can be stored of it."""
-        header = Header(tenant_id, batch.source, batch.source_id, from_milliseconds(seed.received_at_ms))
+        header = Header(tenant_id, batch.source, batch.source_id, seed.received_at_ms)
         ids = ids_of(seed, len(batch.events))
         try:
             documents = self._encode(header, ids.binary, batch.events, batch.times)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable
+from functools import lru_cache
 
 import msgspec
 from litestar.types import HTTPScope, Receive, Send
@@ -12,6 +13,7 @@ from server.core.deadline import Deadline
 from server.core.decode import decode_batch, decode_slowly
 from server.core.events import MAX_PROBLEMS, Candidate, Receipt
 from server.core.idempotency import parse_idempotency_key
+from server.core.times import format_time, from_milliseconds
 from server.rest.access import admit
 from server.rest.answers import send_json
 from server.rest.body import BodyReader
@@ -20,8 +22,7 @@ from server.rest.problems import ProblemEvent
 from server.rest.quota import quota_headers
 from server.services import Services
 
-SECONDS_CHARS = len("2026-03-01T12:00:00")
-"""A receipt tells its time to the second."""
+MS_PER_S = 1_000
 
 
 class ReceiptEvent(Struct):
@@ -74,11 +75,17 @@ async def read_batch(reading: Awaitable[bytes], place: Place, deadline: Deadline
     return batch
 
 
+@lru_cache(maxsize=64)
+def to_the_second(seconds: int) -> str:
+    """That many seconds after 1970, as receipts tell their time: those of a moment tell the same."""
+    return format_time(from_milliseconds(seconds * MS_PER_S))
+
+
 def receipt_body(receipt: Receipt) -> ReceiptBody:
     """The receipt as documented."""
     header = receipt.header
     tenant_id, source = str(header.tenant_id), header.source
-    received_at = header.received_at.isoformat()[:SECONDS_CHARS]
+    received_at = to_the_second(header.received_at_ms // MS_PER_S)
     events = [
         ReceiptEvent(event_id, tenant_id, source, event_type, received_at)
         for event_id, event_type in zip(receipt.ids, receipt.event_types, strict=True)

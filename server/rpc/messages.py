@@ -14,7 +14,7 @@ from proto.sluice.v1 import event_service_pb2 as pb
 from server.core.decode import decode_value, parse_leniently
 from server.core.errors import InvalidBatch, MalformedJson, PayloadTooLarge, Problem
 from server.core.events import MAX_BODY_BYTES, MAX_EVENTS, MAX_NAME_CHARS, MAX_PROBLEMS, Candidate, Event, Receipt
-from server.core.times import format_time, from_milliseconds, in_range, to_milliseconds
+from server.core.times import format_time, from_milliseconds, in_range
 from server.core.values import find_flaw
 
 M = TypeVar("M", bound=Message)
@@ -154,7 +154,7 @@ def json_of_event(event: pb.Event, index: int) -> dict[str, Any] | Problem:
 def receipt_message(receipt: Receipt) -> pb.Receipt:
     """The receipt as a message."""
     header = receipt.header
-    seconds, milliseconds = divmod(to_milliseconds(header.received_at), MS_PER_S)
+    seconds, milliseconds = divmod(header.received_at_ms, MS_PER_S)
     return pb.Receipt(
         events_received=len(receipt.ids),
         tenant_id=str(header.tenant_id),

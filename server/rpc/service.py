@@ -29,6 +29,8 @@ WINDOW_BATCHES = 16
 """Batches of one stream that are taken before their answers have left: enough to hide the database's latency, few
 enough that a caller who does not read its answers holds little memory."""
 
+HANDLINGS = frozenset(pb.Handling.values())
+
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
@@ -207,7 +209,7 @@ def may_write(key: Key) -> None:
 
 def is_lenient(handling: pb.Handling) -> bool:
     """Whether lenient handling is asked for. Raises InvalidHeader for a number that is no handling."""
-    if handling not in pb.Handling.values():
+    if handling not in HANDLINGS:
         raise InvalidHeader("handling: may be HANDLING_STRICT or HANDLING_LENIENT")
     return handling == pb.HANDLING_LENIENT
 
