@@ -13,7 +13,7 @@ from server.core.deadline import Deadline
 from server.core.decode import decode_batch, decode_slowly
 from server.core.events import MAX_PROBLEMS, Candidate, Receipt
 from server.core.idempotency import parse_idempotency_key
-from server.core.times import format_time, from_milliseconds
+from server.core.times import MS_PER_S, format_time, from_milliseconds
 from server.rest.access import admit
 from server.rest.answers import send_json
 from server.rest.body import BodyReader
@@ -21,8 +21,6 @@ from server.rest.headers import headers_of, wants_lenient
 from server.rest.problems import ProblemEvent
 from server.rest.quota import quota_headers
 from server.services import Services
-
-MS_PER_S = 1_000
 
 
 class ReceiptEvent(Struct):

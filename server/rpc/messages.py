@@ -14,14 +14,12 @@ from proto.sluice.v1 import event_service_pb2 as pb
 from server.core.decode import decode_value, parse_leniently
 from server.core.errors import InvalidBatch, MalformedJson, PayloadTooLarge, Problem
 from server.core.events import MAX_BODY_BYTES, MAX_EVENTS, MAX_NAME_CHARS, MAX_PROBLEMS, Candidate, Event, Receipt
-from server.core.times import format_time, from_milliseconds, in_range
+from server.core.times import MS_PER_S, NS_PER_MS, format_time, from_milliseconds, in_range
 from server.core.values import find_flaw
 
 M = TypeVar("M", bound=Message)
 
-NS_PER_MS = 1_000_000
 NS_PER_S = 1_000_000_000
-MS_PER_S = 1_000
 
 decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -67,7 +65,7 @@ def read_good_batch(batch: pb.EventBatch) -> Candidate:
     if not fine or not 0 < len(batch.events) <= MAX_EVENTS:
         raise DoubtfulError
     messages = list(batch.events)
-    events = [read_event(event) for event in messages]
+    events = list(map(read_event, messages))
     times = [read_time(event.timestamp) if event.HasField("timestamp") else None for event in messages]
     return Candidate(batch.source, source_id, events, times, range(len(events)), [])
 
