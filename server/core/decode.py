@@ -64,16 +64,17 @@ def decode_value(value: Any) -> Candidate:
         raise InvalidBatch("source, source_id: half of a surrogate pair is not a character")
     if not 1 <= len(envelope.events) <= MAX_EVENTS:
         raise InvalidBatch(f"events: {len(envelope.events)} given, 1 to {MAX_EVENTS} allowed")
-    candidate = Candidate(envelope.source, envelope.source_id, events := [], times := [], indexes := [], problems := [])
+    events, times, indexes, problems = list[Event](), list[int | None](), list[int](), list[Problem]()
     for index, item in enumerate(envelope.events):
         decoded = decode_event(item, index)
         if isinstance(decoded, Problem):
             problems.append(decoded)
         else:
-            events.append(decoded[0])
-            times.append(decoded[1])
+            event, time = decoded
+            events.append(event)
+            times.append(time)
             indexes.append(index)
-    return candidate
+    return Candidate(envelope.source, envelope.source_id, events, times, indexes, problems)
 
 
 def decode_event(value: Any, index: int) -> tuple[Event, int | None] | Problem:

@@ -43,6 +43,10 @@ MAX_METADATA_BYTES = 64 * 1024
 HANDSHAKE_TIMEOUT_MS = 10_000
 """A connection says within this that it speaks HTTP/2; the library would wait for two minutes."""
 
+MAX_CONNECTION_AGE_MS = 600_000
+"""A connection this old takes no new calls, and its client opens another: connections spread over the workers anew, and
+one that was replaced gets its share. Calls and streams under way go on for as long as they like."""
+
 CHECK_EVERY_S = 0.05
 """How often to look whether the library has given up: for so long nobody accepts connections."""
 
@@ -51,6 +55,7 @@ RETIRED_TIMEOUT_S = 3_600
 
 OPTIONS = [
     ("grpc.max_concurrent_streams", MAX_STREAMS),
+    ("grpc.max_connection_age_ms", MAX_CONNECTION_AGE_MS),
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.server_handshake_timeout_ms", HANDSHAKE_TIMEOUT_MS),
