@@ -161,9 +161,10 @@ def raw_collection(database: Database, name: str, options: CodecOptions[RawBSOND
 
 
 class EncodedDocuments(RawBSONDocument):
-    """Documents in BSON, one after the other, which is how they stand in a command: the driver copies them as one.
+    """Documents in BSON, one after the other, which is how they stand in an insert: the driver copies them as one.
 
-    A RawBSONDocument for each would cost a twelfth of all that a worker does for an event.
+    It is good for that alone, and not for looking inside. A RawBSONDocument for each document would cost a twelfth of
+    all that a worker does for an event.
     """
 
     def __init__(self, encoded: bytes) -> None:
@@ -173,6 +174,10 @@ class EncodedDocuments(RawBSONDocument):
     def raw(self) -> bytes:
         """The documents."""
         return self._encoded
+
+    def __repr__(self) -> str:
+        """Nothing of what they hold."""
+        return f"EncodedDocuments of {len(self._encoded)} bytes"
 
 
 async def update_each(database: Database, collection: str, statements: Sequence[Document]) -> None:
@@ -189,6 +194,8 @@ async def update_each(database: Database, collection: str, statements: Sequence[
 
 async def insert_each(database: Database, collection: str, documents: Sequence[Mapping[str, Any]]) -> dict[int, int]:
     """Insert documents of 15 MiB at most, and return, as index -> error code, those that are refused.
+
+    The index counts documents, of which an EncodedDocuments is many.
 
     A plain command, at 0.8 of what `insert_many` costs a worker for each document. Raises driver errors: use it inside
     of `translated`.

@@ -39,7 +39,7 @@ SHALLOW_BYTES = MAX_NESTING * LEVEL_BYTES
 """BSON that is not longer cannot nest too deep."""
 
 SIZE = struct.Struct("<i")
-"""What a document in BSON begins with: how many bytes it has."""
+"""How many bytes a document, a string or a binary has, in BSON."""
 
 LIST_START = SIZE.size + len(b"\x04\x00") + SIZE.size
 """Where the first element stands of a list that is all there is in a document, under an empty name."""
@@ -47,13 +47,15 @@ LIST_START = SIZE.size + len(b"\x04\x00") + SIZE.size
 ITEM_STARTS = [len(b"\x03%d\x00" % index) for index in range(MAX_EVENTS)]
 """What stands before each object in a list: its type, and its index in text."""
 
-ID_ELEMENT = b"\x05_id\x00" + (16).to_bytes(4, "little") + bytes([UUID_SUBTYPE])
+UUID_BYTES = 16
+
+ID_ELEMENT = b"\x05_id\x00" + SIZE.pack(UUID_BYTES) + bytes([UUID_SUBTYPE])
 """What stands before an id's 16 bytes in BSON: binary, its name, its length, its subtype."""
 
-SIZE_AND_ID_BYTES = 4 + len(ID_ELEMENT) + 16
+SIZE_AND_ID_BYTES = SIZE.size + len(ID_ELEMENT) + UUID_BYTES
 """What stands before all other elements: the document's size and its id."""
 
-TENANT_ID = b"\x05tenant_id\x00" + (16).to_bytes(4, "little") + bytes([UUID_SUBTYPE])
+TENANT_ID = b"\x05tenant_id\x00" + SIZE.pack(UUID_BYTES) + bytes([UUID_SUBTYPE])
 SOURCE, SOURCE_ID = b"\x02source\x00", b"\x02source_id\x00"
 RECEIVED_AT, TIMESTAMP = b"\x09received_at\x00", b"\x09timestamp\x00"
 """What stands before a value in BSON: its type and its name. A time's value is milliseconds."""
@@ -62,7 +64,8 @@ RECEIVED_AT, TIMESTAMP = b"\x09received_at\x00", b"\x09timestamp\x00"
 def encode(header: Header, ids: Sequence[bytes], events: Sequence[Event], times: Sequence[int | None]) -> list[bytes]:
     """The BSON documents of events with that header. Raises Unstorable where MongoDB cannot hold a value of theirs.
 
-    All are encoded in one call, in half the time of a call for each; what they share is encoded once and joined to each.
+    All are encoded in one call, which takes half the time of a call for each. What they share is encoded once and
+    joined to each.
     """
     received_at = int64(header.received_at_ms)
     shared = TENANT_ID + header.tenant_id.bytes + text(SOURCE, header.source) + RECEIVED_AT + received_at
@@ -79,7 +82,7 @@ def encode(header: Header, ids: Sequence[bytes], events: Sequence[Event], times:
         ]
     )
     documents, end = [], LIST_START
-    for event_id, event, time, item_start in zip(ids, events, times, ITEM_STARTS, strict=False):
+    for event_id, event, time, item_start in zip(ids, events, times, ITEM_STARTS[: len(events)], strict=True):
         start = end + item_start
         end = start + document_size(encoded, start)
         own = encoded[start + SIZE.size : end]
@@ -124,7 +127,7 @@ def int64(value: int) -> bytes:
 def text(name: bytes, value: str) -> bytes:
     """A string in BSON, with its type and name before it."""
     encoded = value.encode()
-    return name + (len(encoded) + 1).to_bytes(4, "little") + encoded + b"\x00"
+    return name + SIZE.pack(len(encoded) + 1) + encoded + b"\x00"
 
 
 def decode(raw: RawBSONDocument) -> StoredEvent:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from server.core.commit import ALREADY_STORED, Encoded
 from server.core.deadline import Deadline
-from server.core.errors import NotFound
+from server.core.errors import NotFound, Unavailable
 from server.core.events import EventFilter, StoredEvent
 from server.core.ids import lowest_id
 from storage import documents
@@ -28,7 +28,7 @@ STRETCH = 20
 """Events in memory at a time while a page is read: 20 MiB at most."""
 
 MAX_COMMAND_BYTES = 15 * 1024 * 1024
-"""Documents in one command: the driver takes them for one, which may have 16 MiB."""
+"""Documents in one command: the driver sends none of over 16 MiB."""
 
 
 class Events:
@@ -48,8 +48,12 @@ class Events:
         refused: dict[int, int] = {}
         start = 0
         for command in commands(group):
-            documents = [EncodedDocuments(encoded.documents) for encoded in command]
-            codes, was_in_doubt = await until_certain(partial(insert_each, self._database, EVENTS, documents), deadline)
+            together = [EncodedDocuments(encoded.documents) for encoded in command]
+            try:
+                insert = partial(insert_each, self._database, EVENTS, together)
+                codes, was_in_doubt = await until_certain(insert, deadline)
+            except Unavailable as error:
+                raise Unavailable("unknown" if start else error.outcome) from None  # earlier commands were carried out
             for index, code in codes.items():
                 if not (was_in_doubt and code == ALREADY_STORED):  # else an attempt did store it
                     refused[start + index] = code

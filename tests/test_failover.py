@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,13 +15,17 @@ import pytest
 from tests.grpc_client import StreamLoad, channel_to, details_of
 from tests.harness import Json, MongoClient, Server, wait_until
 from tests.load import Callers, Load
-from tests.mongod import ReplicaSet
+from tests.mongod import Mongod, ReplicaSet
+from tests.relay import Relay
 from tests.test_grpc_processes import assert_no_faults, ingest, stored_marks
 
 LONG = "SLUICE_LONG" in os.environ
 
 HANG_S = 12
 """Longer than a request lasts."""
+
+NO_DATABASE = "the database takes no writes"
+"""What the log says when the driver finds that nobody is there."""
 
 
 def goes_on(*loads: Callers) -> None:
@@ -94,3 +99,25 @@ def check(mongo: MongoClient, key: Json, load: Callers) -> None:
     """All acknowledged events are stored, each once, and nothing that was not sent."""
     stored = stored_marks(mongo, key)
     assert load.acknowledged_marks <= stored <= load.sent
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"] if LONG else ["motor"])
+def test_of_a_batch_of_which_a_part_is_stored_the_outcome_is_unknown(tmp_path: Path, driver: str) -> None:
+    """A batch of over 15 MiB takes two commands, and the database is lost between them."""
+    large = {"source": "s", "events": [{"type": "t", "data": {"a": [1] * 4_000}} for _ in range(600)]}
+    with (
+        Mongod(tmp_path / "db") as mongod,
+        mongod.client() as mongo,
+        Relay(mongod.url, cut_after=10 * 1024 * 1024) as relay,
+        Server(tmp_path / "data", "--mongodb-url", relay.url, "--driver", driver) as server,
+        ThreadPoolExecutor(1) as threads,
+    ):
+        key = server.create_key("acme", "--rate-limit", "0")
+        with server.client(key["key"]) as client:
+            answer = threads.submit(client.post, "/api/v1/events", json=large)
+            assert relay.is_cut.wait(30)
+            wait_until(lambda: NO_DATABASE in server.stderr(), "the driver to notice")
+            relay.release()
+            refused = answer.result().json()
+        assert 0 < mongo.sluice.events.count_documents({}) < 600
+    assert (refused["code"], refused["outcome"]) == ("unavailable", "unknown")

@@ -381,6 +381,17 @@ def test_lenient_handling_gets_the_same_receipt_and_errors(caller: Caller, mongo
     assert stored_ids(mongo, key) == receipt.ids
 
 
+def test_an_event_with_two_faults_is_the_same_over_every_protocol(caller: Caller) -> None:
+    good_one, bad_one = event(1), {**event(2), "metadata": 3}
+    sent = {"source": "s", "events": [good_one, {**bad_one, "timestamp": "9999-12-31T23:59:59-00:01"}]}
+    receipt = good(caller.rest(sent, "a", lenient=True), replayed=False)
+    message = message_of({"source": "s", "events": [good_one, bad_one]}, "a", lenient=True)
+    message.events[1].timestamp.seconds = 253_402_300_859
+    with Stream(caller.channel, caller.secret) as stream:
+        stream.send(1, message)
+        assert good(answer_of_response(stream.receive()), replayed=True) == receipt
+
+
 @pytest.mark.parametrize("lenient", [False, True])
 def test_another_handling_is_a_conflict(caller: Caller, lenient: bool) -> None:
     good(caller.rest(batch(2), "a", lenient), replayed=False)

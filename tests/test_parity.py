@@ -369,6 +369,14 @@ CASES: dict[str, Case] = {
         paths=["events[0].data", "events[2].type"],
         handling=pb.HANDLING_LENIENT,
     ),
+    "lenient, two things wrong with one": Case(
+        [
+            Event(),
+            Event(metadata="3", time=("9999-12-31T23:59:59-00:01", 253_402_300_859, 0)),
+        ],
+        paths=["events[1].timestamp"],
+        handling=pb.HANDLING_LENIENT,
+    ),
     "lenient, 150 bad": Case(
         [Event(), *[Event("[]")] * 150],
         paths=[f"events[{n}].data" for n in range(1, 101)],

@@ -11,7 +11,7 @@ from server.core.deadline import Deadline
 from server.core.merge import Merged
 
 MAX_GROUP_BYTES = 12 * 1024 * 1024
-"""Documents that are stored together: below the 16 MiB of a MongoDB command, and quick enough not to be felt."""
+"""Documents that are stored together: below the 16 MiB that a driver sends at once, and quick enough not to be felt."""
 
 GROUPS_AT_ONCE = 2
 """Groups under way: one is written to the journal while the database takes in the next."""

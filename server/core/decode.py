@@ -1,4 +1,4 @@
-"""From the bytes of a request to a `Candidate` batch. Imports the structs, the errors and msgspec.
+"""From the bytes of a request to a `Candidate` batch. Imports the structs, times, values, the errors and msgspec.
 
 The fast path decodes the whole batch in one call. It stops at the first thing it does not like; only then does the
 slow path read the body again, leniently, and look at each event on its own, so that every bad one is named. What the
@@ -81,14 +81,14 @@ def decode_event(value: Any, index: int) -> tuple[Event, int | None] | Problem:
     """The event that the JSON value is, and its time, or what is wrong with it."""
     if isinstance(value, Problem):
         return value
-    path = f"events[{index}]"
+    text = value.get("timestamp") if isinstance(value, dict) else None
+    time = decode_time(text, index) if isinstance(text, str) else None
+    if isinstance(time, Problem):  # before what else is wrong, as in a message, which has no order of its own
+        return time
     try:
         event = msgspec.convert(value, Event)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
-        return Problem(index, *explain(error, path))
-    time = None if event.timestamp is None else decode_time(event.timestamp, index)
-    if isinstance(time, Problem):
-        return time
+        return Problem(index, *explain(error, f"events[{index}]"))
     return find_problem(event, index) or (event, time)
 
 

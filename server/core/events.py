@@ -26,7 +26,7 @@ MAX_EVENT_BYTES = 1024 * 1024
 """One event as BSON: far below MongoDB's 16 MiB, so that pages of events stay readable."""
 
 MAX_BATCH_BYTES = 32 * 1024 * 1024
-"""A batch as BSON: below MongoDB's 48 MB message, so that a batch is one command."""
+"""A batch as BSON: three commands to MongoDB at the most, and more than a usual body of the largest size comes to."""
 
 MAX_NESTING = 100
 """Levels of `data` and of `metadata`, they being the first: MongoDB's documented bound on BSON."""
@@ -35,6 +35,7 @@ MAX_PROBLEMS = 100
 """Bad events listed in one answer: enough to see the pattern, small enough to read."""
 
 Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME_CHARS)]
+Timestamp = Annotated[str, Meta(extra_json_schema={"format": "iso-8601"})]
 SourceId = Annotated[str, Meta(max_length=MAX_NAME_CHARS)]
 
 
@@ -44,12 +45,10 @@ class Event(Struct, forbid_unknown_fields=True):
     type: Annotated[Name, Meta(description="Event type, such as purchase or signup")]
     data: Annotated[dict[str, Any], Meta(description=f"The payload, kept as it is; at most {MAX_NESTING} levels deep")]
     timestamp: Annotated[
-        str | None,
-        Meta(
-            description="When it happened: an ISO 8601 date or date-time, UTC unless it says otherwise; default: now",
-            extra_json_schema={"format": "iso-8601"},
-        ),
+        Timestamp | None,
+        Meta(description="When it happened: an ISO 8601 date or date-time, UTC unless it says otherwise; default: now"),
     ] = None
+    """As text, which only decoding reads: what it comes to is in `Candidate.times`."""
     metadata: Annotated[dict[str, Any] | None, Meta(description="Anything about the event, such as an SDK version")] = (
         None
     )

@@ -1,10 +1,10 @@
-"""Event ids: UUIDv7 (RFC 9562), made a batch at a time. Imports the standard library only.
+"""Event ids: UUIDv7 (RFC 9562), made a batch at a time. Imports the limit on a batch.
 
 The 48-bit time is the batch's `received_at`, the 12 bits after it count the events, and the last 62 are random, drawn
 once a batch: ids ascend in the order sent, sort by time across workers, and cost a concatenation each.
 """
 
-import random
+import secrets
 from typing import NamedTuple
 
 from server.core.events import MAX_EVENTS
@@ -16,10 +16,6 @@ COUNTER_TEXTS = [counter.hex() for counter in COUNTERS]
 
 VARIANT = 0x8000_0000_0000_0000
 RANDOM_BITS = 62
-
-
-draw = random.Random().getrandbits  # noqa: S311 (see below)
-"""Seeded by the system once. Ids must be unique, not secret; to ask the system for each costs ten times as much."""
 
 
 class Seed(NamedTuple):
@@ -39,7 +35,7 @@ class BatchIds(NamedTuple):
 
 def new_seed(received_at_ms: int) -> Seed:
     """A seed for events received at that many milliseconds since 1970."""
-    return Seed(received_at_ms, draw(RANDOM_BITS))
+    return Seed(received_at_ms, secrets.randbits(RANDOM_BITS))
 
 
 def new_ids(received_at_ms: int, count: int) -> BatchIds:

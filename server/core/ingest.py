@@ -13,7 +13,7 @@ from server.core.decode import find_problem
 from server.core.errors import InvalidBatch, PayloadTooLarge, Problem, Unavailable
 from server.core.events import MAX_BATCH_BYTES, MAX_EVENT_BYTES, MAX_PROBLEMS, Candidate, Event, Header, Receipt
 from server.core.idempotency import Claim, Claims, ClaimStore, claim_id, fingerprint
-from server.core.ids import Seed, ids_of, new_seed
+from server.core.ids import BatchIds, Seed, ids_of, new_seed
 from server.core.times import now_ms
 
 
@@ -39,7 +39,7 @@ class Prepared(NamedTuple):
 
     header: Header
     seed: Seed
-    encoded: Encoded
+    documents: list[bytes]
     ids: list[str]
     event_types: list[str]
     problems: list[Problem]
@@ -64,7 +64,7 @@ class Ingest:
         prepared, replayed = self._prepare(tenant_id, batch, new_seed(now_ms())), False
         if prepared.problems and not (lenient and prepared.ids):
             raise refusal(prepared.problems)
-        if len(prepared.encoded.documents) > MAX_BATCH_BYTES:
+        if sum(map(len, prepared.documents)) > MAX_BATCH_BYTES:
             raise PayloadTooLarge(f"The batch is over {MAX_BATCH_BYTES >> 20} MiB as BSON: send fewer events at a time")
         if idempotency_key is not None:  # only now: a batch that is refused must not claim its key
             mark = fingerprint(batch, prepared.problems, lenient)
@@ -72,9 +72,11 @@ class Ingest:
             held = await self._claim(claim, deadline)
             if held.seed != prepared.seed:
                 prepared, replayed = self._prepare(tenant_id, batch, held.seed), True
+        encoded = Encoded(b"".join(prepared.documents), len(prepared.documents))
+        prepared.documents.clear()  # they are kept once while they wait
         del batch  # it takes several times the room of the documents, and is done with
         try:
-            refused = await self._commit(prepared.encoded, deadline)
+            refused = await self._commit(encoded, deadline)
         except Unavailable:
             if replayed:  # whatever became of this attempt: an earlier one may have stored some
                 raise Unavailable("unknown") from None
@@ -92,27 +94,24 @@ class Ingest:
         try:
             documents = self._encode(header, ids.binary, batch.events, batch.times)
         except Unstorable:
-            return self._prepare_slowly(header, seed, batch)
+            return self._prepare_slowly(header, seed, ids, batch)
         if max(map(len, documents), default=0) > MAX_EVENT_BYTES:
-            return self._prepare_slowly(header, seed, batch)
-        encoded = Encoded(b"".join(documents), len(documents))
-        return Prepared(header, seed, encoded, ids.text, [event.type for event in batch.events], batch.problems)
+            return self._prepare_slowly(header, seed, ids, batch)
+        return Prepared(header, seed, documents, ids.text, [event.type for event in batch.events], batch.problems)
 
-    def _prepare_slowly(self, header: Header, seed: Seed, batch: Candidate) -> Prepared:
+    def _prepare_slowly(self, header: Header, seed: Seed, ids: BatchIds, batch: Candidate) -> Prepared:
         """Encode what can be stored of a batch, event by event, and find out what is wrong with the others."""
-        documents, text_ids, event_types, problems = list[bytes](), list[str](), list[str](), list(batch.problems)
-        ids = ids_of(seed, len(batch.events))
+        prepared = Prepared(header, seed, [], [], [], list(batch.problems))
         rows = zip(batch.indexes, batch.events, batch.times, ids.binary, ids.text, strict=True)
         for index, event, time, binary_id, text_id in rows:
             document = self._try_encode(header, binary_id, event, time, index)
             if isinstance(document, Problem):
-                problems.append(document)
+                prepared.problems.append(document)
             else:
-                documents.append(document)
-                text_ids.append(text_id)
-                event_types.append(event.type)
-        encoded = Encoded(b"".join(documents), len(documents))
-        return Prepared(header, seed, encoded, text_ids, event_types, problems)
+                prepared.documents.append(document)
+                prepared.ids.append(text_id)
+                prepared.event_types.append(event.type)
+        return prepared
 
     def _try_encode(
         self, header: Header, event_id: bytes, event: Event, time: int | None, index: int

@@ -19,13 +19,12 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-class Waiting(Generic[Item, Result]):
-    """An item whose caller waits for its result, until `deadline`."""
+class Waiting(Generic[Result]):
+    """A caller who waits for a result, until `deadline`. It may outlive its item, which may be large."""
 
-    __slots__ = ("deadline", "future", "is_under_way", "item")
+    __slots__ = ("deadline", "future", "is_under_way")
 
-    def __init__(self, item: Item, deadline: Deadline, loop: asyncio.AbstractEventLoop) -> None:
-        self.item = item
+    def __init__(self, deadline: Deadline, loop: asyncio.AbstractEventLoop) -> None:
         self.deadline = deadline
         self.future: asyncio.Future[Result] = loop.create_future()
         self.is_under_way = False
@@ -51,8 +50,8 @@ class Merged(Generic[Item, Result]):
         self._limit = limit
         self._at_once = at_once
         self._outcome = outcome
-        self._waiting: deque[Waiting[Item, Result]] = deque()
-        self._unanswered: list[Waiting[Item, Result]] = []
+        self._waiting: deque[tuple[Item, Waiting[Result]]] = deque()
+        self._unanswered: list[Waiting[Result]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._under_way = 0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -60,8 +59,8 @@ class Merged(Generic[Item, Result]):
     async def __call__(self, item: Item, deadline: Deadline) -> Result:
         """The result for `item`. Raises what `run` raises, and Unavailable where `deadline` comes first."""
         loop = asyncio.get_running_loop()
-        waiting: Waiting[Item, Result] = Waiting(item, deadline, loop)
-        self._waiting.append(waiting)
+        waiting: Waiting[Result] = Waiting(deadline, loop)
+        self._waiting.append((item, waiting))
         self._unanswered.append(waiting)
         if self._timer is None:
             self._timer = loop.call_later(DEADLINE_STEP_S, self._give_up_late_ones, loop)
@@ -76,13 +75,13 @@ class Merged(Generic[Item, Result]):
         """Run group after group while anybody waits."""
         while group := self._next_group():
             try:
-                results = await self._run([waiting.item for waiting in group])
+                results = await self._run([item for item, _ in group])
             except Exception as error:  # noqa: BLE001 (it is raised where it belongs: in every call of the group)
-                for waiting in group:
+                for _, waiting in group:
                     if not waiting.future.done():  # its caller may have gone
                         waiting.future.set_exception(error)
             else:
-                for waiting, result in zip(group, results, strict=True):
+                for (_, waiting), result in zip(group, results, strict=True):
                     if not waiting.future.done():
                         waiting.future.set_result(result)
             await asyncio.sleep(0)  # the callers act on their results before the next group is made
@@ -97,17 +96,17 @@ class Merged(Generic[Item, Result]):
         again = bool(self._unanswered)
         self._timer = loop.call_later(DEADLINE_STEP_S, self._give_up_late_ones, loop) if again else None
 
-    def _next_group(self) -> list[Waiting[Item, Result]]:
+    def _next_group(self) -> list[tuple[Item, Waiting[Result]]]:
         """Those who have waited longest, as many as go together; nobody whose caller has gone."""
-        group: list[Waiting[Item, Result]] = []
+        group: list[tuple[Item, Waiting[Result]]] = []
         total = 0
         while self._waiting:
-            first = self._waiting[0]
+            item, first = self._waiting[0]
             if not first.future.done():
-                total += self._weight(first.item)
+                total += self._weight(item)
                 if group and total > self._limit:
                     break
                 first.is_under_way = True
-                group.append(first)
+                group.append((item, first))
             self._waiting.popleft()
         return group

@@ -10,9 +10,7 @@ from time import time_ns
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
 NS_PER_MS = 1_000_000
-US_PER_MS = 1_000
 MS_PER_S = 1_000
-MS_PER_DAY = 86_400 * MS_PER_S
 
 MIN_MS = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MILLISECOND
 MAX_MS = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MILLISECOND
@@ -33,8 +31,7 @@ def parse_time(text: str) -> int:
 
     What is finer than a millisecond is cut off. Raises ValueError with a message for the caller.
     """
-    since = since_epoch(text)  # divided by a millisecond, it would take 0.15 us more of the 4 us of an event
-    return in_range(since.days * MS_PER_DAY + since.seconds * MS_PER_S + since.microseconds // US_PER_MS)
+    return in_range(since_epoch(text) // MILLISECOND)
 
 
 def parse_bound(text: str) -> int:

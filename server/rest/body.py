@@ -11,14 +11,12 @@ from server.rest.arrivals import Arrivals
 from server.rest.headers import Headers, only
 from server.rest.inflate import DECODERS, Inflater
 
+JSON = "application/json"
+TOO_LARGE = f"The body is over {MAX_BODY_BYTES >> 20} MiB: send fewer events at a time"
+
 
 class ClientGone(Exception):
     """The caller closed the connection before its request was complete."""
-
-
-JSON = "application/json"
-
-TOO_LARGE = f"The body is over {MAX_BODY_BYTES >> 20} MiB: send fewer events at a time"
 
 
 class BodyReader:

@@ -63,8 +63,8 @@ async def read_batch(reading: Awaitable[bytes], place: Place, deadline: Deadline
     seconds = deadline.remaining()
     place.leave()
     body = await reading
+    deadline.reset(seconds)  # the time that the caller takes is not the server's
     place.take_again()
-    deadline.reset(seconds)
     place.add_bytes(len(body))
     batch = decode_batch(body)
     if batch is None:
