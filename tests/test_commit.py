@@ -5,7 +5,6 @@ than a request lasts.
 """
 
 import os
-import statistics
 import time
 import uuid
 from collections import Counter
@@ -130,7 +129,7 @@ def test_a_lone_request_is_one_insert_at_once(host: Host) -> None:
             things.with_options(write_concern=None).insert_one({})
             direct.append(time.monotonic() - begun)
         assert inserts() == [1] * 30
-    assert statistics.median(took) < statistics.median(direct) + 0.025
+    assert min(took) < min(direct) + 0.025  # the quickest waited for nobody, other processes neither
 
 
 def refuse_poison(mongo: MongoClient) -> None:
