@@ -1,4 +1,4 @@
-"""What good callers notice of bad ones: `python -m tests.abuse.good_clients`, a few minutes.
+"""What good callers notice of bad ones: `python -m tests.abuse.good_clients`, 7 minutes.
 
 Good callers send single events at a steady rate, each due at a fixed moment, from which its latency counts. In turn
 they are alone, beside thousands of connections that send their heads and bodies byte by byte, and beside callers who
@@ -34,7 +34,7 @@ CALLERS = 32
 
 SLOW_CONNECTIONS = 2_000
 BOMBERS = 8
-"""Callers who post bombs, each the next as soon as the last is refused: over 1,000 in a round."""
+"""Callers who post bombs, each the next as soon as the last is refused: some 1,000 in a round."""
 
 BOMB_MIB = 100
 SETTLE_S = 3
@@ -134,8 +134,8 @@ def under(attack: Attack | None, target: str, key: str) -> Iterator[list[int]]:
 
 
 @click.command(help=__doc__)
-@click.option("--rounds", default=5, show_default=True)
-@click.option("--seconds", default=15.0, show_default=True, help="How long each measurement takes.")
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--seconds", default=40.0, show_default=True, help="How long each measurement takes.")
 def main(rounds: int, seconds: float) -> None:
     """Measure."""
     attacks: dict[str, Attack | None] = {"quiet": None, "slow connections": slow_connections, "bombs": bombs}
