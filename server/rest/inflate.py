@@ -30,7 +30,7 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 STEP_BYTES = 64 * 1024
 """What is decompressed at a time: between two steps the thread holds the interpreter for some microseconds only."""
 
-REST = 2
+REST_PER_WORK = 2
 """The thread rests for so many times as long as it worked: it takes a third of a core, which is some 250 MB a second.
 Niceness would not do: on a busy machine a thread of low priority can lose the processor while it holds the interpreter.
 """
@@ -77,7 +77,7 @@ def decompress(body: bytes, encoding: str) -> bytes:
         with DECODERS[encoding](io.BytesIO(body)) as file:
             began = time.monotonic()
             while step := file.read(STEP_BYTES):
-                time.sleep(REST * (time.monotonic() - began))
+                time.sleep(REST_PER_WORK * (time.monotonic() - began))
                 began = time.monotonic()
                 decoded.append(step)
                 size += len(step)
