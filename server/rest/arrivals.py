@@ -22,8 +22,9 @@ MIN_BYTES_PER_S = 1_000
 SLOW_S = 5
 """A body that has been arriving for this long gives way where there is no room: the largest takes 17 Mbit/s for it."""
 
-LOOK_S = 1.0
-"""How often to look for stalled bodies: one timer for all, where one for each would be a twentieth of a request."""
+LOOK_S = 0.1
+"""How often to look for stalled bodies: one timer for all, where one for each would be a twentieth of a request; and
+often enough that few of thousands come due at one look, which holds up all others."""
 
 NO_ROOM = "This server is taking in as much as it can hold: retry after a moment"
 STALLED = f"The body stopped arriving for {STALL_TIMEOUT_S} s, or came slower than {MIN_BYTES_PER_S:,} bytes a second"

@@ -9,6 +9,8 @@ import asyncio
 import gzip
 import http.client
 import json
+import os
+import random
 import statistics
 import sys
 import tempfile
@@ -39,6 +41,9 @@ BOMBERS = 8
 BOMB_MIB = 100
 SETTLE_S = 3
 """How long the bad callers have, before the good ones are measured."""
+
+LOWEST_PRIORITY = 19
+"""Bad callers stand for other machines: they have what the server, the database and good callers leave of this one."""
 
 MAX_RATIO = 2.0
 
@@ -77,12 +82,13 @@ def slow_connections(target: str, key: str, stop: Event) -> int:
 
     async def hold(in_body: bool) -> int:
         opened = 0
-        while not stop.is_set():
+        await asyncio.sleep(random.random())  # thousands of callers do not send in step
+        while not over.is_set():
             with suppress(OSError):
                 reader, writer = await asyncio.open_connection(*target.split(":"))
                 opened += 1
                 writer.write(head(key, "Content-Length: 100000") if in_body else b"POST / HTTP/1.1\r\nX: ")
-                while not stop.is_set() and not reader.at_eof():
+                while not over.is_set() and not reader.at_eof():
                     writer.write(b"x")
                     await writer.drain()
                     await asyncio.sleep(1)
@@ -90,8 +96,12 @@ def slow_connections(target: str, key: str, stop: Event) -> int:
         return opened
 
     async def hold_all() -> int:
-        return sum(await asyncio.gather(*(hold(number % 2 == 0) for number in range(SLOW_CONNECTIONS))))
+        holding = asyncio.gather(*(hold(number % 2 == 0) for number in range(SLOW_CONNECTIONS)))
+        await asyncio.to_thread(stop.wait)
+        over.set()
+        return sum(await holding)
 
+    over = asyncio.Event()
     return asyncio.run(hold_all())
 
 
@@ -124,7 +134,7 @@ def under(attack: Attack | None, target: str, key: str) -> Iterator[list[int]]:
         yield counts
         return
     context = get_context("spawn")
-    with context.Manager() as manager, context.Pool(1) as pool:
+    with context.Manager() as manager, context.Pool(1, os.nice, (LOWEST_PRIORITY,)) as pool:
         stop = manager.Event()
         running = pool.apply_async(attack, (target, key, stop))
         time.sleep(SETTLE_S)
