@@ -1,12 +1,14 @@
 """Calls that wait at the same time become one call. Imports deadlines and errors.
 
 An idle server adds no delay: a call starts at once where none is under way, and those that come meanwhile go together
-in the next. Load itself makes the groups grow, and with them what each call costs shrinks.
+in the next. Load itself makes the groups grow, and with them what each call costs shrinks; a busy server first looks
+who else is at the door.
 """
 
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from time import monotonic
 from typing import Generic, TypeVar
 
 from server.core.deadline import Deadline
@@ -14,6 +16,12 @@ from server.core.errors import Outcome, Unavailable
 
 DEADLINE_STEP_S = 0.1
 """How exactly deadlines are kept: one timer for all, where one for each call would be a tenth of a request's cost."""
+
+BUSY_GROUP = 4
+"""A group of so many is no chance meeting: others are about to come, and the next group waits for them."""
+
+GATHER_S = 0.001
+"""It waits no longer than this: a moment beside what the call takes."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -54,6 +62,7 @@ class Merged(Generic[Item, Result]):
         self._unanswered: list[Waiting[Result]] = []
         self._timer: asyncio.TimerHandle | None = None
         self._under_way = 0
+        self._last_group = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def __call__(self, item: Item, deadline: Deadline) -> Result:
@@ -73,7 +82,9 @@ class Merged(Generic[Item, Result]):
 
     async def _run_groups(self) -> None:
         """Run group after group while anybody waits."""
+        await self._gather()
         while group := self._next_group():
+            self._last_group = len(group)
             try:
                 results = await self._run([item for item, _ in group])
             except Exception as error:  # noqa: BLE001 (it is raised where it belongs: in every call of the group)
@@ -85,7 +96,16 @@ class Merged(Generic[Item, Result]):
                     if not waiting.future.done():
                         waiting.future.set_result(result)
             await asyncio.sleep(0)  # the callers act on their results before the next group is made
+            await self._gather()
         self._under_way -= 1  # at once: who comes after this must find that nobody is at work
+
+    async def _gather(self) -> None:
+        """On a busy server, let those come along whose requests have arrived: as long as each look finds more."""
+        ends, before = monotonic() + GATHER_S, -1
+        while self._last_group >= BUSY_GROUP and before < len(self._waiting) and monotonic() < ends:
+            before = len(self._waiting)
+            await asyncio.sleep(0)  # requests are read from their connections,
+            await asyncio.sleep(0)  # and come this far
 
     def _give_up_late_ones(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer those whose deadline has come."""
