@@ -7,7 +7,7 @@ batch; a bad key, a request that is no message, and a drain end it, once what ca
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 import grpc
 from grpc_status import rpc_status
@@ -96,8 +96,8 @@ class EventService:
             },
         )
 
-    async def ingest_events(self, serialized: bytes, context: Context) -> pb.IngestEventsResponse:
-        """Store one batch."""
+    async def ingest_events(self, serialized: bytes, context: Context) -> pb.IngestEventsResponse | None:
+        """Store one batch. A refused one has no response: the call's status says why."""
         try:
             deadline = Deadline()
             with self._services.backlog.place() as place:
@@ -108,7 +108,8 @@ class EventService:
                 receipt = await self._store(key, batch, len(serialized), deadline)
             return pb.IngestEventsResponse(receipt=receipt)
         except Exception as error:  # noqa: BLE001 (its text must not reach the caller)
-            await abort(context, error)
+            refuse(context, error)
+            return None
 
     async def stream_events(self, _requests: AsyncIterator[bytes], context: Context) -> None:
         """Store batches until the client ends the stream, answering each in its turn."""
@@ -116,7 +117,7 @@ class EventService:
         try:
             may_write(await self._services.admission.authenticate(secret, Deadline()))
         except Exception as error:  # noqa: BLE001 (its text must not reach the caller)
-            await abort(context, error)
+            return refuse(context, error)
         window = Window()
         reading = asyncio.create_task(self._read(secret, context, window))
         ending = asyncio.create_task(self._end_when_draining(reading, window))
@@ -182,18 +183,14 @@ class EventService:
 
 async def answer(context: Context, window: Window) -> None:
     """Write every response when it is ready, in turn, until the end of the stream."""
-    while True:
-        outcome = await window.next()
-        if not isinstance(outcome, Ending):
-            try:
-                await context.write(outcome)
-            except grpc.aio.InternalError:  # the client is gone
-                return
-            window.written()
-        elif outcome.error is None:
+    while not isinstance(outcome := await window.next(), Ending):
+        try:
+            await context.write(outcome)
+        except grpc.aio.InternalError:  # the client is gone
             return
-        else:
-            await abort(context, outcome.error)
+        window.written()
+    if outcome.error is not None:
+        refuse(context, outcome.error)
 
 
 def secret_of(context: Context) -> str | None:
@@ -214,7 +211,13 @@ def is_lenient(handling: pb.Handling) -> bool:
     return handling == pb.HANDLING_LENIENT
 
 
-async def abort(context: Context, error: Exception) -> NoReturn:
-    """End a call with an error."""
-    await context.abort_with_status(rpc_status.to_status(trailer_status_of(error)))
-    raise AssertionError("abort_with_status raises")
+def refuse(context: Context, error: Exception) -> None:
+    """Let a call end with an error, once its method returns.
+
+    The library's `abort` raises an error that it also keeps, in a circle with all that led there: every bad batch would
+    stay in memory until the garbage collector comes by, which is minutes.
+    """
+    status = rpc_status.to_status(trailer_status_of(error))
+    context.set_code(status.code)
+    context.set_details(status.details)
+    context.set_trailing_metadata(status.trailing_metadata)
