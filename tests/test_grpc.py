@@ -187,6 +187,17 @@ def test_message_over_10_mib_is_refused_and_the_stream_goes_on(
     assert stored_marks(mongo, key) == [7]
 
 
+def test_refused_batches_leave_nothing_in_memory(server: Server, channel: grpc.Channel, key: Json) -> None:
+    padded = pb.Event(type="big", data_json=b'{"mark":0' + b" " * MIB + b"}")
+    events = [*[padded] * 9, pb.Event(type="no data")]
+    before = memory(server)
+    for _ in range(40):
+        with pytest.raises(grpc.RpcError) as caught:
+            ingest(channel, key["key"], source="big", events=events)
+        assert reason_of(caught.value) == "INVALID_BATCH"
+    assert memory(server) - before < 100 * MIB, "much of what was sent is still there"
+
+
 def test_message_over_16_mib_is_not_received(channel: grpc.Channel, key: Json, mongo: MongoClient) -> None:
     huge = big_batch(17 * MIB)
     with pytest.raises(grpc.RpcError) as caught:
