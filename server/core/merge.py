@@ -82,8 +82,7 @@ class Merged(Generic[Item, Result]):
 
     async def _run_groups(self) -> None:
         """Run group after group while anybody waits."""
-        await self._gather()
-        while group := self._next_group():
+        while group := await self._gather():
             self._last_group = len(group)
             try:
                 results = await self._run([item for item, _ in group])
@@ -96,16 +95,16 @@ class Merged(Generic[Item, Result]):
                     if not waiting.future.done():
                         waiting.future.set_result(result)
             await asyncio.sleep(0)  # the callers act on their results before the next group is made
-            await self._gather()
         self._under_way -= 1  # at once: who comes after this must find that nobody is at work
 
-    async def _gather(self) -> None:
-        """On a busy server, let those come along whose requests have arrived: as long as each look finds more."""
+    async def _gather(self) -> list[tuple[Item, Waiting[Result]]]:
+        """The next group. On a busy server, those come along who have arrived: as long as each look finds more."""
         ends, before = monotonic() + GATHER_S, -1
         while self._last_group >= BUSY_GROUP and before < len(self._waiting) and monotonic() < ends:
             before = len(self._waiting)
             await asyncio.sleep(0)  # requests are read from their connections,
             await asyncio.sleep(0)  # and come this far
+        return self._next_group()
 
     def _give_up_late_ones(self, loop: asyncio.AbstractEventLoop) -> None:
         """Answer those whose deadline has come."""
