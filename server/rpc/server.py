@@ -91,8 +91,9 @@ class GrpcServer:
         """A server that accepts calls."""
         server = grpc.aio.server(options=OPTIONS)
         server.add_generic_rpc_handlers((self._handlers,))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        generic = GenericOnly(server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, generic)
+        reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), generic)
         where = address(settings.host, settings.grpc_port)
         if settings.tls_cert is None:
             server.add_insecure_port(where)
@@ -131,6 +132,20 @@ class GrpcServer:
         await self._server.stop(timeout_s)
         if self._retired:
             await asyncio.wait(self._retired, timeout=timeout_s)
+
+
+class GenericOnly:
+    """A server to which libraries add their methods: as generic handlers, as ours are, and not by name too.
+
+    The library listens for each name by itself. Where it gives up (`_keep_listening`), it frees what it listens with
+    while its core still holds pointers there, to which it writes: one bad call in ten crashed a busy worker.
+    """
+
+    def __init__(self, server: grpc.aio.Server) -> None:
+        self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
+
+    def add_registered_method_handlers(self, service: str, handlers: object) -> None:
+        """The same methods were just added as generic handlers."""
 
 
 def credentials(settings: Settings) -> grpc.ServerCredentials:
