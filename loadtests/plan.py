@@ -14,7 +14,7 @@ from typing import Literal
 import msgspec
 from msgspec import Struct
 
-from server.core.events import MAX_EVENTS
+from server.core.events.model import MAX_BATCH_EVENTS
 
 Face = Literal["rest", "unary", "stream"]
 
@@ -83,7 +83,7 @@ class Lane(Struct, frozen=True, kw_only=True):
 
     def first_mark(self, ticket: int) -> int:
         """The mark of the first event of a ticket's batch."""
-        return FIRST_MARK + self.number * LANE_MARKS + ticket * MAX_EVENTS
+        return FIRST_MARK + self.number * LANE_MARKS + ticket * MAX_BATCH_EVENTS
 
     def due_s(self, ticket: int, now_s: float) -> float | None:
         """When a ticket is due, in seconds into the run; None where the lane is done."""
@@ -107,7 +107,7 @@ class Lane(Struct, frozen=True, kw_only=True):
 def ticket_of(mark: int) -> tuple[int, int, int]:
     """The number of the lane, the ticket, and the position in the batch that a mark was made of."""
     lane, rest = divmod(mark - FIRST_MARK, LANE_MARKS)
-    return lane, *divmod(rest, MAX_EVENTS)
+    return lane, *divmod(rest, MAX_BATCH_EVENTS)
 
 
 class Plan(Struct, frozen=True, kw_only=True):

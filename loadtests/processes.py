@@ -101,7 +101,7 @@ def worker_pids(pid: int) -> list[int]:
     """The process ids of a server's workers."""
     tasks = Path(f"/proc/{pid}/task").glob("*/children")
     children = [int(child) for task in tasks for child in task.read_text().split()]
-    return [child for child in children if b"server.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return [child for child in children if b"server.runtime.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
 
 
 def cpu_s(pids: Iterable[int]) -> float:

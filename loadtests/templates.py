@@ -5,9 +5,10 @@ Making a batch of 1,000 events takes longer than the server needs to store it; c
 
 from random import Random
 
+from sluice.v1 import event_service_pb2 as pb
+
 from loadtests.payloads import encode, make_events
 from loadtests.plan import Lane
-from proto.sluice.v1 import event_service_pb2 as pb
 
 BLANK = 9_999_999_999_999_999
 """Stands where an event's mark will: as long as any, and in no other place."""

@@ -1,7 +1,6 @@
 """Generate the Python code of the schema: `python -m proto.generate`; with `--check`, fail where it is stale.
 
-The schema's files are named from the project's root (`proto/sluice/v1/...`), so that the code imports as
-`proto.sluice.v1` just as protoc wrote it. Imports grpcio-tools, which is needed for development only.
+The code imports as `sluice.v1`, which is the path that protoc gives it. grpcio-tools is needed for development only.
 """
 
 import sys
@@ -11,25 +10,24 @@ from pathlib import Path
 
 from grpc_tools import protoc
 
-ROOT = Path(__file__).parent.parent
-SCHEMAS = sorted((ROOT / "proto" / "sluice").rglob("*.proto"))
+PROTO = Path(__file__).parent
+SCHEMAS = sorted((PROTO / "sluice").rglob("*.proto"))
 
 
 def generate(target: Path) -> list[Path]:
     """Write the code below `target`, and return the files."""
-    includes = [ROOT / "proto", files("grpc_tools") / "_proto", Path(str(files("google.rpc").joinpath(""))).parents[1]]
+    includes = [PROTO, files("grpc_tools") / "_proto", Path(str(files("google.rpc").joinpath(""))).parents[1]]
     status = protoc.main(
         [
             "protoc",
-            f"-Iproto={includes[0]}",
-            *(f"-I{include}" for include in includes[1:]),
+            *(f"-I{include}" for include in includes),
             *(f"--{kind}_out={target}" for kind in ("python", "pyi", "grpc_python")),
-            *(str(schema.relative_to(ROOT)) for schema in SCHEMAS),
+            *(str(schema.relative_to(PROTO)) for schema in SCHEMAS),
         ]
     )
     if status != 0:
         sys.exit(status)
-    return sorted((target / "proto").rglob("*_pb2*.py*"))
+    return sorted((target / "sluice").rglob("*_pb2*.py*"))
 
 
 def is_stale() -> bool:
@@ -37,13 +35,13 @@ def is_stale() -> bool:
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory)
         fresh = {path.relative_to(target): path.read_bytes() for path in generate(target)}
-    return any(not (ROOT / path).exists() or (ROOT / path).read_bytes() != text for path, text in fresh.items())
+    return any(not (PROTO / path).exists() or (PROTO / path).read_bytes() != text for path, text in fresh.items())
 
 
 def main() -> None:
     """Generate or check."""
     if "--check" not in sys.argv[1:]:
-        generate(ROOT)
+        generate(PROTO)
     elif is_stale():
         sys.exit("the generated code is stale: run `python -m proto.generate`")
 

@@ -1,1 +1,1 @@
-"""The Sluice server: a command line, a core that knows no protocol, and the faces callers see."""
+"""The Sluice server: command line, processes, APIs, and a core that knows no protocol."""

@@ -1,22 +1,38 @@
-"""How each error looks on the wire: the one table from code to HTTP status and gRPC code. Imports the taxonomy only.
+"""How each error looks over HTTP and gRPC: the one table from error code to status, and `refusal_of`, which reads it.
 
-Every code has a row: a code without one fails when it is looked up, and the tests look up all of them.
+Every code has a row. The tests look up all of them.
 """
 
+import logging
+from collections.abc import Sequence
 from http import HTTPStatus
 from typing import NamedTuple
 
-from server.core.errors import Code
+from server.core.errors import (
+    Code,
+    EventError,
+    InternalError,
+    InvalidBatch,
+    MethodNotAllowed,
+    Outcome,
+    Quota,
+    RequestTimeout,
+    SluiceError,
+    Unavailable,
+)
+
+log = logging.getLogger("sluice")
 
 
 class Status(NamedTuple):
-    """A row of the table. `retryable`: the same request may succeed later, and the answer says after how long."""
+    """A row of the table."""
 
     http: HTTPStatus
     grpc: str | None
-    """The name of a gRPC code; None for what only HTTP knows."""
+    """The name of a gRPC code; None if the error exists over HTTP only."""
     title: str
     retryable: bool = False
+    """Whether the same request may succeed later. The response then says after how many seconds."""
 
 
 STATUS: dict[Code, Status] = {
@@ -39,3 +55,45 @@ STATUS: dict[Code, Status] = {
     Code.INTERNAL: Status(HTTPStatus.INTERNAL_SERVER_ERROR, "INTERNAL", "Internal error"),
     Code.UNAVAILABLE: Status(HTTPStatus.SERVICE_UNAVAILABLE, "UNAVAILABLE", "Unavailable", retryable=True),
 }
+
+
+class Refusal(NamedTuple):
+    """All that a client is told about an error. A renderer only writes these fields in its protocol."""
+
+    code: Code
+    status: Status
+    detail: str
+    errors: Sequence[EventError]
+    """The bad events of a batch."""
+    outcome: Outcome | None
+    retry_after_s: int | None
+    quota: Quota | None
+    allowed_methods: Sequence[str]
+    """The methods that the path has, if the request's is not one of them."""
+    closes_connection: bool
+    """Whether the connection cannot be used for another request."""
+
+
+def refusal_of(error: Exception) -> Refusal:
+    """What a client is told about `error`.
+
+    Anything but a SluiceError is a bug. The client is told just that, and the log gets its type and place. Nobody gets
+    its text, which may hold what a client sent.
+    """
+    if not isinstance(error, SluiceError):
+        log.error("internal error", exc_info=error)
+        error = InternalError()
+    elif error.__cause__ is not None:
+        log.error("internal error", exc_info=error.__cause__)
+    status = STATUS[error.code]
+    return Refusal(
+        code=error.code,
+        status=status,
+        detail=error.detail,
+        errors=error.errors if isinstance(error, InvalidBatch) else (),
+        outcome=error.outcome if isinstance(error, Unavailable) else None,
+        retry_after_s=error.retry_after_s if status.retryable else None,
+        quota=error.quota,
+        allowed_methods=error.allowed if isinstance(error, MethodNotAllowed) else (),
+        closes_connection=isinstance(error, RequestTimeout),
+    )

@@ -45,6 +45,7 @@ from pymongo.read_concern import ReadConcern
 
 from server.core.deadline import Deadline
 from server.core.errors import ConfigurationError, Outcome, Unavailable
+from server.core.ingest.store import NotInserted
 
 Driver = Literal["motor", "pymongo"]
 Document = dict[str, Any]
@@ -56,7 +57,7 @@ RawCollection = AsyncCollection[RawBSONDocument]
 URL_SCHEMES = ("mongodb://", "mongodb+srv://")
 
 AFTER = ReturnDocument.AFTER
-"""Ask `find_one_and_update` for the document as it became."""
+"""LeaseRequest `find_one_and_update` for the document as it became."""
 
 log = logging.getLogger("sluice")
 
@@ -104,6 +105,8 @@ UNAVAILABLE_CODES = frozenset(
     }
 )
 """Server errors that mean "not now": the same call may well succeed a moment later. Any other is a fault of ours."""
+
+DUPLICATE_KEY = 11000
 
 OPERATOR_ERRORS = {
     13: "the user in --mongodb-url may not use this database: grant it the role readWrite",  # Unauthorized
@@ -183,7 +186,7 @@ class EncodedDocuments(RawBSONDocument):
 async def update_each(database: Database, collection: str, statements: Sequence[Document]) -> None:
     """Run update statements, which may have constants (`c`), with the primary's word that they are done.
 
-    Raises driver errors: use it inside of `translated`.
+    Raises driver errors: see `driver_errors_as_unavailable`.
     """
     reply = await database.command(
         {"update": collection, "updates": statements, "ordered": False, "writeConcern": {"w": 1}}
@@ -192,23 +195,32 @@ async def update_each(database: Database, collection: str, statements: Sequence[
         raise BulkWriteError(reply)
 
 
-async def insert_each(database: Database, collection: str, documents: Sequence[Mapping[str, Any]]) -> dict[int, int]:
-    """Insert documents of 15 MiB at most, and return, as index -> error code, those that are refused.
+async def insert_each(
+    database: Database, collection: str, documents: Sequence[Mapping[str, Any]]
+) -> dict[int, NotInserted]:
+    """Insert documents of at most 15 MiB together. Returns those that were not inserted, by index.
 
     The index counts documents, of which an EncodedDocuments is many.
 
     A plain command, at 0.8 of what `insert_many` costs a worker for each document. Raises driver errors: use it inside
-    of `translated`.
+    of `driver_errors_as_unavailable`.
     """
     concern = {"w": "majority", "j": True}
     command = {"insert": collection, "documents": documents, "ordered": False, "writeConcern": concern}
     reply = await database.command(command)
     if "writeConcernError" in reply:
         raise WriteConcernError("not on a majority", reply["writeConcernError"]["code"])
-    refused: dict[int, int] = {error["index"]: error["code"] for error in reply.get("writeErrors", ())}
-    for code in UNAVAILABLE_CODES.intersection(refused.values()):
+    not_inserted = {error["index"]: not_inserted_for(error) for error in reply.get("writeErrors", ())}
+    for code in UNAVAILABLE_CODES.intersection(why.code for why in not_inserted.values()):
         raise OperationFailure("not now", code)
-    return refused
+    return not_inserted
+
+
+def not_inserted_for(error: Mapping[str, Any]) -> NotInserted:
+    """What a write error means. An operator may add unique indexes, so a duplicate need not be one of our `_id`."""
+    return NotInserted(
+        code=error["code"], already_stored=error["code"] == DUPLICATE_KEY and error.get("keyPattern") == {"_id": 1}
+    )
 
 
 async def find_each(
@@ -216,7 +228,7 @@ async def find_each(
 ) -> list[Document]:
     """The documents that match, `count` at most, as the primary has them at this moment.
 
-    A plain command, at half of what a cursor costs a worker. Raises driver errors: use it inside of `translated`.
+    A plain command, at half of what a cursor costs a worker. Raises driver errors: see `driver_errors_as_unavailable`.
     """
     command = {
         "find": collection,
@@ -231,19 +243,19 @@ async def find_each(
     return found
 
 
-async def until_answered(call: Callable[[], Awaitable[Result]], deadline: Deadline) -> Result:
-    """What `call` returns, which stores no event, whatever becomes of it. It is tried again as by `until_certain`.
+async def retry_unless_answered(call: Callable[[], Awaitable[Result]], deadline: Deadline) -> Result:
+    """What `call` returns, which stores no event, whatever becomes of it. It is tried again as by `retry_write`.
 
     Raises Unavailable, which says that nothing was stored.
     """
     try:
-        result, _ = await until_certain(call, deadline)
+        result, _ = await retry_write(call, deadline)
     except Unavailable:
         raise Unavailable("not_stored") from None
     return result
 
 
-async def until_certain(write: Callable[[], Awaitable[Result]], deadline: Deadline) -> tuple[Result, bool]:
+async def retry_write(write: Callable[[], Awaitable[Result]], deadline: Deadline) -> tuple[Result, bool]:
     """What `write` returns, and whether an earlier attempt may have been carried out.
 
     It is tried again while the database says "not now" and there is time: elections are short. What it writes must be
@@ -252,7 +264,7 @@ async def until_certain(write: Callable[[], Awaitable[Result]], deadline: Deadli
     was_in_doubt = False
     while True:
         try:
-            with translated("unknown"), deadline_of(deadline):
+            with driver_errors_as_unavailable("unknown"), time_limit(deadline):
                 return await write(), was_in_doubt
         except Unavailable as error:
             was_in_doubt = was_in_doubt or error.outcome == "unknown"
@@ -274,7 +286,7 @@ async def check_deployment(client: Client) -> str:
 
     Raises ConfigurationError where it is too old or a standalone server, Unavailable where it cannot be reached.
     """
-    with translated():
+    with driver_errors_as_unavailable():
         hello = await client.admin.command("hello")
         version = str((await client.admin.command("buildInfo"))["version"])
     if "setName" not in hello and hello.get("msg") != "isdbgrid":
@@ -288,7 +300,7 @@ async def check_deployment(client: Client) -> str:
 
 
 @contextmanager
-def settings_blamed() -> Iterator[None]:
+def errors_as_configuration() -> Iterator[None]:
     """Turn what the database says inside of wrong settings into ConfigurationError."""
     try:
         yield
@@ -302,7 +314,7 @@ def settings_blamed() -> Iterator[None]:
 
 async def ping(client: Client, timeout_s: float) -> None:
     """Return when a primary answers. Raises Unavailable where none does within `timeout_s` seconds."""
-    with translated(), pymongo.timeout(timeout_s):
+    with driver_errors_as_unavailable(), pymongo.timeout(timeout_s):
         await client.admin.command("ping")
 
 
@@ -332,7 +344,7 @@ class PrimaryWatch(TopologyListener):
 
 
 @contextmanager
-def deadline_of(deadline: Deadline) -> Iterator[None]:
+def time_limit(deadline: Deadline) -> Iterator[None]:
     """Let no driver call inside outlast `deadline`, retries and waits for a primary included.
 
     Raises Unavailable where no time is left.
@@ -345,7 +357,7 @@ def deadline_of(deadline: Deadline) -> Iterator[None]:
 
 
 @contextmanager
-def translated(outcome: Outcome = "not_stored") -> Iterator[None]:
+def driver_errors_as_unavailable(outcome: Outcome = "not_stored") -> Iterator[None]:
     """Turn the driver's "not now" errors inside into Unavailable; `outcome` is what a call cut short leaves behind.
 
     A write passes "unknown". It still becomes "not_stored" where no server was ever reached.

@@ -15,9 +15,9 @@ from bson.errors import InvalidDocument
 from bson.int64 import Int64
 from bson.raw_bson import RawBSONDocument
 
-from server.core.events import MAX_EVENTS, MAX_NESTING, Event, Header, StoredEvent
-from server.core.ingest import Unstorable
-from server.core.values import nests_too_deep
+from server.core.events.model import MAX_BATCH_EVENTS, MAX_NESTING, BatchInfo, Event, StoredEvent
+from server.core.events.values import nests_too_deep
+from server.core.ingest.store import Unstorable
 
 RAW: CodecOptions[RawBSONDocument] = CodecOptions(
     document_class=RawBSONDocument, tz_aware=True, uuid_representation=UuidRepresentation.STANDARD
@@ -44,7 +44,7 @@ SIZE = struct.Struct("<i")
 LIST_START = SIZE.size + len(b"\x04\x00") + SIZE.size
 """Where the first element stands of a list that is all there is in a document, under an empty name."""
 
-ITEM_STARTS = [len(b"\x03%d\x00" % index) for index in range(MAX_EVENTS)]
+ITEM_STARTS = [len(b"\x03%d\x00" % index) for index in range(MAX_BATCH_EVENTS)]
 """What stands before each object in a list: its type, and its index in text."""
 
 UUID_BYTES = 16
@@ -61,7 +61,9 @@ RECEIVED_AT, TIMESTAMP = b"\x09received_at\x00", b"\x09timestamp\x00"
 """What stands before a value in BSON: its type and its name. A time's value is milliseconds."""
 
 
-def encode(header: Header, ids: Sequence[bytes], events: Sequence[Event], times: Sequence[int | None]) -> list[bytes]:
+def encode(
+    header: BatchInfo, ids: Sequence[bytes], events: Sequence[Event], times: Sequence[int | None]
+) -> list[bytes]:
     """The BSON documents of events with that header. Raises Unstorable where MongoDB cannot hold a value of theirs.
 
     All are encoded in one call, which takes half the time of a call for each. What they share is encoded once and

@@ -6,25 +6,25 @@ from itertools import chain
 from typing import Any
 from uuid import UUID
 
-from server.core.commit import ALREADY_STORED, Encoded
 from server.core.deadline import Deadline
 from server.core.errors import NotFound, Unavailable
-from server.core.events import EventFilter, StoredEvent
-from server.core.ids import lowest_id
+from server.core.events.ids import lowest_id
+from server.core.events.model import EventFilter, StoredEvent
+from server.core.ingest.store import EncodedBatch, NotInserted
 from storage import documents
 from storage.client import (
     Database,
     EncodedDocuments,
-    deadline_of,
+    driver_errors_as_unavailable,
     insert_each,
     raw_collection,
-    translated,
-    until_certain,
+    retry_write,
+    time_limit,
 )
 from storage.documents import document_size
 from storage.indexes import EVENTS, LISTING
 
-STRETCH = 20
+FETCH_SIZE = 20
 """Events in memory at a time while a page is read: 20 MiB at most."""
 
 MAX_COMMAND_BYTES = 15 * 1024 * 1024
@@ -40,24 +40,24 @@ class Events:
         self._database = database
         self._collection = raw_collection(database, EVENTS, documents.RAW)
 
-    async def insert(self, group: Sequence[Encoded], deadline: Deadline) -> dict[int, int]:
+    async def insert(self, group: Sequence[EncodedBatch], deadline: Deadline) -> dict[int, NotInserted]:
         """Return when all documents are in the journals of a majority, but for those the database refused.
 
         Those are returned as index -> MongoDB's error code. Raises Unavailable where not all is certain.
         """
-        refused: dict[int, int] = {}
+        refused: dict[int, NotInserted] = {}
         start = 0
         for command in commands(group):
             together = [EncodedDocuments(encoded.documents) for encoded in command]
             try:
                 insert = partial(insert_each, self._database, EVENTS, together)
-                codes, was_in_doubt = await until_certain(insert, deadline)
+                failed, was_in_doubt = await retry_write(insert, deadline)
             except Unavailable as error:
                 raise Unavailable("unknown" if start else error.outcome) from None  # earlier commands were carried out
-            for index, code in codes.items():
-                if not (was_in_doubt and code == ALREADY_STORED):  # else an attempt did store it
-                    refused[start + index] = code
-            start += sum(encoded.number for encoded in command)
+            for index, why in failed.items():
+                if not (was_in_doubt and why.already_stored):  # else an earlier attempt stored it
+                    refused[start + index] = why
+            start += sum(encoded.event_count for encoded in command)
         return refused
 
     async def page(self, tenant_id: UUID, where: EventFilter, skip: int, limit: int) -> AsyncIterator[StoredEvent]:
@@ -66,8 +66,11 @@ class Events:
         cursor = cursor.hint(LISTING)
         try:
             while True:
-                with translated(), deadline_of(Deadline()):  # of each stretch: the reader's pace is its own
-                    stretch = await cursor.to_list(STRETCH)
+                with (
+                    driver_errors_as_unavailable(),
+                    time_limit(Deadline()),
+                ):  # of each stretch: the reader's pace is its own
+                    stretch = await cursor.to_list(FETCH_SIZE)
                 if not stretch:
                     return
                 for document in stretch:
@@ -77,16 +80,16 @@ class Events:
 
     async def get(self, tenant_id: UUID, event_id: UUID, deadline: Deadline) -> StoredEvent:
         """One event of a tenant. Raises NotFound, for another tenant's too."""
-        with translated(), deadline_of(deadline):
+        with driver_errors_as_unavailable(), time_limit(deadline):
             document = await self._collection.find_one({"_id": event_id, "tenant_id": tenant_id})
         if document is None:
             raise NotFound("This tenant has no event with this id")
         return documents.decode(document)
 
 
-def commands(group: Sequence[Encoded]) -> Iterator[list[Encoded]]:
+def commands(group: Sequence[EncodedBatch]) -> Iterator[list[EncodedBatch]]:
     """What goes into one command together, most often all of the group."""
-    command, size = list[Encoded](), 0
+    command, size = list[EncodedBatch](), 0
     for encoded in chain.from_iterable(map(pieces, group)):
         size += len(encoded.documents)
         if command and size > MAX_COMMAND_BYTES:
@@ -96,7 +99,7 @@ def commands(group: Sequence[Encoded]) -> Iterator[list[Encoded]]:
     yield command
 
 
-def pieces(encoded: Encoded) -> Iterator[Encoded]:
+def pieces(encoded: EncodedBatch) -> Iterator[EncodedBatch]:
     """Documents in pieces that each fit into a command, most often one."""
     documents = encoded.documents
     if len(documents) <= MAX_COMMAND_BYTES:
@@ -106,10 +109,10 @@ def pieces(encoded: Encoded) -> Iterator[Encoded]:
     while end < len(documents):
         size = document_size(documents, end)
         if end + size - start > MAX_COMMAND_BYTES:
-            yield Encoded(documents[start:end], count)
+            yield EncodedBatch(documents[start:end], count)
             start, count = end, 0
         end, count = end + size, count + 1
-    yield Encoded(documents[start:end], count)
+    yield EncodedBatch(documents[start:end], count)
 
 
 def query(tenant_id: UUID, where: EventFilter) -> dict[str, Any]:

@@ -6,7 +6,7 @@ end. Measured at 1,000 events a call, two writers, as a share of the rate with n
 each of source and event_type on top would bring that to 0.55.
 """
 
-from storage.client import Database, translated
+from storage.client import Database, driver_errors_as_unavailable
 
 CLAIMS = "claims"
 EVENTS = "events"
@@ -19,7 +19,7 @@ LISTING = "listing"
 
 async def ensure_indexes(database: Database) -> None:
     """Make the indexes that are not there yet. Raises Unavailable where the database is away."""
-    with translated():
+    with driver_errors_as_unavailable():
         await database[EVENTS].create_index(
             [("tenant_id", 1), ("_id", 1), ("event_type", 1), ("source", 1), ("source_id", 1)], name=LISTING
         )

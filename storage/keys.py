@@ -11,25 +11,25 @@ from uuid import UUID
 
 from bson.binary import Binary
 
-from server.core.access import DEFAULT_RATE_LIMIT, SCOPES, Key, Scope, digest, new_secret
-from server.core.admission import Found
+from server.core.access.keys import DEFAULT_RATE_LIMIT, SCOPES, Key, Scope, digest, new_secret
+from server.core.access.rate_limit import LeaseRequest
+from server.core.access.store import FoundKey
 from server.core.deadline import Deadline
 from server.core.errors import NotFound
-from server.core.ids import new_ids
-from server.core.quota import Ask
+from server.core.events.ids import new_ids
 from server.core.times import now_ms
 from storage.client import (
     AFTER,
     Database,
     Document,
-    deadline_of,
+    driver_errors_as_unavailable,
     find_each,
-    translated,
-    until_answered,
+    retry_unless_answered,
+    time_limit,
     update_each,
 )
 from storage.indexes import KEYS, TENANTS
-from storage.quota import statement, window_of
+from storage.rate_limit import statement, window_of
 
 
 class Keys:
@@ -44,20 +44,20 @@ class Keys:
     async def find(self, digests: Sequence[bytes], deadline: Deadline) -> dict[bytes, Key]:
         """The keys whose secrets have these digests, by digest, as they are now, revoked or not. Raises Unavailable."""
         hashes = [Binary(digest) for digest in digests]
-        documents = await until_answered(partial(self._read, "hash", hashes, {"window": 0}), deadline)
+        documents = await retry_unless_answered(partial(self._read, "hash", hashes, {"window": 0}), deadline)
         return {document["hash"]: key_of(document) for document in documents}
 
-    async def take(self, asks: Sequence[Ask], deadline: Deadline) -> dict[str, Found]:
-        """Grant asks, at most one for each key, as far as each key's window has room, atomically.
+    async def lease(self, requests: Sequence[LeaseRequest], deadline: Deadline) -> dict[str, FoundKey]:
+        """Grant lease requests, at most one for each key, as far as each key's window has room, atomically.
 
         Returns the keys by id, as they are then, revoked or not. Raises Unavailable.
         """
-        by_id = {ask.key_id: ask for ask in asks}
-        with translated(), deadline_of(deadline):
-            await update_each(self._database, KEYS, [statement(ask) for ask in asks])
+        by_id = {request.key_id: request for request in requests}
+        with driver_errors_as_unavailable(), time_limit(deadline):
+            await update_each(self._database, KEYS, [statement(request) for request in requests])
             documents = await self._read("_id", list(by_id), {"window.buckets": {"$slice": 1}})
         return {
-            document["_id"]: Found(key_of(document), document["hash"], window_of(document, by_id[document["_id"]]))
+            document["_id"]: FoundKey(key_of(document), document["hash"], window_of(document, by_id[document["_id"]]))
             for document in documents
         }
 
@@ -68,7 +68,7 @@ class Keys:
 
     async def drop_idle_windows(self, deadline: Deadline) -> None:
         """Forget the windows in which nothing counts any more. Raises Unavailable."""
-        with translated(), deadline_of(deadline):
+        with driver_errors_as_unavailable(), time_limit(deadline):
             over = {"window.until": {"$exists": True}, "$expr": {"$lt": ["$window.until", "$$NOW"]}}
             await self._keys.update_many(over, {"$unset": {"window": ""}})
 
@@ -76,7 +76,7 @@ class Keys:
         """Write down that the keys found since the last call were used. Raises Unavailable; the next call makes up."""
         used = list(self._used)
         if used:
-            with translated(), deadline_of(deadline):
+            with driver_errors_as_unavailable(), time_limit(deadline):
                 await self._keys.update_many({"_id": {"$in": used}}, {"$max": {"last_used_at": datetime.now(UTC)}})
             self._used.difference_update(used)
 
@@ -91,7 +91,7 @@ class Keys:
         """Make a key, and its tenant where that is new. Returns the key and its secret, which is not kept."""
         key_id, tenant_id = new_ids(now_ms(), 2).text
         secret = new_secret()
-        with translated("unknown"):
+        with driver_errors_as_unavailable("unknown"):
             found = await self._tenants.find_one_and_update(
                 {"_id": tenant}, {"$setOnInsert": {"tenant_id": UUID(tenant_id)}}, upsert=True, return_document=AFTER
             )
@@ -112,7 +112,7 @@ class Keys:
 
     async def create_first(self, tenant: str) -> tuple[Key, str] | None:
         """Make a key where the database has none at all; None where it has one."""
-        with translated():
+        with driver_errors_as_unavailable():
             exists = await self._keys.find_one({}, {"_id": 1}) is not None
         return None if exists else await self.create(tenant)
 
@@ -128,12 +128,12 @@ class Keys:
 
     async def list(self, tenant: str | None = None) -> list[Key]:
         """All keys, or a tenant's, oldest first."""
-        with translated():
+        with driver_errors_as_unavailable():
             cursor = self._keys.find({} if tenant is None else {"tenant": tenant}, sort=[("_id", 1)])
             return [key_of(document) for document in await cursor.to_list(None)]
 
     async def _update(self, query: dict[str, Any], change: dict[str, Any]) -> Key:
-        with translated("unknown"):
+        with driver_errors_as_unavailable("unknown"):
             document = await self._keys.find_one_and_update(query, change, return_document=AFTER)
         if document is None:
             raise NotFound(f"There is no active key {query['_id']}: `sluice keys list` shows those there are")

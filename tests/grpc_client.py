@@ -12,9 +12,9 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
 from grpc_status import rpc_status
+from sluice.v1 import event_service_pb2 as pb
+from sluice.v1.event_service_pb2_grpc import EventServiceStub
 
-from proto.sluice.v1 import event_service_pb2 as pb
-from proto.sluice.v1.event_service_pb2_grpc import EventServiceStub
 from tests.load import Callers
 
 TIMEOUT_S = 60

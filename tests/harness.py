@@ -116,7 +116,7 @@ class Server:
 
     def worker_pids(self) -> list[int]:
         """The process ids of the workers that live."""
-        return [pid for pid in children(self.process.pid) if "server.worker" in command_line(pid)]
+        return [pid for pid in children(self.process.pid) if "server.runtime.worker" in command_line(pid)]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Signal it, wait for its end, and return its exit status."""

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from sluice.v1 import event_service_pb2 as pb
 
-from proto.sluice.v1 import event_service_pb2 as pb
 from tests.grpc_client import Stream, channel_to, good_batch
 from tests.harness import Json, MongoClient, Server, batch
 from tests.mongod import Mongod

@@ -15,7 +15,7 @@ from pymongo.errors import OperationFailure
 
 from server.core.errors import ConfigurationError
 from storage.client import close, connect, database
-from storage.embedded import EmbeddedMongod, State, running
+from storage.embedded import EmbeddedMongod, State, embedded_database
 
 DEADLINE_S = 30
 """For what another process is about to do."""
@@ -235,9 +235,9 @@ def test_files_that_mongod_was_still_making_are_made_anew(tmp_path: Path) -> Non
     (tmp_path / "db" / "WiredTiger.turtle").write_text("")  # as such a kill may leave it, and mongod cannot mend it
 
     async def scenario() -> None:
-        async with running(tmp_path) as url:
+        async with embedded_database(tmp_path) as url:
             await write(url, 1)
-        async with running(tmp_path) as url:
+        async with embedded_database(tmp_path) as url:
             assert await read(url) == [1]
 
     asyncio.run(scenario())
@@ -264,7 +264,7 @@ def test_a_command_uses_the_one_that_runs_and_leaves_it_running(tmp_path: Path) 
     async def scenario() -> None:
         starting = asyncio.create_task(EmbeddedMongod.start(tmp_path))
         await asyncio.to_thread(until, (tmp_path / "mongod.json").exists)
-        async with running(tmp_path) as url:  # it waits until the other is ready
+        async with embedded_database(tmp_path) as url:  # it waits until the other is ready
             await write(url, 1)
         mongod = await starting
         assert mongod.url == url
@@ -276,13 +276,13 @@ def test_a_command_uses_the_one_that_runs_and_leaves_it_running(tmp_path: Path) 
 
 def test_a_command_runs_its_own_for_as_long_as_it_needs_it(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with running(tmp_path) as url:
+        async with embedded_database(tmp_path) as url:
             await write(url, 1)
             pid = State.load(tmp_path).pid
             assert pid is not None
             assert alive(pid)
         assert not alive(pid)
-        async with running(tmp_path) as again:
+        async with embedded_database(tmp_path) as again:
             assert again == url
             assert await read(again) == [1]
 
@@ -293,7 +293,7 @@ def test_a_command_that_fails_stops_its_own(tmp_path: Path) -> None:
     pids = []
 
     async def command() -> None:
-        async with running(tmp_path):
+        async with embedded_database(tmp_path):
             pids.append(State.load(tmp_path).pid)
             raise ZeroDivisionError
 
@@ -305,12 +305,12 @@ def test_a_command_that_fails_stops_its_own(tmp_path: Path) -> None:
 
 def test_commands_at_once_take_turns(tmp_path: Path) -> None:
     async def command(value: int) -> None:
-        async with running(tmp_path) as url:
+        async with embedded_database(tmp_path) as url:
             await write(url, value)
 
     async def scenario() -> None:
         await asyncio.gather(command(1), command(2), command(3))
-        async with running(tmp_path) as url:
+        async with embedded_database(tmp_path) as url:
             assert await read(url) == [1, 2, 3]
 
     asyncio.run(scenario())
@@ -318,7 +318,7 @@ def test_commands_at_once_take_turns(tmp_path: Path) -> None:
 
 def test_serve_waits_for_a_command(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with running(tmp_path) as url:
+        async with embedded_database(tmp_path) as url:
             starting = asyncio.create_task(EmbeddedMongod.start(tmp_path))
             await write(url, 1)
             assert not starting.done()
@@ -348,13 +348,13 @@ def test_it_moves_where_its_port_is_taken(tmp_path: Path) -> None:
         writer.close()
 
     async def scenario() -> None:
-        async with running(tmp_path) as url:
+        async with embedded_database(tmp_path) as url:
             await write(url, 1)
         squatter = await asyncio.start_server(hang_up, "127.0.0.1", State.load(tmp_path).port)
-        async with squatter, running(tmp_path) as moved:
+        async with squatter, embedded_database(tmp_path) as moved:
             assert moved != url
             assert await read(moved) == [1]
-        async with running(tmp_path) as later:
+        async with embedded_database(tmp_path) as later:
             assert later == moved
 
     asyncio.run(scenario())
@@ -362,11 +362,11 @@ def test_it_moves_where_its_port_is_taken(tmp_path: Path) -> None:
 
 def test_it_outlives_a_lost_password_and_a_damaged_state(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with running(tmp_path) as url:
+        async with embedded_database(tmp_path) as url:
             await write(url, 1)
         (tmp_path / "password").unlink()
         (tmp_path / "mongod.json").write_text("{")
-        async with running(tmp_path) as renewed:
+        async with embedded_database(tmp_path) as renewed:
             assert urlsplit(renewed).password != urlsplit(url).password
             assert await read(renewed) == [1]
 
@@ -381,7 +381,7 @@ def test_a_mongod_that_does_not_start_is_told_with_its_log(tmp_path: Path) -> No
     (tmp_path / "mongod.log").rmdir()
 
     async def scenario() -> None:
-        async with running(tmp_path) as url:
+        async with embedded_database(tmp_path) as url:
             await write(url, 1)
 
     asyncio.run(scenario())
@@ -435,7 +435,7 @@ def test_a_mongod_in_the_path_that_will_not_do_gives_way_to_the_embedded_one(
     monkeypatch.setenv("PATH", str(tmp_path))
 
     async def scenario() -> None:
-        async with running(tmp_path / "data") as url:
+        async with embedded_database(tmp_path / "data") as url:
             await write(url, 1)
 
     asyncio.run(scenario())

@@ -13,8 +13,8 @@ import grpc
 import httpx
 import pytest
 from grpc_health.v1 import health_pb2
+from sluice.v1 import event_service_pb2 as pb
 
-from proto.sluice.v1 import event_service_pb2 as pb
 from tests.grpc_client import (
     TIMEOUT_S,
     Stream,

@@ -178,7 +178,7 @@ def test_the_server_does_what_it_says(server: Server, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "fault" not in server.stderr()
+    assert "internal error" not in server.stderr()
 
 
 def is_storable(value: Any) -> bool:

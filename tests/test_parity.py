@@ -22,8 +22,8 @@ from bson.raw_bson import RawBSONDocument
 from google.protobuf import json_format, struct_pb2, timestamp_pb2
 from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
+from sluice.v1 import event_service_pb2 as pb
 
-from proto.sluice.v1 import event_service_pb2 as pb
 from tests.grpc_client import TIMEOUT_S, Stream, channel_to, details_of, metadata, stub_of
 from tests.harness import Json, MongoClient, Server, sluice
 from tests.mongod import Mongod

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from sluice.v1 import event_service_pb2 as pb
 
-from proto.sluice.v1 import event_service_pb2 as pb
 from tests.grpc_client import Stream, channel_to, good_batch, metadata, stub_of
 from tests.harness import Json, MongoClient, Server, sluice, wait_until
 from tests.mongod import Mongod

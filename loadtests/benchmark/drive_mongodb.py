@@ -17,9 +17,9 @@ from pymongo.collection import Collection
 
 from loadtests.benchmark.jobs import Job, Result, due_times
 from loadtests.payloads import VARIETY, make_batch
-from server.core.decode import decode_batch
-from server.core.events import Header
-from server.core.ids import new_ids
+from server.core.events.decode import decode_batch
+from server.core.events.ids import new_ids
+from server.core.events.model import BatchInfo
 from storage import documents
 from storage.indexes import EVENTS
 
@@ -71,7 +71,7 @@ def ready_made(job: Job) -> Iterable[Batch]:
     for _ in range(VARIETY):
         batch = decode_batch(make_batch(random, job.batch_size))
         assert batch is not None
-        header = Header(job.tenant_id, batch.source, batch.source_id, now_ms)
+        header = BatchInfo(job.tenant_id, batch.source, batch.source_id, now_ms)
         no_ids = [bytes(ID_END - ID_START)] * job.batch_size
         templates.append(documents.encode(header, no_ids, batch.events, batch.times))
     for index in range(math.ceil(job.seconds * MOST_CALLS_PER_S[job.driven])):

@@ -14,10 +14,10 @@ from urllib.parse import urlsplit
 
 import grpc
 from grpc_status import rpc_status
+from sluice.v1 import event_service_pb2 as pb
 
 from loadtests.users import answers
 from loadtests.users.answers import Answer
-from proto.sluice.v1 import event_service_pb2 as pb
 
 SERVICE = "/sluice.v1.EventService"
 

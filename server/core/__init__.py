@@ -1,1 +1,1 @@
-"""The meaning of an event, a key and an error. Imports the standard library and msgspec: no protocol, no driver."""
+"""The rules of Sluice, with no protocol and no driver: an import contract checks that."""

@@ -1,26 +1,24 @@
-"""Every way a request can be refused, as one taxonomy. Imports msgspec, and what a quota is.
+"""The taxonomy of errors: every way in which a request can be rejected.
 
-An error carries its `code` (the one callers see), a `detail` that says what is wrong, where, and what to do, and
-nothing a caller must not see: no key, no event body, no driver text. How a code looks on the wire is `server.status`.
+An error has a `code`, and a `detail` that says what is wrong, where, and what to do. It holds nothing that a client
+must not see: no key, no event body, no driver text. `server/status.py` maps each code to HTTP and gRPC.
 """
 
 from collections.abc import Sequence
 from enum import StrEnum
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 from msgspec import Struct
 
-from server.core.quota import Quota
-
 Outcome = Literal["not_stored", "unknown"]
-"""What a batch answered "unavailable" left behind: nothing, or perhaps a part that a retry settles."""
+"""What a batch left behind that was answered with `unavailable`: nothing, or perhaps a part. A retry settles it."""
 
 RETRY_AFTER_S = 1
-"""The wait to advise where nothing better is known: an election or a restart of the database takes a second or two."""
+"""The default wait to advise: an election or a restart of the database takes a second or two."""
 
 
 class Code(StrEnum):
-    """The machine-readable name of an error, fixed for callers."""
+    """The machine-readable name of an error, fixed for clients."""
 
     MALFORMED_REQUEST = "malformed_request"
     MALFORMED_JSON = "malformed_json"
@@ -42,7 +40,7 @@ class Code(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
-class Problem(Struct, frozen=True, order=True):
+class EventError(Struct, frozen=True, order=True):
     """One bad event of a batch: its `index`, the `path` of what is wrong (`events[3].data.price`), and a `message`."""
 
     index: int
@@ -50,12 +48,25 @@ class Problem(Struct, frozen=True, order=True):
     message: str
 
 
+class Quota(NamedTuple):
+    """What a client is told about its rate limit."""
+
+    limit: int
+    """Requests a minute."""
+    remaining: int
+    """Requests left."""
+    resets_s: int
+    """Seconds until more are left."""
+
+
 class SluiceError(Exception):
-    """A refusal with a `code` and a `detail` for the caller."""
+    """A rejection with a `code` and a `detail` for the client."""
 
     code: ClassVar[Code]
     retry_after_s: int = RETRY_AFTER_S
-    """The wait to advise, where the same request may succeed later."""
+    """The wait to advise, if the same request may succeed later."""
+    quota: Quota | None = None
+    """The rate limit of the client's key, if the request got as far as the rate limit."""
 
     def __init__(self, detail: str) -> None:
         super().__init__(detail)
@@ -75,13 +86,13 @@ class MalformedJson(SluiceError):
 
 
 class InvalidBatch(SluiceError):
-    """The body is JSON but not a batch that can be stored. `problems` lists every bad event."""
+    """The body is JSON but not a batch that can be stored. `errors` lists every bad event."""
 
     code = Code.INVALID_BATCH
 
-    def __init__(self, detail: str, problems: Sequence[Problem] = ()) -> None:
+    def __init__(self, detail: str, errors: Sequence[EventError] = ()) -> None:
         super().__init__(detail)
-        self.problems = problems
+        self.errors = errors
 
 
 class InvalidHeader(SluiceError):
@@ -97,7 +108,7 @@ class InvalidParameter(SluiceError):
 
 
 class Unauthenticated(SluiceError):
-    """The key is missing, unknown, rotated or revoked; which of these is nobody's business."""
+    """The key is missing, unknown, rotated or revoked. The client is not told which."""
 
     code = Code.UNAUTHENTICATED
 
@@ -106,7 +117,7 @@ class Unauthenticated(SluiceError):
 
 
 class InsufficientScope(SluiceError):
-    """The key is good, but not for this."""
+    """The key is valid, but lacks the scope."""
 
     code = Code.INSUFFICIENT_SCOPE
 
@@ -115,7 +126,7 @@ class InsufficientScope(SluiceError):
 
 
 class DomainNotAllowed(SluiceError):
-    """The request comes from a web page whose host the key does not allow."""
+    """The request comes from a web page whose host is not one of the key's allowed domains."""
 
     code = Code.DOMAIN_NOT_ALLOWED
 
@@ -130,7 +141,7 @@ class NotFound(SluiceError):
 
 
 class MethodNotAllowed(SluiceError):
-    """The path exists; this method on it does not. `allowed` are the methods that do."""
+    """The path exists, but not with this method. `allowed` are the methods that it has."""
 
     code = Code.METHOD_NOT_ALLOWED
 
@@ -179,7 +190,7 @@ class IdempotencyConflict(SluiceError):
 
 
 class RateLimited(SluiceError):
-    """The key has no permit left. `quota` says when it has one again."""
+    """The key has used up its rate limit. `quota` says when requests are admitted again."""
 
     code = Code.RATE_LIMITED
 
@@ -189,17 +200,18 @@ class RateLimited(SluiceError):
         self.retry_after_s = quota.resets_s
 
 
-class InternalFault(SluiceError):
-    """A fault of ours. The caller learns no more than that."""
+class InternalError(SluiceError):
+    """A bug. The client learns no more than that; the log has the type and place of the cause."""
 
     code = Code.INTERNAL
 
-    def __init__(self) -> None:
+    def __init__(self, quota: Quota | None = None) -> None:
         super().__init__("Something went wrong on the server, whose log says where")
+        self.quota = quota
 
 
 class Unavailable(SluiceError):
-    """Not now: the database is away or slow, or the server is draining. `outcome` says what became of the batch."""
+    """The request cannot be served now: the database is away or slow, or the server is full or draining."""
 
     code = Code.UNAVAILABLE
 
@@ -216,4 +228,4 @@ UNAVAILABLE_DETAIL: dict[Outcome, str] = {
 
 
 class ConfigurationError(Exception):
-    """The operator's settings cannot work. The text is one line that says what is wrong and how to mend it."""
+    """The operator's settings cannot work. The text is one line that says what is wrong and how to fix it."""

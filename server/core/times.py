@@ -1,6 +1,6 @@
-"""Times as callers write and read them. Imports the standard library only.
+"""Parses and formats times.
 
-Every datetime inside Sluice is aware, in UTC, and to the millisecond. What a caller's `timestamp` becomes is a number:
+Every datetime inside Sluice is aware, in UTC, and exact to the millisecond. An event's `timestamp` becomes a number:
 milliseconds since 1970.
 """
 
@@ -14,7 +14,7 @@ MS_PER_S = 1_000
 
 MIN_MS = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MILLISECOND
 MAX_MS = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MILLISECOND
-"""The years 1 to 9999 in UTC: what reads back on every platform."""
+"""The years 1 to 9999 in UTC, which every platform can read back."""
 
 OUT_OF_RANGE = "Outside the years 1 to 9999 in UTC"
 
@@ -25,19 +25,17 @@ def now_ms() -> int:
 
 
 def parse_time(text: str) -> int:
-    """The moment, as milliseconds since 1970, that an ISO 8601 date or date-time names.
+    """The moment that an ISO 8601 date or date-time names, in milliseconds since 1970, rounded down.
 
-    It is in UTC where it has no offset, and midnight where it has no time.
-
-    What is finer than a millisecond is cut off. Raises ValueError with a message for the caller.
+    No offset means UTC, and no time means midnight. Raises ValueError with a message for the client.
     """
     return in_range(since_epoch(text) // MILLISECOND)
 
 
 def parse_bound(text: str) -> int:
-    """The first whole millisecond, since 1970, at or after the moment: what a bound on kept times compares with.
+    """The same, rounded up: a bound compares with stored times, which are whole milliseconds.
 
-    Raises ValueError with a message for the caller.
+    Raises ValueError with a message for the client.
     """
     since = since_epoch(text)
     in_range(since // MILLISECOND)
@@ -45,7 +43,7 @@ def parse_bound(text: str) -> int:
 
 
 def since_epoch(text: str) -> timedelta:
-    """The exact time from 1970 to what `text` names. Raises ValueError with a message for the caller."""
+    """The exact time from 1970 to what `text` names. Raises ValueError with a message for the client."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -54,19 +52,19 @@ def since_epoch(text: str) -> timedelta:
 
 
 def in_range(milliseconds: int) -> int:
-    """That many milliseconds since 1970. Raises ValueError, with a message for the caller, for another age."""
+    """The argument. Raises ValueError with a message for the client if it is outside the years 1 to 9999."""
     if not MIN_MS <= milliseconds <= MAX_MS:
         raise ValueError(OUT_OF_RANGE)
     return milliseconds
 
 
 def from_milliseconds(milliseconds: int) -> datetime:
-    """The moment that many milliseconds after 1970."""
+    """The moment at this number of milliseconds since 1970."""
     return EPOCH + milliseconds * MILLISECOND
 
 
 def to_milliseconds(moment: datetime) -> int:
-    """The last whole millisecond at or before `moment`, counted from 1970."""
+    """`moment` in milliseconds since 1970, rounded down."""
     return (moment - EPOCH) // MILLISECOND
 
 

@@ -1,1 +1,1 @@
-"""REST: from HTTP to the core and back, on Litestar. Imports `server.core` and `server.status`; no driver."""
+"""The REST API, on Litestar."""

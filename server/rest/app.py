@@ -1,22 +1,30 @@
-"""The ASGI application: every route, every error answer. Imports Litestar and the rest of `server.rest`."""
+"""The ASGI application: the table of all routes."""
 
-from litestar import Litestar
+from litestar import Litestar, asgi, get
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from server.rest.events import event_routes
-from server.rest.health import health_routes
-from server.rest.openapi import schema_routes
-from server.rest.problems import EXCEPTION_HANDLERS
+from server.rest.events import events, get_event
+from server.rest.health import live, ready
+from server.rest.http.problems import EXCEPTION_HANDLERS
+from server.rest.schema.openapi import openapi_json, openapi_page
 from server.services import Services
 
 
 def create_app(services: Services) -> ASGIApp:
     """The application that answers with `services`."""
     litestar = Litestar(
-        route_handlers=[*event_routes(services), *health_routes(services), *schema_routes()],
+        route_handlers=[
+            # Plain ASGI: for a single event, Litestar's handling of arguments would cost as much as all the rest.
+            asgi("/api/v1/events", copy_scope=False)(events(services)),  # POST and GET
+            get("/api/v1/events/{event_id:str}")(get_event(services)),
+            get("/health/live")(live()),
+            get("/health/ready")(ready(services)),
+            get("/schema/openapi.json")(openapi_json()),
+            get("/schema")(openapi_page()),
+        ],
         exception_handlers=EXCEPTION_HANDLERS,
-        openapi_config=None,  # `server.rest.openapi` says more than handlers that read raw bodies can
+        openapi_config=None,  # `schema/openapi.py` says more than Litestar can know of handlers that read raw bodies
         logging_config=None,
     )
 

@@ -1,22 +1,29 @@
-"""The health endpoints, for load balancers and orchestrators. Imports Litestar."""
+"""The health endpoints, for load balancers and orchestrators."""
 
-from litestar import Response, get
-from litestar.handlers import HTTPRouteHandler
+from collections.abc import Awaitable, Callable
 
-from server.rest.answers import json_response
+from litestar import Response
+
+from server.rest.http.responses import json_response
 from server.services import Services
 
+Handler = Callable[[], Awaitable[Response[bytes]]]
 
-def health_routes(services: Services) -> list[HTTPRouteHandler]:
-    """`/health/live` says that the process works, `/health/ready` that it can take events."""
 
-    @get("/health/live")
-    async def live() -> Response[bytes]:
+def live() -> Handler:
+    """`GET /health/live`: the process works."""
+
+    async def handler() -> Response[bytes]:
         return json_response({"status": "live"})
 
-    @get("/health/ready")
-    async def ready() -> Response[bytes]:
+    return handler
+
+
+def ready(services: Services) -> Handler:
+    """`GET /health/ready`: the worker can take events."""
+
+    async def handler() -> Response[bytes]:
         await services.check_ready()
         return json_response({"status": "ready"})
 
-    return [live, ready]
+    return handler

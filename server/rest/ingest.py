@@ -1,25 +1,24 @@
-"""`POST /api/v1/events`: a batch in, its receipt out. Imports Litestar and the core; it decides nothing."""
+"""`POST /api/v1/events`: reads a batch, hands it to the core, and sends the receipt."""
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from functools import lru_cache
 
 import msgspec
 from litestar.types import HTTPScope, Receive, Send
 from msgspec import Struct
 
-from server.core.backlog import Place
 from server.core.deadline import Deadline
-from server.core.decode import decode_batch, decode_slowly
-from server.core.events import MAX_PROBLEMS, Candidate, Receipt
-from server.core.idempotency import parse_idempotency_key
+from server.core.events.decode import decode_batch, decode_slowly
+from server.core.events.model import MAX_LISTED_ERRORS, Receipt
+from server.core.in_flight import Slot
+from server.core.ingest.ingest import Submission
 from server.core.times import MS_PER_S, format_time, from_milliseconds
-from server.rest.access import admit
-from server.rest.answers import send_json
-from server.rest.body import BodyReader
-from server.rest.headers import headers_of, wants_lenient
-from server.rest.problems import ProblemEvent
-from server.rest.quota import quota_headers
+from server.rest.http.body import BodyReader
+from server.rest.http.headers import Headers, body_format_of, credentials_of, headers_of, ingest_options_of
+from server.rest.http.problems import ProblemEvent
+from server.rest.http.rate_limit import quota_headers
+from server.rest.http.responses import send_json
 from server.services import Services
 
 
@@ -34,7 +33,7 @@ class ReceiptEvent(Struct):
 
 
 class ReceiptBody(Struct, omit_defaults=True):
-    """The answer to a batch. `errors` lists what lenient handling left out."""
+    """The response to a batch. `errors` lists the events that lenient handling rejected."""
 
     success: bool
     events_received: int
@@ -43,50 +42,53 @@ class ReceiptBody(Struct, omit_defaults=True):
 
 
 async def ingest(services: Services, read_body: BodyReader, scope: HTTPScope, receive: Receive, send: Send) -> None:
-    """Take in the batch of a request, and answer with its receipt. Raises what every step does."""
-    deadline = Deadline()
+    """Store the batch of a request and send its receipt. Raises what `Ingest` and `reader` do."""
     headers = headers_of(scope)
-    with services.backlog.place() as place:
-        key = await admit(services, scope, headers, deadline)
-        idempotency_key = parse_idempotency_key(headers.get("idempotency-key", ()))
-        lenient = wants_lenient(headers.get("prefer", ()))
-        batch = read_batch(read_body(headers, receive), place, deadline)  # awaited below: no name keeps it alive
-        receipt = await services.ingest(key.tenant_id, await batch, lenient, idempotency_key, deadline)
-    answer = {"preference-applied": "handling=lenient", **quota_headers(scope)} if lenient else quota_headers(scope)
+    receipt, quota = await services.ingest(credentials_of(headers), reader(headers, read_body, receive))
+    answer = quota_headers(quota)
+    if receipt.lenient:
+        answer = {"preference-applied": "handling=lenient", **answer}
     if receipt.replayed:
         answer = {"idempotent-replayed": "true", **answer}
     await send_json(send, 201, msgspec.json.encode(receipt_body(receipt)), answer)
 
 
-async def read_batch(reading: Awaitable[bytes], place: Place, deadline: Deadline) -> Candidate:
-    """The batch in a request's body. Raises what `BodyReader` and `decode_slowly` do, and Unavailable."""
-    seconds = deadline.remaining()
-    place.leave()
-    body = await reading
-    deadline.reset(seconds)  # the time that the caller takes is not the server's
-    place.take_again()
-    place.add_bytes(len(body))
-    batch = decode_batch(body)
-    if batch is None:
-        batch = await asyncio.to_thread(decode_slowly, body)
-    place.add_events(len(batch.events))
-    return batch
+def reader(
+    headers: Headers, read_body: BodyReader, receive: Receive
+) -> Callable[[Slot, Deadline], Awaitable[Submission]]:
+    """What reads the batch of a request once its key is admitted.
+
+    It raises InvalidHeader, MalformedRequest, UnsupportedMediaType, and what `BodyReader` and `decode_slowly` do.
+    """
+
+    async def read(slot: Slot, deadline: Deadline) -> Submission:
+        options, body_format = ingest_options_of(headers), body_format_of(headers)
+        with deadline.paused(), slot.released():  # while the client sends
+            body = await read_body(body_format, receive)
+        slot.add_bytes(len(body))
+        batch = decode_batch(body)
+        if batch is None:
+            batch = await asyncio.to_thread(decode_slowly, body)
+        slot.add_events(len(batch.events))
+        return Submission(batch, options)
+
+    return read
 
 
 @lru_cache(maxsize=64)
-def to_the_second(seconds: int) -> str:
-    """That many seconds after 1970, as receipts tell their time: those of a moment tell the same."""
+def format_second(seconds: int) -> str:
+    """A time in seconds since 1970 as receipts have it. Cached, since receipts of the same second have the same."""
     return format_time(from_milliseconds(seconds * MS_PER_S))
 
 
 def receipt_body(receipt: Receipt) -> ReceiptBody:
     """The receipt as documented."""
-    header = receipt.header
-    tenant_id, source = str(header.tenant_id), header.source
-    received_at = to_the_second(header.received_at_ms // MS_PER_S)
+    info = receipt.info
+    tenant_id, source = str(info.tenant_id), info.source
+    received_at = format_second(info.received_at_ms // MS_PER_S)
     events = [
         ReceiptEvent(event_id, tenant_id, source, event_type, received_at)
         for event_id, event_type in zip(receipt.ids, receipt.event_types, strict=True)
     ]
-    errors = [ProblemEvent(problem.path, problem.message) for problem in receipt.rejected[:MAX_PROBLEMS]]
+    errors = [ProblemEvent(error.path, error.message) for error in receipt.rejected[:MAX_LISTED_ERRORS]]
     return ReceiptBody(success=True, events_received=len(events), events=events, errors=errors)

@@ -1,25 +1,25 @@
-"""The query of `GET /api/v1/events`. Imports the core's errors and times only.
+"""Parses the query of `GET /api/v1/events`.
 
-Every parameter is checked, and one that is not known is refused: a filter with a typing error would match too much.
+An unknown parameter is rejected: a misspelled filter would otherwise match too much.
 """
 
 from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from server.core.errors import InvalidParameter
-from server.core.events import MAX_NAME_CHARS, EventFilter
+from server.core.events.model import MAX_NAME_CHARS, EventFilter
 from server.core.times import parse_bound
 
 DEFAULT_LIMIT = 100
 MAX_LIMIT = 1_000
 MAX_SKIP = 2**31 - 1
-"""What MongoDB takes on every version; reading that deep is for cursors anyway."""
+"""The largest number that every version of MongoDB takes."""
 
 PARAMETERS = ("source", "event_type", "source_id", "since", "until", "limit", "skip")
 
 
 class Page(NamedTuple):
-    """Which events to list, and which stretch of them."""
+    """Which events to list, and which page of them."""
 
     where: EventFilter
     limit: int
@@ -27,7 +27,7 @@ class Page(NamedTuple):
 
 
 def parse_page(query: bytes) -> Page:
-    """The page that a query string asks for. Raises InvalidParameter, naming it."""
+    """The page that a query string asks for. Raises InvalidParameter, which names the parameter."""
     values = parse_query(query)
     where = EventFilter(
         source=name(values, "source"),

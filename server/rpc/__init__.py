@@ -1,1 +1,1 @@
-"""gRPC: from messages to the core and back, on grpc.aio. Imports `server.core` and `server.status`; no driver."""
+"""The gRPC API, on grpc.aio."""

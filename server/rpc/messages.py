@@ -1,7 +1,7 @@
-"""Messages <-> what the core knows. Imports the generated code and the core; it decides nothing.
+"""Converts messages to batches, and receipts to messages.
 
-The fast path takes each event as it is. Where it meets anything it does not like, the batch is put into the form it has
-in JSON and goes to the core's slow path, which names every fault just as it does for REST.
+The fast path converts each event as it is. If it meets anything unusual, the batch is converted to its JSON form and
+goes to the core's slow path, which names every error exactly as it does for REST.
 """
 
 from typing import Any, TypeVar
@@ -9,13 +9,21 @@ from typing import Any, TypeVar
 import msgspec
 from google.protobuf import struct_pb2, timestamp_pb2
 from google.protobuf.message import DecodeError, Message
+from sluice.v1 import event_service_pb2 as pb
 
-from proto.sluice.v1 import event_service_pb2 as pb
-from server.core.decode import decode_value, parse_leniently
-from server.core.errors import InvalidBatch, MalformedJson, PayloadTooLarge, Problem
-from server.core.events import MAX_BODY_BYTES, MAX_EVENTS, MAX_NAME_CHARS, MAX_PROBLEMS, Candidate, Event, Receipt
+from server.core.errors import EventError, InvalidBatch, MalformedJson, PayloadTooLarge
+from server.core.events.decode import decode_value, parse_leniently
+from server.core.events.model import (
+    MAX_BATCH_EVENTS,
+    MAX_BODY_BYTES,
+    MAX_LISTED_ERRORS,
+    MAX_NAME_CHARS,
+    DecodedBatch,
+    Event,
+    Receipt,
+)
+from server.core.events.values import find_flaw
 from server.core.times import MS_PER_S, NS_PER_MS, format_time, from_milliseconds, in_range
-from server.core.values import find_flaw
 
 M = TypeVar("M", bound=Message)
 
@@ -25,7 +33,7 @@ decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class DoubtfulError(Exception):
-    """The fast path met something that the slow path must judge."""
+    """The fast path met something that the slow path must look at."""
 
 
 def parse_message(kind: type[M], serialized: bytes) -> M:
@@ -42,36 +50,39 @@ def check_size(size: int) -> None:
         raise PayloadTooLarge(f"The message is over {MAX_BODY_BYTES >> 20} MiB: send fewer events at a time")
 
 
-def read_batch(batch: pb.EventBatch) -> Candidate | None:
-    """The batch of a message, fast; None where `read_slowly` must, which may take a second: not on the loop."""
+def decode_batch(batch: pb.EventBatch) -> DecodedBatch | None:
+    """Decode a batch fast. Returns None if `decode_slowly` must do it.
+
+    That may take a second, so it must not run on the event loop.
+    """
     try:
-        return read_good_batch(batch)
+        return decode_good_batch(batch)
     except (DoubtfulError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
-def read_slowly(batch: pb.EventBatch) -> Candidate:
-    """The batch of a message, event by event. Raises InvalidBatch for what is wrong with the batch as a whole.
+def decode_slowly(batch: pb.EventBatch) -> DecodedBatch:
+    """Decode a batch event by event. Raises InvalidBatch for errors of the batch as a whole.
 
-    What is wrong with single events is not raised: it is in the result's `problems`.
+    Errors of single events are not raised. They are in the result's `errors`.
     """
     return decode_value(json_of_batch(batch))
 
 
-def read_good_batch(batch: pb.EventBatch) -> Candidate:
-    """The batch of a message with nothing wrong in it. Raises DoubtfulError, or what decoding raises, for any other."""
+def decode_good_batch(batch: pb.EventBatch) -> DecodedBatch:
+    """Decode a batch with no errors. Raises DoubtfulError, or what JSON decoding raises, for any other."""
     source_id = batch.source_id if batch.HasField("source_id") else None
     fine = 0 < len(batch.source) <= MAX_NAME_CHARS and len(source_id or "") <= MAX_NAME_CHARS
-    if not fine or not 0 < len(batch.events) <= MAX_EVENTS:
+    if not fine or not 0 < len(batch.events) <= MAX_BATCH_EVENTS:
         raise DoubtfulError
     messages = list(batch.events)
-    events = list(map(read_event, messages))
-    times = [read_time(event.timestamp) if event.HasField("timestamp") else None for event in messages]
-    return Candidate(batch.source, source_id, events, times, range(len(events)), [])
+    events = list(map(decode_event, messages))
+    times = [decode_time(event.timestamp) if event.HasField("timestamp") else None for event in messages]
+    return DecodedBatch(batch.source, source_id, events, times, range(len(events)), [])
 
 
-def read_event(event: pb.Event) -> Event:
-    """A good event, but for its time. Raises DoubtfulError, or what decoding raises, for any other."""
+def decode_event(event: pb.Event) -> Event:
+    """Decode an event with no errors, but not its time. Raises as `decode_good_batch` does."""
     event_type = event.type
     if not 0 < len(event_type) <= MAX_NAME_CHARS:
         raise DoubtfulError
@@ -87,11 +98,8 @@ def read_event(event: pb.Event) -> Event:
     return Event(event_type, data, None, decode_object(metadata_json) if metadata_json else None)
 
 
-def read_time(timestamp: timestamp_pb2.Timestamp) -> int:
-    """The moment of a timestamp, as milliseconds since 1970.
-
-    Raises DoubtfulError, with a message, for one out of range.
-    """
+def decode_time(timestamp: timestamp_pb2.Timestamp) -> int:
+    """A timestamp in milliseconds since 1970. Raises DoubtfulError, with a message, if it is out of range."""
     nanos = timestamp.nanos
     if not 0 <= nanos < NS_PER_S:
         raise DoubtfulError(f"nanos: may be 0 to {NS_PER_S - 1}")
@@ -107,7 +115,7 @@ def object_of(struct: struct_pb2.Struct) -> dict[str, Any]:
 
 
 def value_of(value: struct_pb2.Value) -> Any:
-    """The JSON value that a Value is; one that says nothing is null."""
+    """The JSON value that a Value is. An unset one is null."""
     match value.WhichOneof("kind"):
         case "struct_value":
             return object_of(value.struct_value)
@@ -120,15 +128,15 @@ def value_of(value: struct_pb2.Value) -> Any:
 
 
 def json_of_batch(batch: pb.EventBatch) -> dict[str, Any]:
-    """A batch in the form it has in JSON. An event that has none is the Problem with it."""
+    """A batch in its JSON form. An event that has no JSON form is an EventError instead."""
     value: dict[str, Any] = {"source": batch.source}
     if batch.HasField("source_id"):
         value["source_id"] = batch.source_id
     return {**value, "events": [json_of_event(event, index) for index, event in enumerate(batch.events)]}
 
 
-def json_of_event(event: pb.Event, index: int) -> dict[str, Any] | Problem:
-    """An event in the form it has in JSON, or what keeps it from having one."""
+def json_of_event(event: pb.Event, index: int) -> dict[str, Any] | EventError:
+    """An event in its JSON form, or why it has none."""
     value: dict[str, Any] = {"type": event.type}
     field = "data"
     try:
@@ -141,27 +149,27 @@ def json_of_event(event: pb.Event, index: int) -> dict[str, Any] | Problem:
         if event.metadata_json:
             value["metadata"] = parse_leniently(event.metadata_json)
         if event.HasField("timestamp"):
-            value["timestamp"] = format_time(from_milliseconds(read_time(event.timestamp)))
+            value["timestamp"] = format_time(from_milliseconds(decode_time(event.timestamp)))
     except MalformedJson as error:
-        return Problem(index, f"events[{index}].{field}", error.detail)
+        return EventError(index, f"events[{index}].{field}", error.detail)
     except DoubtfulError as error:
-        return Problem(index, f"events[{index}].timestamp", str(error))
+        return EventError(index, f"events[{index}].timestamp", str(error))
     return value
 
 
 def receipt_message(receipt: Receipt) -> pb.Receipt:
     """The receipt as a message."""
-    header = receipt.header
-    seconds, milliseconds = divmod(header.received_at_ms, MS_PER_S)
+    info = receipt.info
+    seconds, milliseconds = divmod(info.received_at_ms, MS_PER_S)
     return pb.Receipt(
         events_received=len(receipt.ids),
-        tenant_id=str(header.tenant_id),
-        source=header.source,
+        tenant_id=str(info.tenant_id),
+        source=info.source,
         received_at=timestamp_pb2.Timestamp(seconds=seconds, nanos=milliseconds * NS_PER_MS),
         event_ids=receipt.ids,
         replayed=receipt.replayed,
         rejections=[
-            pb.Rejection(index=problem.index, path=problem.path, message=problem.message)
-            for problem in receipt.rejected[:MAX_PROBLEMS]
+            pb.Rejection(index=error.index, path=error.path, message=error.message)
+            for error in receipt.rejected[:MAX_LISTED_ERRORS]
         ],
     )

@@ -1,57 +1,57 @@
-"""The gRPC server of a worker: the service, health and reflection on one port. Imports grpc.aio.
+"""The gRPC server of a worker: the event service, health and reflection on one port.
 
-Its health follows the database and the drain: NOT_SERVING is what a load balancer should hear before callers do.
+Health follows the database and the drain, so that load balancers learn about both before clients do.
 """
 
 import asyncio
 import logging
 from pathlib import Path
+from typing import cast
 
 import grpc
 from grpc_health.v1 import health, health_pb2_grpc
 from grpc_health.v1.health_pb2 import HealthCheckResponse
 from grpc_reflection.v1alpha import reflection
 
-from server.config import Settings
-from server.ports import address
-from server.rpc.service import SERVICE, EventService
+from server.rpc.ingest import SERVICE, EventService
 from server.services import Services
+from server.settings import Settings, address
 
 OVERALL = ""
-"""The name under which health is asked for the server as a whole."""
+"""The name for which health is asked about the server as a whole."""
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
-"""What is received: more than the limit on a batch, so that one over it gets our own error."""
+"""The largest message that is received: more than a batch may have, so that a batch over it gets our own error."""
 
 MIN_PING_INTERVAL_MS = 9_000
-"""Clients may send keepalive pings every 10 s; some timers are early."""
+"""Clients may send keepalive pings every 10 s. The rest is a margin, since some timers are early."""
 
 LINGER_S = 0.5
-"""How long a drain leaves connections open, so that callers read how their streams ended: what they were still sending
-would break a closed connection, and the last answers with it. A stream ends once its batches are on disk: in 0.1 s."""
+"""How long a drain leaves connections open, so that clients read how their streams ended. A client that still sends
+would break a closed connection, and lose its last responses. Streams end when their batches are on disk: in 0.1 s."""
 
 MAX_PENDING_CALLS = 100_000
-"""Calls that have come and not been looked at. Past it the library cancels calls in a way that says nothing to their
-callers; so it stands where no burst comes, and those past the bounds of the backlog get our own error."""
+"""Calls that have arrived and not been accepted. Past it, the library cancels calls without a reason. So it is larger
+than any burst, and calls past the limits of `core/in_flight.py` get our own error."""
 
 MAX_STREAMS = 1_000
-"""Calls that one connection may have open: half of what a worker takes on. A client's library keeps the others."""
+"""Calls that one connection may have open: half of MAX_REQUESTS_IN_FLIGHT. The client's library queues the others."""
 
 MAX_METADATA_BYTES = 64 * 1024
-"""As much as headers may be over REST. Past it the library answers RESOURCE_EXHAUSTED, before anything of ours runs."""
+"""The same as for headers over REST. Past it the library answers RESOURCE_EXHAUSTED before our code runs."""
 
 HANDSHAKE_TIMEOUT_MS = 10_000
-"""A connection says within this that it speaks HTTP/2; the library would wait for two minutes."""
+"""The time for a connection to show that it speaks HTTP/2. The library's default is two minutes."""
 
 MAX_CONNECTION_AGE_MS = 600_000
-"""A connection this old takes no new calls, and its client opens another: connections spread over the workers anew, and
-one that was replaced gets its share. Calls and streams under way go on for as long as they like."""
+"""A connection this old accepts no new calls, and its client opens another. So connections spread over the workers
+again, and a replaced worker gets its share. Calls and streams that are open go on."""
 
 CHECK_EVERY_S = 0.05
-"""How often to look whether the library has given up: for so long nobody accepts connections."""
+"""How often to check whether the library stopped accepting. Until then nobody accepts connections."""
 
 RETIRED_TIMEOUT_S = 3_600
-"""Calls of a server that gave up go on for so long: streams that lived longer are opened again."""
+"""How long calls of a server that stopped accepting may go on. Clients open longer streams again."""
 
 OPTIONS = [
     ("grpc.max_concurrent_streams", MAX_STREAMS),
@@ -62,7 +62,7 @@ OPTIONS = [
     ("grpc.server.max_pending_requests", MAX_PENDING_CALLS),
     ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_PENDING_CALLS),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.so_reuseport", 1),  # the workers share the port; the supervisor made sure that no stranger does
+    ("grpc.so_reuseport", 1),  # the workers share the port; the supervisor checked that no other program uses it
     ("grpc.http2.min_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", MIN_PING_INTERVAL_MS),
     ("grpc.keepalive_permit_without_calls", 1),
@@ -91,7 +91,7 @@ class GrpcServer:
         """A server that accepts calls."""
         server = grpc.aio.server(options=OPTIONS)
         server.add_generic_rpc_handlers((self._handlers,))
-        generic = GenericOnly(server)
+        generic = cast("grpc.aio.Server", GenericOnly(server))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, generic)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), generic)
         where = address(settings.host, settings.grpc_port)
@@ -103,9 +103,9 @@ class GrpcServer:
         return server
 
     async def _keep_listening(self, settings: Settings) -> None:
-        """Listen again whenever the library gives up: it does at a call whose path is no UTF-8, which anyone may send.
+        """Listen again if the library stops accepting, which it does at a call whose path is not UTF-8.
 
-        The calls under way go on meanwhile, on connections that take no new ones.
+        Open calls go on meanwhile, on connections that accept no new ones.
         """
         while True:
             try:
@@ -124,7 +124,7 @@ class GrpcServer:
             await self._health.set(name, status)
 
     async def drain(self, timeout_s: float) -> None:
-        """Refuse new calls, answer what streams have sent, and end."""
+        """Reject new calls, answer what streams have sent, and end."""
         await self._health.enter_graceful_shutdown()
         self._draining.set()
         await asyncio.sleep(LINGER_S)
@@ -135,17 +135,17 @@ class GrpcServer:
 
 
 class GenericOnly:
-    """A server to which libraries add their methods: as generic handlers, as ours are, and not by name too.
+    """A server to which libraries add their methods as generic handlers, like ours, and not by name too.
 
-    The library listens for each name by itself. Where it gives up (`_keep_listening`), it frees what it listens with
-    while its core still holds pointers there, to which it writes: one bad call in ten crashed a busy worker.
+    The library listens for each name separately. If it stops accepting (`_keep_listening`), it frees the memory of that
+    while its core still writes there: one bad call in ten crashed a busy worker.
     """
 
     def __init__(self, server: grpc.aio.Server) -> None:
         self.add_generic_rpc_handlers = server.add_generic_rpc_handlers
 
     def add_registered_method_handlers(self, service: str, handlers: object) -> None:
-        """The same methods were just added as generic handlers."""
+        """Do nothing: the same methods were just added as generic handlers."""
 
 
 def credentials(settings: Settings) -> grpc.ServerCredentials:

@@ -9,8 +9,8 @@ from typing import Any
 
 import grpc
 import httpx
+from sluice.v1 import event_service_pb2 as pb
 
-from proto.sluice.v1 import event_service_pb2 as pb
 from tests.grpc_client import channel_to, code_of, metadata, stub_of
 from tests.harness import Json, MongoClient, Server
 from tests.wire import EVENTS

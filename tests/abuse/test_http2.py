@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
+from sluice.v1 import event_service_pb2 as pb
 
-from proto.sluice.v1 import event_service_pb2 as pb
 from server.rpc.server import HANDSHAKE_TIMEOUT_MS, MAX_METADATA_BYTES
 from tests.abuse.http2 import (
     CANCEL,

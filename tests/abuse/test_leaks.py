@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import grpc
 import pytest
+from sluice.v1 import event_service_pb2 as pb
 
-from proto.sluice.v1 import event_service_pb2 as pb
 from tests.grpc_client import channel_to, details_of, stub_of
 from tests.harness import Json, MongoClient, Server, batch, sluice
 from tests.mongod import Mongod, failing_inserts

@@ -14,8 +14,7 @@ import msgspec
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from msgspec import Struct
-
-from proto.sluice.v1 import event_service_pb2 as pb
+from sluice.v1 import event_service_pb2 as pb
 
 Outcome = Literal["acknowledged", "refused", "unknown"]
 

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from proto.sluice.v1 import event_service_pb2 as proto_dot_sluice_dot_v1_dot_event__service__pb2
+from sluice.v1 import event_service_pb2 as sluice_dot_v1_dot_event__service__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in proto/sluice/v1/event_service_pb2_grpc.py depends on'
+        + ' but the generated code in sluice/v1/event_service_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -37,13 +37,13 @@ class EventServiceStub:
         """
         self.IngestEvents = channel.unary_unary(
                 '/sluice.v1.EventService/IngestEvents',
-                request_serializer=proto_dot_sluice_dot_v1_dot_event__service__pb2.IngestEventsRequest.SerializeToString,
-                response_deserializer=proto_dot_sluice_dot_v1_dot_event__service__pb2.IngestEventsResponse.FromString,
+                request_serializer=sluice_dot_v1_dot_event__service__pb2.IngestEventsRequest.SerializeToString,
+                response_deserializer=sluice_dot_v1_dot_event__service__pb2.IngestEventsResponse.FromString,
                 _registered_method=True)
         self.StreamEvents = channel.stream_stream(
                 '/sluice.v1.EventService/StreamEvents',
-                request_serializer=proto_dot_sluice_dot_v1_dot_event__service__pb2.StreamEventsRequest.SerializeToString,
-                response_deserializer=proto_dot_sluice_dot_v1_dot_event__service__pb2.StreamEventsResponse.FromString,
+                request_serializer=sluice_dot_v1_dot_event__service__pb2.StreamEventsRequest.SerializeToString,
+                response_deserializer=sluice_dot_v1_dot_event__service__pb2.StreamEventsResponse.FromString,
                 _registered_method=True)
 
 
@@ -73,13 +73,13 @@ def add_EventServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'IngestEvents': grpc.unary_unary_rpc_method_handler(
                     servicer.IngestEvents,
-                    request_deserializer=proto_dot_sluice_dot_v1_dot_event__service__pb2.IngestEventsRequest.FromString,
-                    response_serializer=proto_dot_sluice_dot_v1_dot_event__service__pb2.IngestEventsResponse.SerializeToString,
+                    request_deserializer=sluice_dot_v1_dot_event__service__pb2.IngestEventsRequest.FromString,
+                    response_serializer=sluice_dot_v1_dot_event__service__pb2.IngestEventsResponse.SerializeToString,
             ),
             'StreamEvents': grpc.stream_stream_rpc_method_handler(
                     servicer.StreamEvents,
-                    request_deserializer=proto_dot_sluice_dot_v1_dot_event__service__pb2.StreamEventsRequest.FromString,
-                    response_serializer=proto_dot_sluice_dot_v1_dot_event__service__pb2.StreamEventsResponse.SerializeToString,
+                    request_deserializer=sluice_dot_v1_dot_event__service__pb2.StreamEventsRequest.FromString,
+                    response_serializer=sluice_dot_v1_dot_event__service__pb2.StreamEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -108,8 +108,8 @@ class EventService:
             request,
             target,
             '/sluice.v1.EventService/IngestEvents',
-            proto_dot_sluice_dot_v1_dot_event__service__pb2.IngestEventsRequest.SerializeToString,
-            proto_dot_sluice_dot_v1_dot_event__service__pb2.IngestEventsResponse.FromString,
+            sluice_dot_v1_dot_event__service__pb2.IngestEventsRequest.SerializeToString,
+            sluice_dot_v1_dot_event__service__pb2.IngestEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -135,8 +135,8 @@ class EventService:
             request_iterator,
             target,
             '/sluice.v1.EventService/StreamEvents',
-            proto_dot_sluice_dot_v1_dot_event__service__pb2.StreamEventsRequest.SerializeToString,
-            proto_dot_sluice_dot_v1_dot_event__service__pb2.StreamEventsResponse.FromString,
+            sluice_dot_v1_dot_event__service__pb2.StreamEventsRequest.SerializeToString,
+            sluice_dot_v1_dot_event__service__pb2.StreamEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

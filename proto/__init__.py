@@ -1,1 +1,0 @@
-"""The gRPC schema and the code generated from it."""

@@ -1,0 +1,1 @@
+"""Who may send: keys, admission of requests, and the rate limit."""

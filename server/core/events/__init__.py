@@ -1,0 +1,1 @@
+"""What an event is, how a batch is decoded, and which values can be stored."""

@@ -1,0 +1,60 @@
+"""Event ids: UUIDv7 (RFC 9562), made one batch at a time.
+
+The first 48 bits are the batch's `received_at`, the 12 bits after the version count its events, and the last 62 bits
+are random, drawn once per batch. So ids ascend in the order sent, and sort by time across workers.
+"""
+
+import secrets
+from typing import NamedTuple
+
+from server.core.events.model import MAX_BATCH_EVENTS
+
+COUNTERS = [(0x7000 | index).to_bytes(2, "big") for index in range(MAX_BATCH_EVENTS)]
+"""Version 7 and the counter of each event of a batch, as bytes."""
+
+COUNTER_TEXTS = [counter.hex() for counter in COUNTERS]
+
+VARIANT = 0x8000_0000_0000_0000
+RANDOM_BITS = 62
+
+
+class Seed(NamedTuple):
+    """What the ids of a batch are made from. The same seed gives the same ids."""
+
+    received_at_ms: int
+    random: int
+    """Of RANDOM_BITS."""
+
+
+class BatchIds(NamedTuple):
+    """The ids of a batch, each as its 16 bytes and as its usual text."""
+
+    binary: list[bytes]
+    text: list[str]
+
+
+def new_seed(received_at_ms: int) -> Seed:
+    """A seed for events received at this time, in milliseconds since 1970."""
+    return Seed(received_at_ms, secrets.randbits(RANDOM_BITS))
+
+
+def new_ids(received_at_ms: int, count: int) -> BatchIds:
+    """`count` new ids for events received at this time, in milliseconds since 1970."""
+    return ids_of(new_seed(received_at_ms), count)
+
+
+def ids_of(seed: Seed, count: int) -> BatchIds:
+    """The first `count` ids of a seed."""
+    time = seed.received_at_ms.to_bytes(6, "big")
+    random = (VARIANT | seed.random).to_bytes(8, "big")
+    time_text, random_text = time.hex(), random.hex()
+    before, after = f"{time_text[:8]}-{time_text[8:]}-", f"-{random_text[:4]}-{random_text[4:]}"
+    return BatchIds(
+        [time + counter + random for counter in COUNTERS[:count]],
+        [before + counter + after for counter in COUNTER_TEXTS[:count]],
+    )
+
+
+def lowest_id(received_at_ms: int) -> bytes:
+    """A lower bound for the ids of events received at or after this time, in milliseconds since 1970."""
+    return max(0, min(received_at_ms, 2**48 - 1)).to_bytes(6, "big") + bytes(10)

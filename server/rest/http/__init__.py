@@ -1,0 +1,1 @@
+"""HTTP: connections, request heads and bodies, and responses."""

@@ -1,0 +1,59 @@
+"""Reads the body of a request: its size, its pace, and its decompression.
+
+No more than MAX_BODY_BYTES of a body are held, compressed or not. No client keeps a request open by sending nothing.
+"""
+
+from litestar.types import Receive
+
+from server.core.errors import PayloadTooLarge
+from server.core.events.model import MAX_BODY_BYTES
+from server.rest.http.arrivals import Arrivals
+from server.rest.http.decompression import Decompressor
+from server.rest.http.headers import IDENTITY, BodyFormat
+
+TOO_LARGE = f"The body is over {MAX_BODY_BYTES >> 20} MiB: send fewer events at a time"
+
+
+class ClientGone(Exception):
+    """The client closed the connection before its request was complete."""
+
+
+class BodyReader:
+    """Reads the bodies of all requests to this worker."""
+
+    def __init__(self) -> None:
+        self._arrivals = Arrivals()
+        self._decompress = Decompressor()
+
+    async def __call__(self, body_format: BodyFormat, receive: Receive) -> bytes:
+        """The body of a request, decompressed.
+
+        Raises PayloadTooLarge, RequestTimeout, ClientGone, MalformedJson for an encoding that does not decode, and
+        Unavailable if there is no capacity for what is arriving.
+        """
+        if (body_format.length or 0) > MAX_BODY_BYTES:
+            raise PayloadTooLarge(TOO_LARGE)
+        body = await receive_body(receive, self._arrivals)
+        if body_format.encoding == IDENTITY:
+            return body
+        return await self._decompress(body, body_format.encoding)
+
+
+async def receive_body(receive: Receive, arrivals: Arrivals) -> bytes:
+    """The body as it was sent, counted as it arrives.
+
+    Raises PayloadTooLarge as soon as that is known, RequestTimeout, ClientGone, and Unavailable.
+    """
+    chunks: list[bytes] = []
+    more = True
+    with arrivals.arrival() as arrival:
+        while more:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise ClientGone
+            chunks.append(message["body"])
+            arrival.add(len(message["body"]))
+            if arrival.size > MAX_BODY_BYTES:
+                raise PayloadTooLarge(TOO_LARGE)
+            more = message["more_body"]
+    return b"".join(chunks)

@@ -1,0 +1,108 @@
+"""Parses the head of a request into the values that Sluice acts on.
+
+Headers are read from the ASGI scope. Litestar's own form of them costs more than all that is done with them.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from server.core.access.keys import Credentials
+from server.core.errors import InvalidHeader, MalformedRequest, UnsupportedMediaType
+from server.core.ingest.idempotency import parse_idempotency_key
+from server.core.ingest.ingest import IngestOptions
+from server.rest.http.decompression import DECODERS
+
+Headers = Mapping[str, list[str]]
+"""Values by name in lower case, in the order sent."""
+
+JSON = "application/json"
+IDENTITY = "identity"
+
+PREFERENCE = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.?)*"?)+')
+"""One of several preferences: the text between commas that are not inside quotes. A quote may stay open, so that no
+text makes a match fail, and the time is linear."""
+
+
+class BodyFormat(NamedTuple):
+    """How a body is sent."""
+
+    encoding: str
+    length: int | None
+    """In bytes; None if the body is chunked."""
+
+
+def headers_of(scope: Mapping[str, Any]) -> Headers:
+    """The headers of a request."""
+    headers: dict[str, list[str]] = {}
+    for name, value in scope["headers"]:
+        headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    return headers
+
+
+def credentials_of(headers: Headers) -> Credentials:
+    """Who sends the request. Raises InvalidHeader if one of these headers is given twice."""
+    return Credentials(
+        single_header(headers, "x-api-key"), single_header(headers, "origin"), single_header(headers, "referer")
+    )
+
+
+def ingest_options_of(headers: Headers) -> IngestOptions:
+    """What the client asks for beside its batch. Raises InvalidHeader."""
+    return IngestOptions(
+        idempotency_key=parse_idempotency_key(headers.get("idempotency-key", ())),
+        lenient=wants_lenient(headers.get("prefer", ())),
+    )
+
+
+def body_format_of(headers: Headers) -> BodyFormat:
+    """How the body is sent.
+
+    Raises MalformedRequest, InvalidHeader, and UnsupportedMediaType for an unknown type or encoding.
+    """
+    if "transfer-encoding" in headers and [*map(str.lower, headers["transfer-encoding"])] != ["chunked"]:
+        raise MalformedRequest("Transfer-Encoding may be chunked only: a compressed body is named by Content-Encoding")
+    check_content_type(single_header(headers, "content-type") or "")
+    encoding = (single_header(headers, "content-encoding") or IDENTITY).lower()
+    if encoding != IDENTITY and encoding not in DECODERS:
+        raise UnsupportedMediaType(f"Content-Encoding may be identity, {' or '.join(DECODERS)}")
+    length = single_header(headers, "content-length")
+    return BodyFormat(encoding, None if length is None else int(length))
+
+
+def single_header(headers: Headers, name: str) -> str | None:
+    """The value of the header `name`, which is in lower case, or None.
+
+    Raises InvalidHeader if it is given twice: a proxy may have looked at the other value.
+    """
+    values = headers.get(name)
+    if values is None:
+        return None
+    if len(values) > 1:
+        raise InvalidHeader(f"{name} is given {len(values)} times: give it once")
+    return values[0]
+
+
+def wants_lenient(prefer: Iterable[str]) -> bool:
+    """Whether the `Prefer` headers (RFC 7240) ask for lenient handling. Raises InvalidHeader for another handling.
+
+    The first mention counts. Other preferences are ignored, as the RFC asks.
+    """
+    for preference in PREFERENCE.findall(",".join(prefer)):
+        name, _, value = preference.partition(";")[0].partition("=")
+        if name.strip().lower() == "handling":
+            handling: str = value.strip().strip('"').lower()
+            if handling not in {"strict", "lenient"}:
+                raise InvalidHeader("Prefer: handling may be strict or lenient")
+            return handling == "lenient"
+    return False
+
+
+def check_content_type(content_type: str) -> None:
+    """Raises UnsupportedMediaType unless the header says JSON, which is always UTF-8."""
+    if content_type == JSON:  # as nearly all clients send it
+        return
+    media_type, *parameters = (part.strip().lower() for part in content_type.split(";"))
+    charsets = {part.partition("=")[2].strip('"') for part in parameters if part.startswith("charset=")}
+    if media_type != JSON or not charsets <= {"utf-8"}:
+        raise UnsupportedMediaType("Content-Type must be application/json, in UTF-8")

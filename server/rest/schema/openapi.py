@@ -1,0 +1,230 @@
+"""The OpenAPI document.
+
+The shapes come from the structs that decode and encode them, so the document cannot differ from the code. The tests
+check every route and every response against it.
+"""
+
+from collections.abc import Awaitable, Callable
+from importlib.metadata import version
+from typing import Any
+
+import msgspec
+from litestar import Response
+
+from server.core.errors import Code
+from server.core.events.model import MAX_BODY_BYTES, MAX_NAME_CHARS, Batch
+from server.core.ingest.idempotency import MAX_IDEMPOTENCY_KEY_CHARS
+from server.rest.events import EventBody
+from server.rest.http.problems import PROBLEM_JSON, ProblemBody
+from server.rest.http.responses import json_response
+from server.rest.ingest import ReceiptBody
+from server.rest.query import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP
+from server.rest.schema.page import render_page
+from server.status import STATUS
+
+Json = dict[str, Any]
+
+EXAMPLE_BATCH: Json = {
+    "source": "backend",
+    "events": [{"type": "purchase", "data": {"transaction_id": "TXN-001", "value": 99.99, "currency": "USD"}}],
+}
+
+WIRE_CODES = (Code.MALFORMED_REQUEST, Code.REQUEST_TIMEOUT, Code.HEADERS_TOO_LARGE)
+"""Errors of any request, before its path is known."""
+
+ACCESS_CODES = (Code.UNAUTHENTICATED, Code.INSUFFICIENT_SCOPE, Code.DOMAIN_NOT_ALLOWED, Code.UNAVAILABLE)
+INGEST_CODES = (
+    Code.MALFORMED_JSON,
+    Code.INVALID_BATCH,
+    Code.INVALID_HEADER,
+    *ACCESS_CODES,
+    Code.PAYLOAD_TOO_LARGE,
+    Code.UNSUPPORTED_MEDIA_TYPE,
+    Code.IDEMPOTENCY_CONFLICT,
+    Code.RATE_LIMITED,
+)
+
+REPLAY_HEADER: Json = {
+    "Idempotent-Replayed": {
+        "description": "Present if an earlier request had the same `Idempotency-Key`, whose ids and time these are",
+        "schema": {"type": "string", "enum": ["true"]},
+    }
+}
+
+QUOTA_HEADERS: Json = {
+    "RateLimit-Policy": {
+        "description": 'Requests admitted in a window of w seconds, such as `"default";q=1000;w=60`; absent without a '
+        "rate limit",
+        "schema": {"type": "string"},
+    },
+    "RateLimit": {
+        "description": 'Requests that remain, and seconds until there are more, such as `"default";r=998;t=61`',
+        "schema": {"type": "string"},
+    },
+}
+
+
+def openapi_json() -> Callable[[], Awaitable[Response[bytes]]]:
+    """`GET /schema/openapi.json`."""
+    document = openapi_document()
+
+    async def handler() -> Response[bytes]:
+        return json_response(document)
+
+    return handler
+
+
+def openapi_page() -> Callable[[], Awaitable[Response[bytes]]]:
+    """`GET /schema`: the document as a page for people."""
+    codes = [(code, str(status.http.value), status.title) for code, status in STATUS.items()]
+    page = render_page(openapi_document(), codes).encode()
+
+    async def handler() -> Response[bytes]:
+        return Response(page, media_type="text/html")
+
+    return handler
+
+
+def openapi_document() -> Json:
+    """The whole document, as OpenAPI 3.1."""
+    _, components = msgspec.json.schema_components(
+        [Batch, ReceiptBody, EventBody, ProblemBody],
+        ref_template="#/components/schemas/{name}",
+    )
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Sluice",
+            "version": version("sluice"),
+            "description": "Send batches of events; they are stored in MongoDB once they are acknowledged.",
+        },
+        "security": [{"key": []}],
+        "paths": {
+            "/api/v1/events": {"post": ingest_operation(), "get": list_operation()},
+            "/api/v1/events/{event_id}": {"get": get_operation()},
+            "/health/live": {"get": health_operation("Whether the process works", [])},
+            "/health/ready": {"get": health_operation("Whether events can be taken", [Code.UNAVAILABLE])},
+        },
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}},
+        },
+    }
+
+
+def ingest_operation() -> Json:
+    """`POST /api/v1/events`."""
+    return {
+        "operationId": "ingestEvents",
+        "summary": "Store a batch of events",
+        "description": "The batch is stored as a whole or rejected as a whole, unless `Prefer: handling=lenient` asks "
+        "for what is good of it. Sent again under the same `Idempotency-Key`, it is not stored again.",
+        "parameters": [
+            header("Idempotency-Key", {"type": "string", "pattern": f"^[!-~]{{1,{MAX_IDEMPOTENCY_KEY_CHARS}}}$"}),
+            header("Prefer", {"type": "string", "description": "handling=strict (default) or handling=lenient"}),
+            header("Content-Encoding", {"type": "string", "enum": ["identity", "gzip", "zstd"]}),
+        ],
+        "requestBody": {
+            "required": True,
+            "description": f"At most {MAX_BODY_BYTES >> 20} MiB, before and after decompression.",
+            "content": {"application/json": {"schema": reference("Batch"), "example": EXAMPLE_BATCH}},
+        },
+        "responses": {
+            "201": {
+                **success_response("Stored on a majority of the replica set", reference("ReceiptBody")),
+                "headers": {"Preference-Applied": {"schema": {"type": "string"}}, **REPLAY_HEADER, **QUOTA_HEADERS},
+            },
+            **problem_responses(INGEST_CODES),
+        },
+    }
+
+
+def list_operation() -> Json:
+    """`GET /api/v1/events`."""
+    name = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARS}
+    source_id = {"type": "string", "maxLength": MAX_NAME_CHARS}
+    time = {"type": "string", "format": "iso-8601", "description": "ISO 8601; UTC unless it says otherwise"}
+    limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
+    return {
+        "operationId": "listEvents",
+        "summary": "List events, newest first",
+        "parameters": [
+            query("source", name, "Only events of this source"),
+            query("event_type", name, "Only events of this type"),
+            query("source_id", source_id, "Only events of this instance of a source"),
+            query("since", time, "Only events received at or after this time"),
+            query("until", time, "Only events received before this time"),
+            query("limit", limit, "How many"),
+            query("skip", {"type": "integer", "minimum": 0, "maximum": MAX_SKIP, "default": 0}, "After how many"),
+        ],
+        "responses": {
+            "200": success_response("The events", {"type": "array", "items": reference("EventBody")}),
+            **problem_responses((Code.INVALID_PARAMETER, *ACCESS_CODES)),
+        },
+    }
+
+
+def get_operation() -> Json:
+    """`GET /api/v1/events/{id}`."""
+    return {
+        "operationId": "getEvent",
+        "summary": "Read one event",
+        "parameters": [
+            {"name": "event_id", "in": "path", "required": True, "schema": {"type": "string", "format": "uuid"}}
+        ],
+        "responses": {
+            "200": success_response("The event", reference("EventBody")),
+            **problem_responses((Code.NOT_FOUND, *ACCESS_CODES)),
+        },
+    }
+
+
+def health_operation(summary: str, codes: list[Code]) -> Json:
+    """A health endpoint: it needs no key."""
+    status = {"type": "object", "properties": {"status": {"type": "string"}}, "required": ["status"]}
+    return {
+        "summary": summary,
+        "security": [],
+        "responses": {"200": success_response("Yes", status), **problem_responses(codes)},
+    }
+
+
+def problem_responses(codes: tuple[Code, ...] | list[Code]) -> Json:
+    """The error responses for `codes` and WIRE_CODES, by status."""
+    by_status: dict[str, list[Code]] = {}
+    for code in (*WIRE_CODES, *codes):
+        by_status.setdefault(str(STATUS[code].http.value), []).append(code)
+    return {status: problem_response(sharing) for status, sharing in sorted(by_status.items())}
+
+
+def problem_response(codes: list[Code]) -> Json:
+    """The error response for codes that share a status."""
+    response: Json = {
+        "description": " or ".join(f"`{code}`" for code in codes),
+        "content": {PROBLEM_JSON: {"schema": reference("ProblemBody")}},
+    }
+    if any(STATUS[code].retryable for code in codes):
+        response["headers"] = {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}
+    if Code.RATE_LIMITED in codes:
+        response["headers"].update(QUOTA_HEADERS)
+    return response
+
+
+def success_response(description: str, schema: Json) -> Json:
+    """A JSON response."""
+    return {"description": description, "content": {"application/json": {"schema": schema}}}
+
+
+def header(name: str, schema: Json) -> Json:
+    """An optional request header."""
+    return {"name": name, "in": "header", "required": False, "schema": schema}
+
+
+def query(name: str, schema: Json, description: str) -> Json:
+    """An optional query parameter."""
+    return {"name": name, "in": "query", "required": False, "description": description, "schema": schema}
+
+
+def reference(name: str) -> Json:
+    """A schema of the components."""
+    return {"$ref": f"#/components/schemas/{name}"}

@@ -1,0 +1,49 @@
+"""Which database a command uses: the one at a URL, or the embedded one. Imports `storage` and the settings."""
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from server.settings import DatabaseSettings
+from storage import embedded
+from storage.client import Database, check_deployment, close, connect, database, errors_as_configuration
+from storage.indexes import ensure_indexes
+
+
+@asynccontextmanager
+async def command_database(settings: DatabaseSettings) -> AsyncIterator[Database]:
+    """The database for a short-lived command: the embedded one runs for as long as it takes, if it does not already."""
+    if settings.mongodb_url is None:
+        async with embedded.embedded_database(Path(settings.data_dir)) as url, open_database(settings, url) as found:
+            yield found
+    else:
+        async with open_database(settings, settings.mongodb_url) as found:
+            yield found
+
+
+@asynccontextmanager
+async def open_database(settings: DatabaseSettings, url: str) -> AsyncIterator[Database]:
+    """The database at `url`, fit for use and with its indexes. Says on stderr which one it is.
+
+    Raises ConfigurationError where it cannot serve, Unavailable where it cannot be reached.
+    """
+    client = connect(url, settings.driver)
+    try:
+        with errors_as_configuration():
+            deployment = await check_deployment(client)
+            where = describe_location(settings)
+            print(f"database: {settings.database} {where} (MongoDB {deployment})", file=sys.stderr)  # noqa: T201
+            found = database(client, settings.database)
+            await ensure_indexes(found)
+        yield found
+    finally:
+        await close(client)
+
+
+def describe_location(settings: DatabaseSettings) -> str:
+    """Where the database is, for people; without the user and password that a URL may hold."""
+    if settings.mongodb_url is None:
+        return f"embedded in {settings.data_dir}"
+    return f"at {urlsplit(settings.mongodb_url).netloc.rpartition('@')[2]}"
