@@ -227,5 +227,9 @@ UNAVAILABLE_DETAIL: dict[Outcome, str] = {
 }
 
 
+class ClientGone(Exception):
+    """The client closed the connection before its request was complete. Nobody is left to tell about it."""
+
+
 class ConfigurationError(Exception):
     """The operator's settings cannot work. The text is one line that says what is wrong and how to fix it."""

@@ -7,6 +7,7 @@ client takes no slot from others.
 
 import asyncio
 from types import TracebackType
+from typing import NamedTuple
 
 from server.core.errors import Unavailable
 
@@ -22,6 +23,13 @@ MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
 NO_CAPACITY = "This server is at the limit of what it can hold: retry after the time in Retry-After"
 
 
+class Arrived(NamedTuple):
+    """How much of a request has arrived before it gets its slot."""
+
+    bytes: int = 0
+    events: int = 0
+
+
 class InFlight:
     """Counts the requests, events and bytes in flight."""
 
@@ -30,12 +38,9 @@ class InFlight:
         self._has_capacity = asyncio.Event()
         self._has_capacity.set()
 
-    def slot(self, arrived_bytes: int = 0) -> "Slot":
-        """A slot for one request, as a context manager. Entering it raises Unavailable if a limit is reached.
-
-        `arrived_bytes` is the size of its body, if that has arrived already.
-        """
-        return Slot(self, arrived_bytes)
+    def slot(self, arrived: Arrived) -> "Slot":
+        """A slot for one request, as a context manager. Entering it raises Unavailable if a limit is reached."""
+        return Slot(self, arrived)
 
     async def wait_for_capacity(self) -> None:
         """Return as soon as no limit is reached. That stays true until the caller awaits something else."""
@@ -72,15 +77,15 @@ class InFlight:
 class Slot:
     """What one request has in flight."""
 
-    def __init__(self, in_flight: InFlight, arrived_bytes: int) -> None:
+    def __init__(self, in_flight: InFlight, arrived: Arrived) -> None:
         self._in_flight = in_flight
-        self._requests = self._events = 0
-        self._bytes = arrived_bytes
+        self._requests = 0
+        self._bytes, self._events = arrived
 
     def __enter__(self) -> "Slot":
         self._in_flight.add_request()
         self._requests = 1
-        self._in_flight.add(0, 0, self._bytes)
+        self._in_flight.add(0, self._events, self._bytes)
         return self
 
     def __exit__(

@@ -15,7 +15,7 @@ from sluice.v1 import event_service_pb2 as pb
 from server.core.access.keys import Credentials
 from server.core.deadline import Deadline
 from server.core.errors import InvalidHeader, Unauthenticated, Unavailable
-from server.core.in_flight import Slot
+from server.core.in_flight import Arrived, Slot
 from server.core.ingest.idempotency import parse_idempotency_key
 from server.core.ingest.ingest import IngestOptions, Submission
 from server.rpc.errors import status_of, trailer_status_of
@@ -59,10 +59,11 @@ class EventService:
 
         async def read(slot: Slot, deadline: Deadline) -> Submission:
             batch = parse_message(pb.IngestEventsRequest, serialized).batch
+            slot.add_events(len(batch.events))
             return await reader(batch, size)(slot, deadline)
 
         try:
-            receipt, _ = await self._services.ingest(credentials_of(context), read, size)
+            receipt, _ = await self._services.ingest(credentials_of(context), read, Arrived(size))
             return pb.IngestEventsResponse(receipt=receipt_message(receipt))
         except Exception as error:  # noqa: BLE001 (its text must not reach the client)
             end_with(context, error)
@@ -109,7 +110,8 @@ class EventService:
         """The response to one request of a stream."""
         try:
             await self._services.in_flight.wait_for_capacity()  # others may have used it while this request was read
-            receipt, _ = await self._services.ingest(credentials, reader(request.batch, size), size)
+            arrived = Arrived(size, len(request.batch.events))
+            receipt, _ = await self._services.ingest(credentials, reader(request.batch, size), arrived)
         except Unauthenticated as error:
             return StreamEnd(error)
         except Exception as error:  # noqa: BLE001 (its text must not reach the client)
@@ -123,8 +125,7 @@ def reader(batch: pb.EventBatch, size: int) -> Callable[[Slot, Deadline], Awaita
     It raises InvalidHeader, PayloadTooLarge, InvalidBatch, and Unavailable.
     """
 
-    async def read(slot: Slot, _deadline: Deadline) -> Submission:
-        slot.add_events(len(batch.events))
+    async def read(_slot: Slot, _deadline: Deadline) -> Submission:
         options = ingest_options_of(batch)
         check_size(size)
         decoded = decode_batch(batch)

@@ -12,6 +12,7 @@ from server.core.access.admission import Admission
 from server.core.access.keys import Credentials
 from server.core.deadline import Deadline
 from server.core.errors import (
+    ClientGone,
     EventError,
     InternalError,
     InvalidBatch,
@@ -31,7 +32,7 @@ from server.core.events.model import (
     Event,
     Receipt,
 )
-from server.core.in_flight import InFlight, Slot
+from server.core.in_flight import Arrived, InFlight, Slot
 from server.core.ingest.group_commit import GroupCommit
 from server.core.ingest.idempotency import Idempotency, fingerprint, record_id
 from server.core.ingest.store import (
@@ -43,6 +44,8 @@ from server.core.ingest.store import (
     Unstorable,
 )
 from server.core.times import now_ms
+
+NOTHING_ARRIVED = Arrived()
 
 
 class IngestOptions(NamedTuple):
@@ -94,19 +97,21 @@ class Ingest:
         self,
         credentials: Credentials,
         read: Callable[[Slot, Deadline], Awaitable[Submission]],
-        arrived_bytes: int = 0,
+        arrived: Arrived = NOTHING_ARRIVED,
     ) -> Ingested:
-        """Admit a request, `read` its batch and store it. `arrived_bytes` are those of a body that is there already.
+        """Admit a request, `read` its batch and store it.
 
         Raises what `Admission.admit`, `read` and `_store` do. An error raised after admission carries the quota.
         """
         deadline = Deadline()
-        with self._in_flight.slot(arrived_bytes) as slot:
+        with self._in_flight.slot(arrived) as slot:
             key, quota = await self._admission.admit(credentials, "events:write", deadline)
             try:
                 receipt = await self._store(key.tenant_id, await read(slot, deadline), deadline)
             except SluiceError as error:
                 error.quota = quota
+                raise
+            except ClientGone:
                 raise
             except Exception as error:
                 raise InternalError(quota) from error

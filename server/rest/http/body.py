@@ -5,17 +5,13 @@ No more than MAX_BODY_BYTES of a body are held, compressed or not. No client kee
 
 from litestar.types import Receive
 
-from server.core.errors import PayloadTooLarge
+from server.core.errors import ClientGone, PayloadTooLarge
 from server.core.events.model import MAX_BODY_BYTES
 from server.rest.http.arrivals import Arrivals
 from server.rest.http.decompression import Decompressor
 from server.rest.http.headers import IDENTITY, BodyFormat
 
 TOO_LARGE = f"The body is over {MAX_BODY_BYTES >> 20} MiB: send fewer events at a time"
-
-
-class ClientGone(Exception):
-    """The client closed the connection before its request was complete."""
 
 
 class BodyReader:

@@ -6,8 +6,7 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import ClientException, HTTPException, MethodNotAllowedException, NotFoundException
 
-from server.core.errors import Code, MalformedRequest, MethodNotAllowed, NotFound
-from server.rest.http.body import ClientGone
+from server.core.errors import ClientGone, Code, MalformedRequest, MethodNotAllowed, NotFound
 from server.rest.http.rate_limit import quota_headers
 from server.status import STATUS, Refusal, refusal_of
 
