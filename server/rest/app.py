@@ -1,12 +1,17 @@
 """The ASGI application: the table of all routes."""
 
+from collections.abc import Awaitable, Callable
+from typing import cast
+
 from litestar import Litestar, asgi, get
 from litestar.enums import HttpMethod, ScopeType
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, AsyncAnyCallable, HTTPScope, Receive, Scope, Send
 
-from server.rest.events import events, get_event
+from server.core.errors import MethodNotAllowed
+from server.rest.events import get_event, list_events
 from server.rest.health import live, ready
 from server.rest.http.problems import EXCEPTION_HANDLERS
+from server.rest.ingest import ingest
 from server.rest.schema.openapi import openapi_json, openapi_page
 from server.services import Services
 
@@ -16,7 +21,7 @@ def create_app(services: Services) -> ASGIApp:
     litestar = Litestar(
         route_handlers=[
             # Plain ASGI: for a single event, Litestar's handling of arguments would cost as much as all the rest.
-            asgi("/api/v1/events", copy_scope=False)(events(services)),  # POST and GET
+            asgi("/api/v1/events", copy_scope=False)(by_method(POST=ingest(services), GET=list_events(services))),
             get("/api/v1/events/{event_id:str}")(get_event(services)),
             get("/health/live")(live()),
             get("/health/ready")(ready(services)),
@@ -33,5 +38,18 @@ def create_app(services: Services) -> ASGIApp:
         if scope["type"] == ScopeType.HTTP and scope["method"] == HttpMethod.OPTIONS:
             scope["method"] = "NONE"  # type: ignore[typeddict-item]
         await litestar(scope, receive, send)
+
+    return app
+
+
+def by_method(**handlers: Callable[[HTTPScope, Receive, Send], Awaitable[None]]) -> AsyncAnyCallable:
+    """An ASGI application that hands a request to the handler of its method. It raises MethodNotAllowed."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        request = cast("HTTPScope", scope)
+        handler = handlers.get(request["method"])
+        if handler is None:
+            raise MethodNotAllowed(sorted(handlers))
+        await handler(request, receive, send)
 
     return app

@@ -1,24 +1,22 @@
-"""The routes under `/api/v1/events`: dispatches a POST to `ingest.py`, lists events, and gets one."""
+"""Lists stored events and gets one."""
 
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, cast
+from typing import Any
 from uuid import UUID
 
 import msgspec
 from litestar import Request, Response
-from litestar.types import AsyncAnyCallable, HTTPScope, Receive, Scope, Send
+from litestar.types import HTTPScope, Receive, Send
 from msgspec import Struct
 
 from server.core.deadline import Deadline
-from server.core.errors import MethodNotAllowed, NotFound
+from server.core.errors import NotFound
 from server.core.events.model import StoredEvent
 from server.core.times import format_time
-from server.rest.http.body import BodyReader
 from server.rest.http.headers import credentials_of, headers_of
 from server.rest.http.responses import send_stream
-from server.rest.ingest import ingest
 from server.rest.query import parse_page
 from server.services import Services
 
@@ -43,23 +41,6 @@ class EventBody(Struct):
     metadata: dict[str, Any] | None
 
 
-def events(services: Services) -> AsyncAnyCallable:
-    """`POST` and `GET /api/v1/events`, as an ASGI application."""
-    read_body = BodyReader()
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        request = cast("HTTPScope", scope)
-        match request["method"]:
-            case "POST":
-                await ingest(services, read_body, request, receive, send)
-            case "GET":
-                await list_events(services, request, send)
-            case _:
-                raise MethodNotAllowed(["GET", "POST"])
-
-    return app
-
-
 def get_event(services: Services) -> Callable[..., Awaitable[Response[bytes]]]:
     """`GET /api/v1/events/{event_id}`."""
 
@@ -72,13 +53,17 @@ def get_event(services: Services) -> Callable[..., Awaitable[Response[bytes]]]:
     return handler
 
 
-async def list_events(services: Services, scope: HTTPScope, send: Send) -> None:
-    """Send one page of a tenant's events. Raises what `authenticate` and `parse_page` do, and Unavailable."""
-    key = await services.admission.authenticate(credentials_of(headers_of(scope)), "events:read", Deadline())
-    page = parse_page(scope["query_string"])
-    found = services.events.page(key.tenant_id, page.where, page.skip, page.limit)
-    first = await anext(found, None)  # before the response starts, so that an error still gets its status
-    await send_stream(send, json_array(first, found))
+def list_events(services: Services) -> Callable[[HTTPScope, Receive, Send], Awaitable[None]]:
+    """`GET /api/v1/events`. It raises what `authenticate` and `parse_page` do, and Unavailable."""
+
+    async def handler(scope: HTTPScope, _receive: Receive, send: Send) -> None:
+        key = await services.admission.authenticate(credentials_of(headers_of(scope)), "events:read", Deadline())
+        page = parse_page(scope["query_string"])
+        found = services.events.page(key.tenant_id, page.where, page.skip, page.limit)
+        first = await anext(found, None)  # before the response starts, so that an error still gets its status
+        await send_stream(send, json_array(first, found))
+
+    return handler
 
 
 def parse_id(text: str) -> UUID:

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
+from http import HTTPStatus
 
 import msgspec
 from litestar.types import HTTPScope, Receive, Send
@@ -15,10 +16,15 @@ from server.core.in_flight import Slot
 from server.core.ingest.ingest import Submission
 from server.core.times import MS_PER_S, format_time, from_milliseconds
 from server.rest.http.body import BodyReader
-from server.rest.http.headers import Headers, body_format_of, credentials_of, headers_of, ingest_options_of
+from server.rest.http.headers import (
+    Headers,
+    body_format_of,
+    credentials_of,
+    headers_of,
+    ingest_options_of,
+    quota_headers,
+)
 from server.rest.http.problems import ProblemEvent
-from server.rest.http.rate_limit import quota_headers
-from server.rest.http.responses import send_json
 from server.services import Services
 
 
@@ -41,16 +47,16 @@ class ReceiptBody(Struct, omit_defaults=True):
     errors: list[ProblemEvent] = []
 
 
-async def ingest(services: Services, read_body: BodyReader, scope: HTTPScope, receive: Receive, send: Send) -> None:
-    """Store the batch of a request and send its receipt. Raises what `Ingest` and `reader` do."""
-    headers = headers_of(scope)
-    receipt, quota = await services.ingest(credentials_of(headers), reader(headers, read_body, receive))
-    answer = quota_headers(quota)
-    if receipt.lenient:
-        answer = {"preference-applied": "handling=lenient", **answer}
-    if receipt.replayed:
-        answer = {"idempotent-replayed": "true", **answer}
-    await send_json(send, 201, msgspec.json.encode(receipt_body(receipt)), answer)
+def ingest(services: Services) -> Callable[[HTTPScope, Receive, Send], Awaitable[None]]:
+    """`POST /api/v1/events`. It raises what `Ingest` and `reader` do."""
+    read_body = BodyReader()
+
+    async def handler(scope: HTTPScope, receive: Receive, send: Send) -> None:
+        headers = headers_of(scope)
+        receipt, quota = await services.ingest(credentials_of(headers), reader(headers, read_body, receive))
+        await send_receipt(send, receipt, quota_headers(quota))
+
+    return handler
 
 
 def reader(
@@ -73,6 +79,22 @@ def reader(
         return Submission(batch, options)
 
     return read
+
+
+async def send_receipt(send: Send, receipt: Receipt, headers: dict[str, str]) -> None:
+    """Send the response to a stored batch, with `headers` and those that the receipt asks for."""
+    if receipt.lenient:
+        headers["preference-applied"] = "handling=lenient"
+    if receipt.replayed:
+        headers["idempotent-replayed"] = "true"
+    body = msgspec.json.encode(receipt_body(receipt))
+    fields = [
+        (b"content-type", b"application/json"),
+        (b"content-length", b"%d" % len(body)),
+        *((name.encode(), value.encode()) for name, value in headers.items()),
+    ]
+    await send({"type": "http.response.start", "status": HTTPStatus.CREATED, "headers": fields})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 @lru_cache(maxsize=64)

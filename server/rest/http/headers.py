@@ -1,4 +1,4 @@
-"""Parses the head of a request into the values that Sluice acts on.
+"""The headers that Sluice reads and writes: parses request heads into values, and formats rate limit headers.
 
 Headers are read from the ASGI scope. Litestar's own form of them costs more than all that is done with them.
 """
@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 from server.core.access.keys import Credentials
-from server.core.errors import InvalidHeader, MalformedRequest, UnsupportedMediaType
+from server.core.access.rate_limit import WINDOW_S
+from server.core.errors import InvalidHeader, MalformedRequest, Quota, UnsupportedMediaType
 from server.core.ingest.idempotency import parse_idempotency_key
 from server.core.ingest.ingest import IngestOptions
 from server.rest.http.decompression import DECODERS
@@ -18,6 +19,7 @@ Headers = Mapping[str, list[str]]
 
 JSON = "application/json"
 IDENTITY = "identity"
+RATE_LIMIT_POLICY = "default"
 
 PREFERENCE = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.?)*"?)+')
 """One of several preferences: the text between commas that are not inside quotes. A quote may stay open, so that no
@@ -106,3 +108,16 @@ def check_content_type(content_type: str) -> None:
     charsets = {part.partition("=")[2].strip('"') for part in parameters if part.startswith("charset=")}
     if media_type != JSON or not charsets <= {"utf-8"}:
         raise UnsupportedMediaType("Content-Type must be application/json, in UTF-8")
+
+
+def quota_headers(quota: Quota | None) -> dict[str, str]:
+    """The headers that tell a client its rate limit (draft-ietf-httpapi-ratelimit-headers).
+
+    There are none if the key has no limit, or the request was rejected before the limit was checked.
+    """
+    if quota is None:
+        return {}
+    return {
+        "RateLimit-Policy": f'"{RATE_LIMIT_POLICY}";q={quota.limit};w={WINDOW_S}',
+        "RateLimit": f'"{RATE_LIMIT_POLICY}";r={quota.remaining};t={quota.resets_s}',
+    }

@@ -7,7 +7,7 @@ from litestar import Request, Response
 from litestar.exceptions import ClientException, HTTPException, MethodNotAllowedException, NotFoundException
 
 from server.core.errors import ClientGone, Code, MalformedRequest, MethodNotAllowed, NotFound
-from server.rest.http.rate_limit import quota_headers
+from server.rest.http.headers import quota_headers
 from server.status import STATUS, Refusal, refusal_of
 
 PROBLEM_JSON = "application/problem+json"

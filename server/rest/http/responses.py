@@ -1,22 +1,11 @@
-"""Responses in JSON: whole, in chunks, and from Litestar's handlers."""
+"""JSON responses: in chunks, and whole for Litestar's handlers."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from typing import Any
 
 import msgspec
 from litestar import Response
 from litestar.types import Send
-
-
-async def send_json(send: Send, status: int, body: bytes, headers: Mapping[str, str]) -> None:
-    """Send a whole JSON response."""
-    fields = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        *((name.encode(), value.encode()) for name, value in headers.items()),
-    ]
-    await send({"type": "http.response.start", "status": status, "headers": fields})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 async def send_stream(send: Send, chunks: AsyncIterator[bytes]) -> None:
