@@ -12,12 +12,13 @@ import pytest
 
 from tests.harness import Json, MongoClient, Server
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+ROOT = Path(__file__).parent.parent
 
 
-def examples(language: str, address: str = "http://127.0.0.1:8000/") -> list[str]:
-    """The README's code blocks in a language that talk to a server at an address."""
-    blocks = re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+def examples(language: str, address: str = "http://127.0.0.1:8000/", readme: str = "README.md") -> list[str]:
+    """The code blocks of a README in a language that talk to a server at an address."""
+    text = (ROOT / readme).read_text()
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return [block for block in blocks if address in block]
 
 
@@ -28,7 +29,7 @@ def run(code: str, server: Server, key: Json, *command: str) -> str:
 
 
 def test_python_stream(server: Server, key: Json, mongo: MongoClient) -> None:
-    (example,) = examples("python", "127.0.0.1:50051")
+    (example,) = examples("python", "127.0.0.1:50051", "proto/README.md")
     printed = run(example.replace("127.0.0.1:50051", server.grpc), server, key, sys.executable, "-c")
     assert printed == "10000 events are sent, and every batch is answered\n"
     assert mongo.sluice.events.count_documents({"tenant_id": uuid.UUID(key["tenant_id"])}) == 10_000
