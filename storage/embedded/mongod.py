@@ -31,7 +31,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from server.core.errors import ConfigurationError
-from storage.client import OLDEST_VERSION, Client, Document, close, connect, driver_errors_as_unavailable
+from storage.client import OLDEST_VERSION, Client, Document, close, connect
+from storage.failures import driver_errors_as_unavailable
 
 Holder = Literal["serve", "command"]
 """Who owns a database: `serve` for long, and shares it with commands; or a command, for as long as it needs it."""
