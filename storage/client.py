@@ -1,8 +1,8 @@
 """Connects to MongoDB with either of two drivers, and checks and watches the deployment.
 
-It is the one file that knows which driver is in use, so that the rest of `storage` is written once. Motor is the
-default; the other is PyMongo's own asynchronous client. The calls that we use are the same in both, but for those
-below. The types are PyMongo's.
+Only this file knows which driver is in use, so that the rest of `storage` is written once. Motor is the default; the
+other is PyMongo's own asynchronous client. The calls that we use are the same in both, except for those below. The
+types are PyMongo's.
 """
 
 import inspect
@@ -41,7 +41,7 @@ RawCollection = AsyncCollection[RawBSONDocument]
 URL_SCHEMES = ("mongodb://", "mongodb+srv://")
 
 SERVER_SELECTION_TIMEOUT_MS = 5_000
-"""The longest wait of a call for a primary: more than a tuned election takes, and less than a request may take."""
+"""The longest wait of a call for a primary. A tuned election takes less, and a request may take more."""
 
 CONNECT_TIMEOUT_MS = 2_000
 """The longest wait for a TCP connection and its handshake. A server that takes longer counts as down."""

@@ -1,7 +1,7 @@
 """Sends plain database commands for the frequent reads and writes, past the driver's collection methods.
 
-A worker spends less CPU on them: an insert takes 0.8 of what `insert_many` takes for each document, a read half of what
-a cursor takes. They raise driver errors, so they belong inside the context managers and retries of `failures.py`.
+A worker spends less CPU on them. An insert takes 0.8 of what `insert_many` takes for each document, and a read half of
+what a cursor takes. They raise driver errors, so they belong inside the context managers and retries of `failures.py`.
 """
 
 from collections.abc import Mapping, Sequence

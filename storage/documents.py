@@ -1,8 +1,8 @@
 """Encodes events as the BSON documents of the collection `events`, and decodes them.
 
 An event is encoded once, to the very bytes that are sent to MongoDB. So encoding is also the check that MongoDB can
-hold the event, and shows its size. Decoding avoids what the driver does for convenience (DBRef, Int64), because clients
-must get back exactly the JSON values that they sent.
+hold the event, and shows its size. Clients must get back exactly the JSON values that they sent. So decoding undoes or
+avoids what the driver does for convenience (DBRef, Int64).
 """
 
 import struct
@@ -26,7 +26,7 @@ RAW: CodecOptions[RawBSONDocument] = CodecOptions(
 """Decodes objects lazily, and leaves `{"$ref": ...}` an object."""
 
 PLAIN: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, uuid_representation=UuidRepresentation.STANDARD)
-"""Decodes everything at once, which is ten times as fast, but turns an object with the key `$ref` into a DBRef."""
+"""Decodes everything at once. That is ten times as fast, but turns an object with the key `$ref` into a DBRef."""
 
 REFERENCE = b"$ref"
 
@@ -34,7 +34,7 @@ OBJECT, ARRAY = b"\x03", b"\x04"
 """BSON's type bytes of the two values that nest."""
 
 LEVEL_BYTES = 7
-"""The least bytes of a level of nesting: 1 for its type, 1 for the end of its name, 4 for its size, 1 for its end."""
+"""The least bytes of a level of nesting: its type (1), the end of its name (1), its size (4), its end (1)."""
 
 SHALLOW_BYTES = MAX_NESTING * LEVEL_BYTES
 """BSON of at most this length has at most MAX_NESTING levels, so it needs no check."""
@@ -65,7 +65,7 @@ RECEIVED_AT, TIMESTAMP = b"\x09received_at\x00", b"\x09timestamp\x00"
 def encode(info: BatchInfo, ids: Sequence[bytes], events: Sequence[Event], times: Sequence[int | None]) -> list[bytes]:
     """The BSON document of each event of a batch. Raises Unstorable if MongoDB cannot hold one of their values.
 
-    One call encodes what differs in all events, as a list: that takes half the time of a call for each. What the events
+    One call encodes what differs in all events, as a list. That takes half the time of a call for each. What the events
     have in common is encoded once. A document is put together from its id, the common part, and its item of the list.
     """
     received_at = int64(info.received_at_ms)

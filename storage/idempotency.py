@@ -1,6 +1,6 @@
 """Stores idempotency records in MongoDB.
 
-A record is written once and never changed or removed, for it must last as long as the events it stands for. Its `_id`
+A record is written once and never changed or removed. It must last as long as the events that it stands for. Its `_id`
 is a hash, so the collection does not show any idempotency key.
 """
 
@@ -47,7 +47,7 @@ class IdempotencyRecords:
     async def _find(self, ids: Sequence[bytes]) -> dict[bytes, IdempotencyRecord]:
         """The records that an insert found already stored, by id.
 
-        The insert returned when a majority had all that it saw, so a read of what a majority has finds them. Raises
+        The insert returned when a majority had all that it saw. So a read of what a majority has finds them. Raises
         Unavailable if it does not: a primary elected since then may not know yet what a majority has.
         """
         cursor = self._collection.find({"_id": {"$in": list(ids)}}, batch_size=len(ids) + 1)

@@ -11,6 +11,8 @@ from storage.failures import driver_errors_as_unavailable
 
 EVENTS = "events"
 IDEMPOTENCY_RECORDS = "claims"
+"""The collection keeps its older name, since data is stored under it."""
+
 KEYS = "keys"
 TENANTS = "tenants"
 

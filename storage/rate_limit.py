@@ -139,7 +139,7 @@ NEW_LEASES = {"$concatArrays": ["$window.leases", {"$cond": [{"$gt": ["$request.
 GRANT: list[dict[str, Any]] = [
     # 1. Read the clock, and find what the lease was given before.
     {"$set": {"request.now": {"$toLong": "$$NOW"}, "request.own": {"$first": items_where("$window.leases", IS_OWN)}}},
-    # 2. Choose the bucket to count in: of this half second, or the last one if the clock was set back since.
+    # 2. Choose the bucket to count in: the one of this half second, or the last if the clock was set back.
     #    Drop what no longer counts, return the permits that the lease has left, and take the lease out.
     {
         "$set": {
