@@ -1,1 +1,1 @@
-"""Everything that knows MongoDB. Imports `server.core` and the driver; nothing of HTTP, gRPC or the command line."""
+"""Implements the ports of `server.core` with MongoDB. No other package but `loadtests` and `tests` sees a driver."""

@@ -1,7 +1,8 @@
-"""Event <-> BSON: what stands in the collection `events`, and how it reads back. Imports `bson` and the core.
+"""Encodes events as the BSON documents of the collection `events`, and decodes them.
 
-An event is encoded once, to the bytes that go over the wire: encoding is also the check that MongoDB can hold it, and
-the bytes have a size. Reading back goes round the driver's conveniences (DBRef, Int64) that would alter what was sent.
+An event is encoded once, to the very bytes that are sent to MongoDB. So encoding is also the check that MongoDB can
+hold the event, and shows its size. Clients must get back exactly the JSON values that they sent. So decoding undoes or
+avoids what the driver does for convenience (DBRef, Int64).
 """
 
 import struct
@@ -22,57 +23,55 @@ from server.core.ingest.store import Unstorable
 RAW: CodecOptions[RawBSONDocument] = CodecOptions(
     document_class=RawBSONDocument, tz_aware=True, uuid_representation=UuidRepresentation.STANDARD
 )
-"""Decode objects lazily and to the letter: `{"$ref": ...}` stays an object."""
+"""Decodes objects lazily, and leaves `{"$ref": ...}` an object."""
 
 PLAIN: CodecOptions[dict[str, Any]] = CodecOptions(tz_aware=True, uuid_representation=UuidRepresentation.STANDARD)
+"""Decodes everything at once. That is ten times as fast, but turns an object with the key `$ref` into a DBRef."""
 
 REFERENCE = b"$ref"
-"""The driver makes a DBRef of an object with this key."""
 
 OBJECT, ARRAY = b"\x03", b"\x04"
-"""BSON's type bytes of what nests."""
+"""BSON's type bytes of the two values that nest."""
 
 LEVEL_BYTES = 7
-"""What a level of nesting takes at least: its type, the end of its name, its length, its end."""
+"""The least bytes of a level of nesting: its type (1), the end of its name (1), its size (4), its end (1)."""
 
 SHALLOW_BYTES = MAX_NESTING * LEVEL_BYTES
-"""BSON that is not longer cannot nest too deep."""
+"""BSON of at most this length has at most MAX_NESTING levels, so it needs no check."""
 
 SIZE = struct.Struct("<i")
-"""How many bytes a document, a string or a binary has, in BSON."""
+"""BSON's size in bytes of a document, a string or a binary."""
 
 LIST_START = SIZE.size + len(b"\x04\x00") + SIZE.size
-"""Where the first element stands of a list that is all there is in a document, under an empty name."""
+"""The bytes before the first item of a list that is a document's only element and has an empty name."""
 
 ITEM_STARTS = [len(b"\x03%d\x00" % index) for index in range(MAX_BATCH_EVENTS)]
-"""What stands before each object in a list: its type, and its index in text."""
+"""The bytes before the document of each item of a list: its type, and its index as text."""
 
 UUID_BYTES = 16
 
 ID_ELEMENT = b"\x05_id\x00" + SIZE.pack(UUID_BYTES) + bytes([UUID_SUBTYPE])
-"""What stands before an id's 16 bytes in BSON: binary, its name, its length, its subtype."""
+"""The bytes before an id's own 16: the type binary, the name, the size, the subtype."""
 
 SIZE_AND_ID_BYTES = SIZE.size + len(ID_ELEMENT) + UUID_BYTES
-"""What stands before all other elements: the document's size and its id."""
+"""The bytes before all other elements: the document's size and its id."""
 
 TENANT_ID = b"\x05tenant_id\x00" + SIZE.pack(UUID_BYTES) + bytes([UUID_SUBTYPE])
 SOURCE, SOURCE_ID = b"\x02source\x00", b"\x02source_id\x00"
 RECEIVED_AT, TIMESTAMP = b"\x09received_at\x00", b"\x09timestamp\x00"
-"""What stands before a value in BSON: its type and its name. A time's value is milliseconds."""
+"""The bytes before a value: its type and its name. The value of a time is an int64 of milliseconds since 1970."""
 
 
-def encode(
-    header: BatchInfo, ids: Sequence[bytes], events: Sequence[Event], times: Sequence[int | None]
-) -> list[bytes]:
-    """The BSON documents of events with that header. Raises Unstorable where MongoDB cannot hold a value of theirs.
+def encode(info: BatchInfo, ids: Sequence[bytes], events: Sequence[Event], times: Sequence[int | None]) -> list[bytes]:
+    """The BSON document of each event of a batch. Raises Unstorable if MongoDB cannot hold one of their values.
 
-    All are encoded in one call, which takes half the time of a call for each. What they share is encoded once and
-    joined to each.
+    One call encodes what differs in all events, as a list. That takes half the time of a call for each. What the events
+    have in common is encoded once. A document is put together from its id, the common part, and its item of the list.
     """
-    received_at = int64(header.received_at_ms)
-    shared = TENANT_ID + header.tenant_id.bytes + text(SOURCE, header.source) + RECEIVED_AT + received_at
-    if header.source_id is not None:
-        shared += text(SOURCE_ID, header.source_id)
+    received_at = int64(info.received_at_ms)
+    shared = TENANT_ID + info.tenant_id.bytes + text(SOURCE, info.source) + RECEIVED_AT + received_at
+    if info.source_id is not None:
+        shared += text(SOURCE_ID, info.source_id)
     timed = shared + TIMESTAMP
     untimed = timed + received_at
     encoded = encode_list(
@@ -97,13 +96,13 @@ def encode(
 
 
 def document_size(encoded: bytes, start: int) -> int:
-    """How many bytes the BSON document has that begins there."""
+    """The size in bytes of the BSON document that begins at `start`."""
     size: int = SIZE.unpack_from(encoded, start)[0]
     return size
 
 
 def encode_list(items: list[dict[str, Any]]) -> bytes:
-    """A BSON document with nothing but a list, under an empty name. Raises Unstorable."""
+    """A BSON document with a list as its only element, which has an empty name. Raises Unstorable."""
     try:
         return bson.encode({"": items})
     except (InvalidDocument, OverflowError, RecursionError, UnicodeEncodeError):
@@ -111,31 +110,33 @@ def encode_list(items: list[dict[str, Any]]) -> bytes:
 
 
 def may_nest_too_deep(encoded: bytes) -> bool:
-    """Whether BSON may have more than MAX_NESTING levels: quick, and never wrongly False."""
+    """Whether BSON may have more than MAX_NESTING levels. It is quick, and wrong only in that it may say True.
+
+    Every level has one of the two type bytes. But these bytes also occur in other places, such as in numbers.
+    """
     return encoded.count(OBJECT) + encoded.count(ARRAY) > MAX_NESTING
 
 
 def check_nesting(event: Event) -> None:
-    """Raises Unstorable where `data` or `metadata` has more levels than it may."""
+    """Raises Unstorable if `data` or `metadata` has more than MAX_NESTING levels."""
     if nests_too_deep(event.data) or nests_too_deep(event.metadata):
         raise Unstorable
 
 
 def int64(value: int) -> bytes:
-    """An integer as BSON has it."""
+    """The 8 bytes of an integer in BSON."""
     return value.to_bytes(8, "little", signed=True)
 
 
 def text(name: bytes, value: str) -> bytes:
-    """A string in BSON, with its type and name before it."""
+    """The bytes of a string in BSON; `name` is its type and its name."""
     encoded = value.encode()
     return name + SIZE.pack(len(encoded) + 1) + encoded + b"\x00"
 
 
 def decode(raw: RawBSONDocument) -> StoredEvent:
-    """The event that a document holds. Its integers may be of BSON's own kind."""
-    # Ten times as fast as going to the letter, and the same but for what looks like a reference.
-    encoded = bytes(raw.raw)  # of a large document it is a view, in which nothing can be found
+    """The event that a document holds. Its integers may be Int64, a subclass of int."""
+    encoded = bytes(raw.raw)  # a large document has a memoryview, which has no search
     document = raw if REFERENCE in encoded else bson.decode(encoded, PLAIN)
     return StoredEvent(
         id=document["_id"],
@@ -151,7 +152,7 @@ def decode(raw: RawBSONDocument) -> StoredEvent:
 
 
 def json_value(value: Any) -> Any:
-    """The JSON value that a raw BSON value was made from."""
+    """The JSON value that was encoded as this BSON value."""
     match value:
         case RawBSONDocument():
             return {key: json_value(item) for key, item in value.items()}

@@ -1,4 +1,7 @@
-"""Events in MongoDB: writing batches, reading pages. Imports the documents, the driver's edge and the core."""
+"""Stores events in MongoDB, and reads them by page or by id.
+
+Events are inserted and read as BSON bytes. `documents.py` says why.
+"""
 
 from collections.abc import AsyncIterator, Iterator, Sequence
 from functools import partial
@@ -12,23 +15,17 @@ from server.core.events.ids import lowest_id
 from server.core.events.model import EventFilter, StoredEvent
 from server.core.ingest.store import EncodedBatch, NotInserted
 from storage import documents
-from storage.client import (
-    Database,
-    EncodedDocuments,
-    driver_errors_as_unavailable,
-    insert_each,
-    raw_collection,
-    retry_write,
-    time_limit,
-)
+from storage.client import Database, raw_collection
+from storage.commands import EncodedDocuments, insert_each
 from storage.documents import document_size
+from storage.failures import driver_errors_as_unavailable, retry_event_write, time_limit
 from storage.indexes import EVENTS, LISTING
 
 FETCH_SIZE = 20
-"""Events in memory at a time while a page is read: 20 MiB at most."""
+"""Events that a read holds in memory at a time: 20 MiB, as an event has at most 1 MiB."""
 
 MAX_COMMAND_BYTES = 15 * 1024 * 1024
-"""Documents in one command: the driver sends none of over 16 MiB."""
+"""Documents in one command: below the 16 MiB that the driver sends at once."""
 
 
 class Events:
@@ -41,24 +38,25 @@ class Events:
         self._collection = raw_collection(database, EVENTS, documents.RAW)
 
     async def insert(self, group: Sequence[EncodedBatch], deadline: Deadline) -> dict[int, NotInserted]:
-        """Return when all documents are in the journals of a majority, but for those the database refused.
+        """Return when all documents but the returned ones are in the journals of a majority.
 
-        Those are returned as index -> MongoDB's error code. Raises Unavailable where not all is certain.
+        The keys of the result are indexes into the documents of the whole group. Raises Unavailable if the outcome of
+        any document is uncertain.
         """
-        refused: dict[int, NotInserted] = {}
+        not_inserted: dict[int, NotInserted] = {}
         start = 0
         for command in commands(group):
-            together = [EncodedDocuments(encoded.documents) for encoded in command]
+            documents_in_command = [EncodedDocuments(batch.documents) for batch in command]
+            insert = partial(insert_each, self._database, EVENTS, documents_in_command)
             try:
-                insert = partial(insert_each, self._database, EVENTS, together)
-                failed, was_in_doubt = await retry_write(insert, deadline)
+                not_in_command, was_in_doubt = await retry_event_write(insert, deadline)
             except Unavailable as error:
                 raise Unavailable("unknown" if start else error.outcome) from None  # earlier commands were carried out
-            for index, why in failed.items():
+            for index, why in not_in_command.items():
                 if not (was_in_doubt and why.already_stored):  # else an earlier attempt stored it
-                    refused[start + index] = why
-            start += sum(encoded.event_count for encoded in command)
-        return refused
+                    not_inserted[start + index] = why
+            start += sum(batch.event_count for batch in command)
+        return not_inserted
 
     async def page(self, tenant_id: UUID, where: EventFilter, skip: int, limit: int) -> AsyncIterator[StoredEvent]:
         """Up to `limit` events of a tenant that match, newest first, after the first `skip`. Raises Unavailable."""
@@ -66,14 +64,12 @@ class Events:
         cursor = cursor.hint(LISTING)
         try:
             while True:
-                with (
-                    driver_errors_as_unavailable(),
-                    time_limit(Deadline()),
-                ):  # of each stretch: the reader's pace is its own
-                    stretch = await cursor.to_list(FETCH_SIZE)
-                if not stretch:
+                # Each fetch has a deadline of its own: the time between two depends on how fast the client reads.
+                with driver_errors_as_unavailable(), time_limit(Deadline()):
+                    fetched = await cursor.to_list(FETCH_SIZE)
+                if not fetched:
                     return
-                for document in stretch:
+                for document in fetched:
                     yield documents.decode(document)
         finally:
             await cursor.close()
@@ -88,35 +84,35 @@ class Events:
 
 
 def commands(group: Sequence[EncodedBatch]) -> Iterator[list[EncodedBatch]]:
-    """What goes into one command together, most often all of the group."""
+    """Divide a group into the batches of each command. Most often one command takes the whole group."""
     command, size = list[EncodedBatch](), 0
-    for encoded in chain.from_iterable(map(pieces, group)):
-        size += len(encoded.documents)
+    for piece in chain.from_iterable(map(pieces, group)):
+        size += len(piece.documents)
         if command and size > MAX_COMMAND_BYTES:
             yield command
-            command, size = [], len(encoded.documents)
-        command.append(encoded)
+            command, size = [], len(piece.documents)
+        command.append(piece)
     yield command
 
 
-def pieces(encoded: EncodedBatch) -> Iterator[EncodedBatch]:
-    """Documents in pieces that each fit into a command, most often one."""
-    documents = encoded.documents
-    if len(documents) <= MAX_COMMAND_BYTES:
-        yield encoded
+def pieces(batch: EncodedBatch) -> Iterator[EncodedBatch]:
+    """Divide a batch into pieces that each fit into a command. Most often it fits as a whole."""
+    encoded = batch.documents
+    if len(encoded) <= MAX_COMMAND_BYTES:
+        yield batch
         return
     start = end = count = 0
-    while end < len(documents):
-        size = document_size(documents, end)
+    while end < len(encoded):
+        size = document_size(encoded, end)
         if end + size - start > MAX_COMMAND_BYTES:
-            yield EncodedBatch(documents[start:end], count)
+            yield EncodedBatch(encoded[start:end], count)
             start, count = end, 0
         end, count = end + size, count + 1
-    yield EncodedBatch(documents[start:end], count)
+    yield EncodedBatch(encoded[start:end], count)
 
 
 def query(tenant_id: UUID, where: EventFilter) -> dict[str, Any]:
-    """The MongoDB query for the events of a tenant that match. Times become ranges of ids, which begin with them."""
+    """The MongoDB query for the events of a tenant that match. Times become bounds of ids, which begin with a time."""
     ids = {
         operator: UUID(bytes=lowest_id(moment))
         for operator, moment in (("$gte", where.since), ("$lt", where.until))

@@ -1,7 +1,7 @@
-"""Idempotency claims in MongoDB. Imports the driver's edge and the core.
+"""Stores idempotency records in MongoDB.
 
-A claim is written once and never changed or removed, for it must hold as long as the events it stands for. Its `_id` is
-a hash, so the collection tells nobody a key.
+A record is written once and never changed or removed. It must last as long as the events that it stands for. Its `_id`
+is a hash, so the collection does not show any idempotency key.
 """
 
 from collections.abc import Sequence
@@ -14,57 +14,62 @@ from server.core.errors import Unavailable
 from server.core.events.ids import Seed
 from server.core.ingest.store import DocumentsRefused, IdempotencyRecord
 from server.core.times import from_milliseconds, to_milliseconds
-from storage.client import Database, Document, insert_each, retry_unless_answered
-from storage.indexes import CLAIMS
+from storage.client import Database, Document
+from storage.commands import insert_each
+from storage.failures import retry_without_events
+from storage.indexes import IDEMPOTENCY_RECORDS
 
 
 class IdempotencyRecords:
-    """The collection `claims`."""
+    """The collection of idempotency records."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._collection = database[CLAIMS]
+        self._collection = database[IDEMPOTENCY_RECORDS]
 
-    async def put(self, claims: Sequence[IdempotencyRecord], deadline: Deadline) -> list[IdempotencyRecord]:
-        """Keep each claim, unless there is one with its id. Returns, for each, the one that is kept.
+    async def put(self, records: Sequence[IdempotencyRecord], deadline: Deadline) -> list[IdempotencyRecord]:
+        """Store each record, unless one with its id exists. Returns, for each, the record that is stored.
 
-        All of these are in the journals of a majority. Raises Unavailable where that is not certain: no events are
-        stored then, as they come after the claim.
+        All returned records are in the journals of a majority. Raises Unavailable if that is not certain. Its outcome
+        is "not_stored" even if records were stored: the events of a batch are stored after its record.
         """
-        return await retry_unless_answered(partial(self._put, claims), deadline)
+        return await retry_without_events(partial(self._put, records), deadline)
 
-    async def _put(self, claims: Sequence[IdempotencyRecord]) -> list[IdempotencyRecord]:
-        refused = await insert_each(self._database, CLAIMS, [document_of(claim) for claim in claims])
-        if wrong := {why.code for why in refused.values() if not why.already_stored}:
-            raise DocumentsRefused(*wrong)
-        earlier = await self._find([claims[index].id for index in refused]) if refused else {}
-        return [earlier[claim.id] if index in refused else claim for index, claim in enumerate(claims)]
+    async def _put(self, records: Sequence[IdempotencyRecord]) -> list[IdempotencyRecord]:
+        not_inserted = await insert_each(
+            self._database, IDEMPOTENCY_RECORDS, [document_of(record) for record in records]
+        )
+        if codes := {why.code for why in not_inserted.values() if not why.already_stored}:
+            raise DocumentsRefused(*codes)
+        earlier = await self._find([records[index].id for index in not_inserted]) if not_inserted else {}
+        return [earlier[record.id] if index in not_inserted else record for index, record in enumerate(records)]
 
     async def _find(self, ids: Sequence[bytes]) -> dict[bytes, IdempotencyRecord]:
-        """Records that an insert met. It waited for a majority to have all that it saw, and so it is what is read here.
+        """The records that an insert found already stored, by id.
 
-        Raises Unavailable where a primary elected since then does not know yet what a majority has.
+        The insert returned when a majority had all that it saw. So a read of what a majority has finds them. Raises
+        Unavailable if it does not: a primary elected since then may not know yet what a majority has.
         """
         cursor = self._collection.find({"_id": {"$in": list(ids)}}, batch_size=len(ids) + 1)
-        found = {document["_id"]: claim_of(document) for document in await cursor.to_list(None)}
+        found = {document["_id"]: record_of(document) for document in await cursor.to_list(None)}
         if not found.keys() >= set(ids):
             raise Unavailable("unknown")
         return found
 
 
-def document_of(claim: IdempotencyRecord) -> Document:
-    """A claim as it is kept."""
+def document_of(record: IdempotencyRecord) -> Document:
+    """The document that holds a record."""
     return {
-        "_id": Binary(claim.id),
-        "tenant_id": Binary.from_uuid(claim.tenant_id),
-        "fingerprint": Binary(claim.fingerprint),
-        "received_at": from_milliseconds(claim.seed.received_at_ms),
-        "random": claim.seed.random,
+        "_id": Binary(record.id),
+        "tenant_id": Binary.from_uuid(record.tenant_id),
+        "fingerprint": Binary(record.fingerprint),
+        "received_at": from_milliseconds(record.seed.received_at_ms),
+        "random": record.seed.random,
     }
 
 
-def claim_of(document: Document) -> IdempotencyRecord:
-    """The claim that a document holds."""
+def record_of(document: Document) -> IdempotencyRecord:
+    """The record that a document holds."""
     return IdempotencyRecord(
         id=document["_id"],
         tenant_id=document["tenant_id"],

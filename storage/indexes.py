@@ -1,15 +1,18 @@
-"""The indexes, made at start. Imports the driver's edge only.
+"""Names the collections, and creates their indexes at start.
 
-One index of `events` serves every read of the API. It holds all that a filter can name, so a filter reads keys, not
-documents; it starts with the tenant, so no read sees another's; and as ids ascend with time, it is appended to at its
-end. Measured at 1,000 events a call, two writers, as a share of the rate with no index but `_id`: 0.86. An index for
-each of source and event_type on top would bring that to 0.55.
+One index of `events` serves every read of the API. It holds every field that a filter can name, so a filter reads index
+keys, not documents. It starts with the tenant, so no read sees the events of another. Ids ascend with time, so new keys
+of a tenant are appended at one place. Cost, measured at 1,000 events a call with two writers: 0.86 of the rate without
+the index. Two more indexes, on source and on event_type, would lower that to 0.55.
 """
 
-from storage.client import Database, driver_errors_as_unavailable
+from storage.client import Database
+from storage.failures import driver_errors_as_unavailable
 
-CLAIMS = "claims"
 EVENTS = "events"
+IDEMPOTENCY_RECORDS = "claims"
+"""The collection keeps its older name, since data is stored under it."""
+
 KEYS = "keys"
 TENANTS = "tenants"
 
@@ -18,7 +21,7 @@ LISTING = "listing"
 
 
 async def ensure_indexes(database: Database) -> None:
-    """Make the indexes that are not there yet. Raises Unavailable where the database is away."""
+    """Create the indexes that do not exist yet. Raises Unavailable if the database cannot be reached."""
     with driver_errors_as_unavailable():
         await database[EVENTS].create_index(
             [("tenant_id", 1), ("_id", 1), ("event_type", 1), ("source", 1), ("source_id", 1)], name=LISTING

@@ -1,6 +1,6 @@
-"""Keys and tenants in MongoDB. Imports the driver's edge and the core.
+"""Stores keys and tenants in MongoDB, and leases the permits of keys.
 
-A key is kept as the hash of its secret. A tenant is a name and the UUID that its events carry.
+A key is stored with the hash of its secret, never the secret. A tenant is a name and the UUID in its events.
 """
 
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from bson.binary import Binary
+from pymongo import ReturnDocument
 
 from server.core.access.keys import DEFAULT_RATE_LIMIT, SCOPES, Key, Scope, digest, new_secret
 from server.core.access.rate_limit import LeaseRequest
@@ -18,18 +19,11 @@ from server.core.deadline import Deadline
 from server.core.errors import NotFound
 from server.core.events.ids import new_ids
 from server.core.times import now_ms
-from storage.client import (
-    AFTER,
-    Database,
-    Document,
-    driver_errors_as_unavailable,
-    find_each,
-    retry_unless_answered,
-    time_limit,
-    update_each,
-)
+from storage.client import Database, Document
+from storage.commands import find_each, update_each
+from storage.failures import driver_errors_as_unavailable, retry_without_events, time_limit
 from storage.indexes import KEYS, TENANTS
-from storage.rate_limit import statement, window_of
+from storage.rate_limit import lease_statement, window_of
 
 
 class Keys:
@@ -44,17 +38,17 @@ class Keys:
     async def find(self, digests: Sequence[bytes], deadline: Deadline) -> dict[bytes, Key]:
         """The keys whose secrets have these digests, by digest, as they are now, revoked or not. Raises Unavailable."""
         hashes = [Binary(digest) for digest in digests]
-        documents = await retry_unless_answered(partial(self._read, "hash", hashes, {"window": 0}), deadline)
+        documents = await retry_without_events(partial(self._read, "hash", hashes, {"window": 0}), deadline)
         return {document["hash"]: key_of(document) for document in documents}
 
     async def lease(self, requests: Sequence[LeaseRequest], deadline: Deadline) -> dict[str, FoundKey]:
-        """Grant lease requests, at most one for each key, as far as each key's window has room, atomically.
+        """Grant lease requests, at most one for each key, as far as each key's window has permits, atomically.
 
         Returns the keys by id, as they are then, revoked or not. Raises Unavailable.
         """
         by_id = {request.key_id: request for request in requests}
         with driver_errors_as_unavailable(), time_limit(deadline):
-            await update_each(self._database, KEYS, [statement(request) for request in requests])
+            await update_each(self._database, KEYS, [lease_statement(request) for request in requests])
             documents = await self._read("_id", list(by_id), {"window.buckets": {"$slice": 1}})
         return {
             document["_id"]: FoundKey(key_of(document), document["hash"], window_of(document, by_id[document["_id"]]))
@@ -67,13 +61,13 @@ class Keys:
         return documents
 
     async def drop_idle_windows(self, deadline: Deadline) -> None:
-        """Forget the windows in which nothing counts any more. Raises Unavailable."""
+        """Remove the windows in which no permit counts any more. Raises Unavailable."""
         with driver_errors_as_unavailable(), time_limit(deadline):
-            over = {"window.until": {"$exists": True}, "$expr": {"$lt": ["$window.until", "$$NOW"]}}
-            await self._keys.update_many(over, {"$unset": {"window": ""}})
+            idle = {"window.until": {"$exists": True}, "$expr": {"$lt": ["$window.until", "$$NOW"]}}
+            await self._keys.update_many(idle, {"$unset": {"window": ""}})
 
     async def save_usage(self, deadline: Deadline) -> None:
-        """Write down that the keys found since the last call were used. Raises Unavailable; the next call makes up."""
+        """Store that the keys found since the last call were used. Raises Unavailable; the next call tries again."""
         used = list(self._used)
         if used:
             with driver_errors_as_unavailable(), time_limit(deadline):
@@ -88,14 +82,20 @@ class Keys:
         allowed_domains: Sequence[str] = (),
         rate_limit: int = DEFAULT_RATE_LIMIT,
     ) -> tuple[Key, str]:
-        """Make a key, and its tenant where that is new. Returns the key and its secret, which is not kept."""
+        """Create a key, and its tenant if that is new. Returns the key and its secret, which is not stored.
+
+        `rate_limit` is in requests a minute; 0 means no limit. Raises Unavailable.
+        """
         key_id, tenant_id = new_ids(now_ms(), 2).text
         secret = new_secret()
         with driver_errors_as_unavailable("unknown"):
             found = await self._tenants.find_one_and_update(
-                {"_id": tenant}, {"$setOnInsert": {"tenant_id": UUID(tenant_id)}}, upsert=True, return_document=AFTER
+                {"_id": tenant},
+                {"$setOnInsert": {"tenant_id": UUID(tenant_id)}},
+                upsert=True,
+                return_document=ReturnDocument.AFTER,
             )
-            assert found is not None, "an upsert finds or makes it"  # noqa: S101
+            assert found is not None, "an upsert finds or creates it"  # noqa: S101
             document: Document = {
                 "_id": key_id,
                 "hash": Binary(digest(secret)),
@@ -111,30 +111,36 @@ class Keys:
         return key_of(document), secret
 
     async def create_first(self, tenant: str) -> tuple[Key, str] | None:
-        """Make a key where the database has none at all; None where it has one."""
+        """Create a key if the database has none at all. Returns the key and its secret; None if it has one.
+
+        Raises Unavailable.
+        """
         with driver_errors_as_unavailable():
             exists = await self._keys.find_one({}, {"_id": 1}) is not None
         return None if exists else await self.create(tenant)
 
     async def rotate(self, key_id: str) -> tuple[Key, str]:
-        """Give a key a new secret; the old one stops at once. Raises NotFound for a key unknown or revoked."""
+        """Replace a key's secret; the old one stops at once. Returns the key and its new secret.
+
+        Raises NotFound if the key is unknown or revoked, and Unavailable.
+        """
         secret = new_secret()
         key = await self._update({"_id": key_id, "revoked_at": None}, {"$set": {"hash": Binary(digest(secret))}})
         return key, secret
 
     async def revoke(self, key_id: str) -> Key:
-        """Stop a key for good. Raises NotFound for a key unknown or revoked."""
+        """Stop a key for good. Raises NotFound if it is unknown or revoked already, and Unavailable."""
         return await self._update({"_id": key_id, "revoked_at": None}, {"$set": {"revoked_at": datetime.now(UTC)}})
 
     async def list(self, tenant: str | None = None) -> list[Key]:
-        """All keys, or a tenant's, oldest first."""
+        """All keys, or those of one tenant, oldest first. Raises Unavailable."""
         with driver_errors_as_unavailable():
             cursor = self._keys.find({} if tenant is None else {"tenant": tenant}, sort=[("_id", 1)])
             return [key_of(document) for document in await cursor.to_list(None)]
 
     async def _update(self, query: dict[str, Any], change: dict[str, Any]) -> Key:
         with driver_errors_as_unavailable("unknown"):
-            document = await self._keys.find_one_and_update(query, change, return_document=AFTER)
+            document = await self._keys.find_one_and_update(query, change, return_document=ReturnDocument.AFTER)
         if document is None:
             raise NotFound(f"There is no active key {query['_id']}: `sluice keys list` shows those there are")
         return key_of(document)

@@ -1,11 +1,33 @@
-"""A key's window in MongoDB: one atomic update that takes permits, on the database's clock. Imports the core.
+"""Counts and grants the permits of a key in MongoDB, by one atomic update on the database's clock.
 
-The window stands in the key's own document, so that the read which says whether the key is good also says what it was
-granted. All times in it but `until` are milliseconds since 1970:
+Theory of operation. `server/core/access/rate_limit.py` says what buckets and leases are, and why the limit is exact.
+The window of a key is part of the key's own document. So one read says whether the key is good, and what it was
+granted. All times in the window but `until` are milliseconds since 1970:
 
-    window: {at, until, used, buckets: [{at, permits}], leases: [{id, granted, bucket, open_until}]}
+    window: {
+        at: the time of the last lease request,
+        until: when no permit counts any more, rounded up, for `Keys.drop_idle_windows`,
+        used: permits that count now,
+        buckets: [{at: the start of a half second, permits: counted in it}], oldest first,
+        leases: [{id, granted, bucket: where its unused permits are counted, open_until}], at most one of each worker,
+    }
 
-`granted` is all that a lease was ever given. `server/core/access/rate_limit.py` says why this is exact.
+`granted` is all that a lease was ever given. A lease request says how many of these were ever used. Their difference
+is what the lease has left, even if the response to an earlier request was lost.
+
+The update (`GRANT`) is a pipeline of stages. It first returns what the lease has left, then grants new permits, and
+writes both into the window. Its working values are in the field `request`, which the last stage removes.
+
+Example with a limit of 100 and times in seconds; the same as in `server/core/access/rate_limit.py`:
+
+    time  lease request                returned  left  granted      then: buckets             lease 7
+    0.0   lease 7, used 0, waiting 1          0   100  1 + 0 ahead  [{at 0.0, permits 1}]     granted 1, open_until 0.0
+    0.1   lease 7, used 1, waiting 1,         0    99  1 + 8 ahead  [{at 0.0, permits 10}]    granted 10, open_until 1.6
+          ahead 8
+    1.3   lease 7, used 7, waiting 0          3    93  0            [{at 0.0, permits 7}]     removed
+
+At 0.1 s, (99 - 1) / 4 = 24 permits may be leased ahead, and 8 were requested. At 1.3 s, 10 - 7 = 3 permits go back to
+the bucket of 0.0 s. At 61.75 s that bucket is dropped, and 100 are left.
 """
 
 from typing import Any
@@ -21,170 +43,161 @@ Expression = Any
 
 BUCKET_MS = round(BUCKET_S * 1_000)
 SPAN_MS = round(SPAN_S * 1_000)
+
 OPEN_MS = round((LEASE_S + SETTLING_S) * 1_000)
+"""How long a lease with permits ahead may still return some: until it was settled, or never will be."""
 
 EXPIRY_STEP_MS = 60_000
-"""`until` is rounded up to this, so that its index is touched once a minute and key, not with every ask."""
+"""`until` is rounded up to whole minutes, so that its index changes once a minute, not with every lease request."""
 
 
-def where(array: Expression, condition: Expression) -> Expression:
-    """The items of an array (`$$this`) for which a condition holds; none where there is no array."""
+def items_where(array: Expression, condition: Expression) -> Expression:
+    """The items of an array (each is `$$this`) for which a condition holds; none if there is no array."""
     return {"$filter": {"input": {"$ifNull": [array, []]}, "as": "this", "cond": condition}}
 
 
-def counts(moment: str) -> Expression:
-    """Whether what was counted at a moment still counts."""
-    return {"$gt": [moment, {"$subtract": ["$ask.now", SPAN_MS]}]}
+def still_counts(bucket: str) -> Expression:
+    """Whether permits in the bucket that starts at this time still count."""
+    return {"$gt": [bucket, {"$subtract": ["$request.now", SPAN_MS]}]}
+
+
+def at_least_zero(number: Expression) -> Expression:
+    """The number, or 0 if it is negative."""
+    return {"$max": [0, number]}
+
+
+def round_down(moment: str, step_ms: int) -> Expression:
+    """The last multiple of `step_ms` at or before a time."""
+    return {"$subtract": [moment, {"$mod": [moment, step_ms]}]}
 
 
 IS_OWN = {"$eq": ["$$this.id", "$$lease"]}
-IN_THIS_BUCKET = {"$eq": ["$$this.at", "$ask.bucket"]}
+"""Whether a lease in the window is the one of this request."""
 
-GIVEN_BACK = {
+IS_CURRENT = {"$eq": ["$$this.at", "$request.bucket"]}
+"""Whether a bucket is the one that this request is counted in."""
+
+RETURNED = {
     "$cond": [
-        {"$eq": ["$$bucket.at", "$ask.own.bucket"]},
-        {"$max": [0, {"$subtract": ["$ask.own.granted", "$$used"]}]},
+        {"$eq": ["$$bucket.at", "$request.own.bucket"]},
+        at_least_zero({"$subtract": ["$request.own.granted", "$$used"]}),
         0,
     ]
 }
-"""Permits of `$$bucket` that the asking lease holds: all its unused ones are of the same ask."""
+"""Permits that the lease returns to `$$bucket`. All that it has left were granted, and counted, by one request."""
 
-TAKE: list[dict[str, Any]] = [
-    # The moment, the bucket it falls into (the clock may have been set back), and what this lease was given before.
-    {"$set": {"ask.now": {"$toLong": "$$NOW"}, "ask.own": {"$first": where("$window.leases", IS_OWN)}}},
+BUCKETS_THAT_COUNT = {
+    "$map": {
+        "input": items_where("$window.buckets", still_counts("$$this.at")),
+        "as": "bucket",
+        "in": {"at": "$$bucket.at", "permits": {"$subtract": ["$$bucket.permits", RETURNED]}},
+    }
+}
+"""The buckets that still count, without the permits that the lease returns."""
+
+OTHER_LEASES = items_where("$window.leases", {"$and": [{"$not": IS_OWN}, still_counts("$$this.bucket")]})
+"""The leases of other workers whose permits still count."""
+
+LEASABLE_AHEAD = {
+    "$toLong": {"$floor": {"$divide": [{"$subtract": ["$request.left", "$request.waiting"]}, LEASED_PART]}}
+}
+"""Permits that may be leased ahead: a part of those that are left after the waiting requests got theirs."""
+
+NEW_UNTIL = {
+    "$toDate": {
+        "$multiply": [
+            {"$toLong": {"$ceil": {"$divide": [{"$add": ["$request.now", SPAN_MS]}, EXPIRY_STEP_MS]}}},
+            EXPIRY_STEP_MS,
+        ]
+    }
+}
+
+CURRENT_PERMITS = {"$sum": {"$map": {"input": items_where("$window.buckets", IS_CURRENT), "in": "$$this.permits"}}}
+"""What the current bucket counted before this request: there may be no such bucket yet."""
+
+NEW_BUCKETS = items_where(
+    {
+        "$concatArrays": [
+            items_where("$window.buckets", {"$not": IS_CURRENT}),
+            [{"at": "$request.bucket", "permits": {"$add": [CURRENT_PERMITS, "$request.granted"]}}],
+        ]
+    },
+    {"$gt": ["$$this.permits", 0]},
+)
+"""The buckets with the granted permits in the current one, which is the last. Empty buckets are dropped."""
+
+NEW_LEASE = {
+    "id": "$$lease",
+    "granted": {"$add": ["$$used", "$request.granted"]},
+    "bucket": "$request.bucket",
+    "open_until": {"$cond": [{"$gt": ["$request.ahead", 0]}, {"$add": ["$request.now", OPEN_MS]}, "$request.now"]},
+}
+"""The lease as it is now. Only permits ahead may be returned: a waiting request uses its permit at once."""
+
+NEW_LEASES = {"$concatArrays": ["$window.leases", {"$cond": [{"$gt": ["$request.granted", 0]}, [NEW_LEASE], []]}]}
+
+GRANT: list[dict[str, Any]] = [
+    # 1. Read the clock, and find what the lease was given before.
+    {"$set": {"request.now": {"$toLong": "$$NOW"}, "request.own": {"$first": items_where("$window.leases", IS_OWN)}}},
+    # 2. Choose the bucket to count in: the one of this half second, or the last if the clock was set back.
+    #    Drop what no longer counts, return the permits that the lease has left, and take the lease out.
     {
         "$set": {
-            "ask.bucket": {
-                "$max": [
-                    {"$subtract": ["$ask.now", {"$mod": ["$ask.now", BUCKET_MS]}]},
-                    {"$max": "$window.buckets.at"},
-                ]
-            },
-            # What still counts, but for what is given back.
-            "window.buckets": {
-                "$map": {
-                    "input": where("$window.buckets", counts("$$this.at")),
-                    "as": "bucket",
-                    "in": {"at": "$$bucket.at", "permits": {"$subtract": ["$$bucket.permits", GIVEN_BACK]}},
-                }
-            },
-            "window.leases": where("$window.leases", {"$and": [{"$not": IS_OWN}, counts("$$this.bucket")]}),
+            "request.bucket": {"$max": [round_down("$request.now", BUCKET_MS), {"$max": "$window.buckets.at"}]},
+            "window.buckets": BUCKETS_THAT_COUNT,
+            "window.leases": OTHER_LEASES,
         }
     },
-    {"$set": {"ask.left": {"$subtract": ["$rate_limit", {"$sum": "$window.buckets.permits"}]}}},
-    {"$set": {"ask.waiting": {"$max": [0, {"$min": ["$$waiting", "$ask.left"]}]}}},
+    # 3. Count the permits that are left. The number is negative if the key's limit was lowered.
+    {"$set": {"request.left": {"$subtract": ["$rate_limit", {"$sum": "$window.buckets.permits"}]}}},
+    # 4. Grant permits to requests that wait.
+    {"$set": {"request.waiting": at_least_zero({"$min": ["$$waiting", "$request.left"]})}},
+    # 5. Grant permits ahead.
+    {"$set": {"request.ahead": at_least_zero({"$min": ["$$ahead", LEASABLE_AHEAD]})}},
+    {"$set": {"request.granted": {"$add": ["$request.waiting", "$request.ahead"]}}},
+    # 6. Write the window.
     {
         "$set": {
-            "ask.ahead": {
-                "$max": [
-                    0,
-                    {
-                        "$min": [
-                            "$$ahead",
-                            {
-                                "$toLong": {
-                                    "$floor": {"$divide": [{"$subtract": ["$ask.left", "$ask.waiting"]}, LEASED_PART]}
-                                }
-                            },
-                        ]
-                    },
-                ]
-            }
+            "window.at": "$request.now",
+            "window.until": NEW_UNTIL,
+            "window.used": {"$add": [{"$subtract": ["$rate_limit", "$request.left"]}, "$request.granted"]},
+            "window.buckets": NEW_BUCKETS,
+            "window.leases": NEW_LEASES,
         }
     },
-    {"$set": {"ask.granted": {"$add": ["$ask.waiting", "$ask.ahead"]}}},
-    {
-        "$set": {
-            "window.at": "$ask.now",
-            "window.until": {
-                "$toDate": {
-                    "$multiply": [
-                        {"$toLong": {"$ceil": {"$divide": [{"$add": ["$ask.now", SPAN_MS]}, EXPIRY_STEP_MS]}}},
-                        EXPIRY_STEP_MS,
-                    ]
-                }
-            },
-            "window.used": {"$add": [{"$subtract": ["$rate_limit", "$ask.left"]}, "$ask.granted"]},
-            "window.buckets": where(
-                {
-                    "$concatArrays": [
-                        where("$window.buckets", {"$not": IN_THIS_BUCKET}),
-                        [
-                            {
-                                "at": "$ask.bucket",
-                                "permits": {
-                                    "$add": [
-                                        {
-                                            "$sum": {
-                                                "$map": {
-                                                    "input": where("$window.buckets", IN_THIS_BUCKET),
-                                                    "in": "$$this.permits",
-                                                }
-                                            }
-                                        },
-                                        "$ask.granted",
-                                    ]
-                                },
-                            }
-                        ],
-                    ]
-                },
-                {"$gt": ["$$this.permits", 0]},
-            ),
-            "window.leases": {
-                "$concatArrays": [
-                    "$window.leases",
-                    {
-                        "$cond": [
-                            {"$gt": ["$ask.granted", 0]},
-                            [
-                                {
-                                    "id": "$$lease",
-                                    "granted": {"$add": ["$$used", "$ask.granted"]},
-                                    "bucket": "$ask.bucket",
-                                    "open_until": {
-                                        "$cond": [
-                                            {"$gt": ["$ask.ahead", 0]},
-                                            {"$add": ["$ask.now", OPEN_MS]},
-                                            "$ask.now",
-                                        ]
-                                    },
-                                }
-                            ],
-                            [],
-                        ]
-                    },
-                ]
-            },
-        }
-    },
-    {"$unset": "ask"},
+    # 7. Remove the working values.
+    {"$unset": "request"},
 ]
 
-ENCODED_TAKE = [RawBSONDocument(bson.encode(stage)) for stage in TAKE]
-"""Encoded once: it is sent with every ask."""
+ENCODED_GRANT = [RawBSONDocument(bson.encode(stage)) for stage in GRANT]
+"""Encoded once, because it is sent with every lease request."""
 
 
-def statement(ask: LeaseRequest) -> dict[str, Any]:
-    """The update statement for `ask`. It leaves alone what is revoked and what has no limit."""
+def lease_statement(request: LeaseRequest) -> dict[str, Any]:
+    """The update statement for a lease request. It matches no key that is revoked or has no limit."""
     return {
-        "q": {"_id": ask.key_id, "revoked_at": None, "rate_limit": {"$gt": 0}},
-        "u": ENCODED_TAKE,
-        "c": {"lease": Int64(ask.lease_id), "used": ask.used, "waiting": ask.waiting, "ahead": ask.ahead},
+        "q": {"_id": request.key_id, "revoked_at": None, "rate_limit": {"$gt": 0}},
+        "u": ENCODED_GRANT,
+        "c": {
+            "lease": Int64(request.lease_id),
+            "used": request.used,
+            "waiting": request.waiting,
+            "ahead": request.ahead,
+        },
     }
 
 
-def window_of(document: dict[str, Any], ask: LeaseRequest) -> RateWindow | None:
-    """The window in a key's document, as it concerns the lease that asked; None where there is none."""
+def window_of(document: dict[str, Any], request: LeaseRequest) -> RateWindow | None:
+    """The window in a key's document, as the lease of `request` sees it; None if the key has no window."""
     window = document.get("window")
     if window is None:
         return None
     oldest = window["buckets"][0]["at"] if window["buckets"] else window["at"] - SPAN_MS
     return RateWindow(
-        granted=sum(lease["granted"] - ask.used for lease in window["leases"] if lease["id"] == ask.lease_id),
+        granted=sum(lease["granted"] - request.used for lease in window["leases"] if lease["id"] == request.lease_id),
         left=max(0, document["rate_limit"] - window["used"]),
         resets_s=(oldest + SPAN_MS - window["at"]) / 1_000,
         leased_elsewhere=any(
-            lease["open_until"] > window["at"] for lease in window["leases"] if lease["id"] != ask.lease_id
+            lease["open_until"] > window["at"] for lease in window["leases"] if lease["id"] != request.lease_id
         ),
     )

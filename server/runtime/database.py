@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from server.settings import DatabaseSettings
 from storage import embedded
-from storage.client import Database, check_deployment, close, connect, database, errors_as_configuration
+from storage.client import Database, check_deployment, close, connect, database
+from storage.failures import operator_errors_as_configuration
 from storage.indexes import ensure_indexes
 
 
@@ -31,7 +32,7 @@ async def open_database(settings: DatabaseSettings, url: str) -> AsyncIterator[D
     """
     client = connect(url, settings.driver)
     try:
-        with errors_as_configuration():
+        with operator_errors_as_configuration():
             deployment = await check_deployment(client)
             where = describe_location(settings)
             print(f"database: {settings.database} {where} (MongoDB {deployment})", file=sys.stderr)  # noqa: T201
