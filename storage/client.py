@@ -18,7 +18,6 @@ from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
 from pymongo.asynchronous.collection import AsyncCollection
-from pymongo.asynchronous.database import AsyncDatabase
 from pymongo.errors import ConfigurationError as DriverConfigurationError
 from pymongo.errors import InvalidURI
 from pymongo.monitoring import (
@@ -30,12 +29,10 @@ from pymongo.monitoring import (
 from pymongo.read_concern import ReadConcern
 
 from server.core.errors import ConfigurationError
-from storage.failures import driver_errors_as_unavailable
+from storage.commands import Database, Document, driver_errors_as_unavailable
 
 Driver = Literal["motor", "pymongo"]
-Document = dict[str, Any]
 Client = AsyncMongoClient[Document]
-Database = AsyncDatabase[Document]
 RawCollection = AsyncCollection[RawBSONDocument]
 
 URL_SCHEMES = ("mongodb://", "mongodb+srv://")

@@ -1,18 +1,32 @@
-"""Sends plain database commands for the frequent reads and writes, past the driver's collection methods.
+"""Calls the database: plain commands for the frequent reads and writes, time limits, and retries.
 
-A worker spends less CPU on them. An insert takes 0.8 of what `insert_many` takes for each document, and a read half of
-what a cursor takes. They raise driver errors, so they belong inside the context managers and retries of `failures.py`.
+A plain command costs a worker less CPU than the driver's collection methods. An insert takes 0.8 of what `insert_many`
+takes for each document, and a read half of what a cursor takes.
+
+The commands raise driver errors. So they are called inside `driver_errors_as_unavailable` or one of the retries.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
+import pymongo
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import BulkWriteError, OperationFailure, WriteConcernError
+from pymongo.asynchronous.database import AsyncDatabase
+from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError, WriteConcernError
 
+from server.core.deadline import Deadline
+from server.core.errors import Outcome, Unavailable
 from server.core.ingest.store import NotInserted
-from storage.client import Database, Document
-from storage.failures import UNAVAILABLE_CODES
+from storage.failures import UNAVAILABLE_CODES, unavailable_for
+
+Document = dict[str, Any]
+Database = AsyncDatabase[Document]
+Result = TypeVar("Result")
+
+RETRY_PAUSE_S = 0.05
+"""The pause between two attempts: short beside an election, which takes a second or more."""
 
 DUPLICATE_KEY = 11000
 """MongoDB's code for a second document with the same key of a unique index."""
@@ -87,3 +101,62 @@ async def update_each(database: Database, collection: str, statements: Sequence[
     )
     if reply.get("writeErrors"):
         raise BulkWriteError(reply)
+
+
+@contextmanager
+def time_limit(deadline: Deadline) -> Iterator[None]:
+    """End every driver call inside when `deadline` passes, including its own retries and its wait for a primary.
+
+    Raises Unavailable if no time is left.
+    """
+    seconds = deadline.remaining()
+    if seconds <= 0:  # the driver would take it for "no limit"
+        raise Unavailable("not_stored")
+    with pymongo.timeout(seconds):
+        yield
+
+
+@contextmanager
+def driver_errors_as_unavailable(outcome: Outcome = "not_stored") -> Iterator[None]:
+    """Turn temporary driver errors inside into Unavailable. All others are re-raised unchanged.
+
+    `outcome` is what a call leaves behind if it fails halfway: "unknown" for a write. If no server was reached, the
+    outcome is "not_stored" in any case.
+    """
+    try:
+        yield
+    except PyMongoError as error:
+        unavailable = unavailable_for(error, outcome)
+        if unavailable is None:
+            raise
+        raise unavailable from None
+
+
+async def retry_event_write(write: Callable[[], Awaitable[Result]], deadline: Deadline) -> tuple[Result, bool]:
+    """Call `write`, which stores events, until it succeeds. It must write the same each time.
+
+    It is called again after temporary errors while time is left, since elections are short. Returns its result, and
+    whether an earlier attempt may have stored events. Raises Unavailable, at once if no server can be reached.
+    """
+    was_in_doubt = False
+    while True:
+        try:
+            with driver_errors_as_unavailable("unknown"), time_limit(deadline):
+                return await write(), was_in_doubt
+        except Unavailable as error:
+            was_in_doubt = was_in_doubt or error.outcome == "unknown"
+            if error.outcome == "not_stored" or deadline.remaining() < RETRY_PAUSE_S:
+                raise Unavailable("unknown" if was_in_doubt else "not_stored") from None
+        await asyncio.sleep(RETRY_PAUSE_S)
+
+
+async def retry_without_events(call: Callable[[], Awaitable[Result]], deadline: Deadline) -> Result:
+    """Call `call`, which reads or writes but stores no event, until it succeeds, as `retry_event_write` does.
+
+    Returns its result. Raises Unavailable with the outcome "not_stored", even if the call itself was carried out.
+    """
+    try:
+        result, _ = await retry_event_write(call, deadline)
+    except Unavailable:
+        raise Unavailable("not_stored") from None
+    return result

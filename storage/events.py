@@ -3,7 +3,7 @@
 Events are inserted and read as BSON bytes. `documents.py` says why.
 """
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -15,10 +15,16 @@ from server.core.events.ids import lowest_id
 from server.core.events.model import EventFilter, StoredEvent
 from server.core.ingest.store import EncodedBatch, NotInserted
 from storage import documents
-from storage.client import Database, raw_collection
-from storage.commands import EncodedDocuments, insert_each
+from storage.client import raw_collection
+from storage.commands import (
+    Database,
+    EncodedDocuments,
+    driver_errors_as_unavailable,
+    insert_each,
+    retry_event_write,
+    time_limit,
+)
 from storage.documents import document_size
-from storage.failures import driver_errors_as_unavailable, retry_event_write, time_limit
 from storage.indexes import EVENTS, LISTING
 
 FETCH_SIZE = 20
@@ -37,13 +43,13 @@ class Events:
         self._database = database
         self._collection = raw_collection(database, EVENTS, documents.RAW)
 
-    async def insert(self, group: Sequence[EncodedBatch], deadline: Deadline) -> dict[int, NotInserted]:
+    async def insert(self, group: Sequence[EncodedBatch], deadline: Deadline) -> list[dict[int, NotInserted]]:
         """Return when all documents but the returned ones are in the journals of a majority.
 
-        The keys of the result are indexes into the documents of the whole group. Raises Unavailable if the outcome of
-        any document is uncertain.
+        Returns, for each batch, the documents that were not inserted, by their index in the batch. Raises Unavailable
+        if the outcome of any document is uncertain.
         """
-        not_inserted: dict[int, NotInserted] = {}
+        not_inserted: dict[int, NotInserted] = {}  # by index in the whole group
         start = 0
         for command in commands(group):
             documents_in_command = [EncodedDocuments(batch.documents) for batch in command]
@@ -56,7 +62,7 @@ class Events:
                 if not (was_in_doubt and why.already_stored):  # else an earlier attempt stored it
                     not_inserted[start + index] = why
             start += sum(batch.event_count for batch in command)
-        return not_inserted
+        return by_batch(group, not_inserted)
 
     async def page(self, tenant_id: UUID, where: EventFilter, skip: int, limit: int) -> AsyncIterator[StoredEvent]:
         """Up to `limit` events of a tenant that match, newest first, after the first `skip`. Raises Unavailable."""
@@ -83,32 +89,43 @@ class Events:
         return documents.decode(document)
 
 
+def by_batch(group: Sequence[EncodedBatch], not_inserted: Mapping[int, NotInserted]) -> list[dict[int, NotInserted]]:
+    """For each batch, the documents of it that were not inserted. Indexes count the whole group, and then the batch."""
+    outcomes: list[dict[int, NotInserted]] = []
+    start = 0
+    for batch in group:
+        end = start + batch.event_count
+        outcomes.append({index - start: why for index, why in not_inserted.items() if start <= index < end})
+        start = end
+    return outcomes
+
+
 def commands(group: Sequence[EncodedBatch]) -> Iterator[list[EncodedBatch]]:
     """Divide a group into the batches of each command. Most often one command takes the whole group."""
     command, size = list[EncodedBatch](), 0
     for piece in chain.from_iterable(map(pieces, group)):
-        size += len(piece.documents)
+        size += piece.size
         if command and size > MAX_COMMAND_BYTES:
             yield command
-            command, size = [], len(piece.documents)
+            command, size = [], piece.size
         command.append(piece)
     yield command
 
 
 def pieces(batch: EncodedBatch) -> Iterator[EncodedBatch]:
     """Divide a batch into pieces that each fit into a command. Most often it fits as a whole."""
-    encoded = batch.documents
-    if len(encoded) <= MAX_COMMAND_BYTES:
+    if batch.size <= MAX_COMMAND_BYTES:
         yield batch
         return
+    encoded = batch.documents
     start = end = count = 0
-    while end < len(encoded):
+    while end < batch.size:
         size = document_size(encoded, end)
         if end + size - start > MAX_COMMAND_BYTES:
-            yield EncodedBatch(encoded[start:end], count)
+            yield EncodedBatch(encoded[start:end], end - start, count)
             start, count = end, 0
         end, count = end + size, count + 1
-    yield EncodedBatch(encoded[start:end], count)
+    yield EncodedBatch(encoded[start:end], end - start, count)
 
 
 def query(tenant_id: UUID, where: EventFilter) -> dict[str, Any]:

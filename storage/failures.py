@@ -1,4 +1,4 @@
-"""Translates the driver's errors into ours, retries calls, and limits their time.
+"""What each error of the driver means for us.
 
 No driver exception leaves `storage`, and no text of one: it may quote a document, an address or a password.
 
@@ -9,12 +9,9 @@ There are three kinds of driver error:
 3. Any other is a bug. It is re-raised unchanged; the APIs turn it into an internal error, and log its type and place.
 """
 
-import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TypeVar
 
-import pymongo
 from pymongo.errors import (
     BulkWriteError,
     ConnectionFailure,
@@ -29,13 +26,7 @@ from pymongo.errors import (
     ConfigurationError as DriverConfigurationError,
 )
 
-from server.core.deadline import Deadline
 from server.core.errors import ConfigurationError, Outcome, Unavailable
-
-Result = TypeVar("Result")
-
-RETRY_PAUSE_S = 0.05
-"""The pause between two attempts: short beside an election, which takes a second or more."""
 
 UNAVAILABLE_CODES = frozenset(
     {
@@ -72,34 +63,14 @@ OPERATOR_ERRORS = {
 """MongoDB's codes of errors that only the operator can fix, and how."""
 
 
-@contextmanager
-def time_limit(deadline: Deadline) -> Iterator[None]:
-    """End every driver call inside when `deadline` passes, including its own retries and its wait for a primary.
+def unavailable_for(error: PyMongoError, outcome: Outcome) -> Unavailable | None:
+    """What a temporary error becomes; None for any other.
 
-    Raises Unavailable if no time is left.
+    `outcome` is what the failed call may leave behind. If no server was reached, the outcome is "not_stored".
     """
-    seconds = deadline.remaining()
-    if seconds <= 0:  # the driver would take it for "no limit"
-        raise Unavailable("not_stored")
-    with pymongo.timeout(seconds):
-        yield
-
-
-@contextmanager
-def driver_errors_as_unavailable(outcome: Outcome = "not_stored") -> Iterator[None]:
-    """Turn temporary driver errors inside into Unavailable. All others are re-raised unchanged.
-
-    `outcome` is what a call leaves behind if it fails halfway: "unknown" for a write. If no server was reached, the
-    outcome is "not_stored" in any case.
-    """
-    try:
-        yield
-    except (ServerSelectionTimeoutError, WaitQueueTimeoutError):
-        raise Unavailable("not_stored") from None
-    except PyMongoError as error:
-        if not is_temporary(error):
-            raise
-        raise Unavailable(outcome) from None
+    if isinstance(error, ServerSelectionTimeoutError | WaitQueueTimeoutError):
+        return Unavailable("not_stored")
+    return Unavailable(outcome) if is_temporary(error) else None
 
 
 def is_temporary(error: PyMongoError) -> bool:
@@ -131,33 +102,3 @@ def operator_errors_as_configuration() -> Iterator[None]:
         raise ConfigurationError(OPERATOR_ERRORS[error.code]) from None
     except DriverConfigurationError:
         raise ConfigurationError("--mongodb-url names a cluster (mongodb+srv) that DNS does not know") from None
-
-
-async def retry_event_write(write: Callable[[], Awaitable[Result]], deadline: Deadline) -> tuple[Result, bool]:
-    """Call `write`, which stores events, until it succeeds. It must write the same each time.
-
-    It is called again after temporary errors while time is left, since elections are short. Returns its result, and
-    whether an earlier attempt may have stored events. Raises Unavailable, at once if no server can be reached.
-    """
-    was_in_doubt = False
-    while True:
-        try:
-            with driver_errors_as_unavailable("unknown"), time_limit(deadline):
-                return await write(), was_in_doubt
-        except Unavailable as error:
-            was_in_doubt = was_in_doubt or error.outcome == "unknown"
-            if error.outcome == "not_stored" or deadline.remaining() < RETRY_PAUSE_S:
-                raise Unavailable("unknown" if was_in_doubt else "not_stored") from None
-        await asyncio.sleep(RETRY_PAUSE_S)
-
-
-async def retry_without_events(call: Callable[[], Awaitable[Result]], deadline: Deadline) -> Result:
-    """Call `call`, which reads or writes but stores no event, until it succeeds, as `retry_event_write` does.
-
-    Returns its result. Raises Unavailable with the outcome "not_stored", even if the call itself was carried out.
-    """
-    try:
-        result, _ = await retry_event_write(call, deadline)
-    except Unavailable:
-        raise Unavailable("not_stored") from None
-    return result

@@ -14,9 +14,7 @@ from server.core.errors import Unavailable
 from server.core.events.ids import Seed
 from server.core.ingest.store import DocumentsRefused, IdempotencyRecord
 from server.core.times import from_milliseconds, to_milliseconds
-from storage.client import Database, Document
-from storage.commands import insert_each
-from storage.failures import retry_without_events
+from storage.commands import Database, Document, insert_each, retry_without_events
 from storage.indexes import IDEMPOTENCY_RECORDS
 
 

@@ -6,8 +6,7 @@ of a tenant are appended at one place. Cost, measured at 1,000 events a call wit
 the index. Two more indexes, on source and on event_type, would lower that to 0.55.
 """
 
-from storage.client import Database
-from storage.failures import driver_errors_as_unavailable
+from storage.commands import Database, driver_errors_as_unavailable
 
 EVENTS = "events"
 IDEMPOTENCY_RECORDS = "claims"

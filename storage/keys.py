@@ -19,9 +19,15 @@ from server.core.deadline import Deadline
 from server.core.errors import NotFound
 from server.core.events.ids import new_ids
 from server.core.times import now_ms
-from storage.client import Database, Document
-from storage.commands import find_each, update_each
-from storage.failures import driver_errors_as_unavailable, retry_without_events, time_limit
+from storage.commands import (
+    Database,
+    Document,
+    driver_errors_as_unavailable,
+    find_each,
+    retry_without_events,
+    time_limit,
+    update_each,
+)
 from storage.indexes import KEYS, TENANTS
 from storage.rate_limit import lease_statement, window_of
 

@@ -156,7 +156,7 @@ def credentials_of(context: Context) -> Credentials:
 
 def ingest_options_of(batch: pb.EventBatch) -> IngestOptions:
     """What the client asks for beside its events. Raises InvalidHeader, also for a number that is no handling."""
-    idempotency_key = parse_idempotency_key([batch.idempotency_key] if batch.idempotency_key else [])
+    idempotency_key = parse_idempotency_key([batch.idempotency_key]) if batch.idempotency_key else None
     if batch.handling not in HANDLINGS:
         raise InvalidHeader("handling: may be HANDLING_STRICT or HANDLING_LENIENT")
     return IngestOptions(idempotency_key, lenient=batch.handling == pb.HANDLING_LENIENT)

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from server.settings import DatabaseSettings
 from storage import embedded
-from storage.client import Database, check_deployment, close, connect, database
+from storage.client import check_deployment, close, connect, database
+from storage.commands import Database
 from storage.failures import operator_errors_as_configuration
 from storage.indexes import ensure_indexes
 

@@ -5,8 +5,8 @@ A replica set is needed even for one node: a standalone server cannot confirm wr
 
 import asyncio
 
-from storage.client import Client, Document, close, connect
-from storage.failures import driver_errors_as_unavailable
+from storage.client import Client, close, connect
+from storage.commands import Document, driver_errors_as_unavailable
 
 POLL_S = 0.02
 """The pause between two checks of a port or an election, which send no notification."""

@@ -9,11 +9,10 @@ because 2 may run at a time. D and E arrive next; they wait until A's command en
 database refuses document 2 of the second command, that is event 0 of C. B is told nothing about it.
 """
 
-from collections.abc import Mapping, Sequence
+from operator import attrgetter
 
 from server.core.coalesce import Coalescer
-from server.core.deadline import Deadline
-from server.core.ingest.store import DocumentStore, EncodedBatch, NotInserted
+from server.core.ingest.store import DocumentStore, EncodedBatch, NotInsertedByIndex
 
 MAX_GROUP_BYTES = 12 * 1024 * 1024
 """Documents in one group: below the 16 MiB that a driver sends at once, and inserted within some 0.1 s."""
@@ -22,30 +21,15 @@ GROUPS_AT_ONCE = 2
 """Groups in flight: one is written to the journal while the database reads the next."""
 
 
-class GroupCommit:
-    """Stores documents in `store`, together with those of other requests."""
+GroupCommit = Coalescer[EncodedBatch, NotInsertedByIndex]
 
-    def __init__(self, store: DocumentStore) -> None:
-        self._store = store
-        self._insert_coalesced = Coalescer(
-            self._insert_group,
-            weight=lambda batch: len(batch.documents),
-            limit=MAX_GROUP_BYTES,
-            at_once=GROUPS_AT_ONCE,
-            outcome="unknown",
-        )
 
-    async def __call__(self, batch: EncodedBatch, deadline: Deadline) -> Mapping[int, NotInserted]:
-        """Store the documents of one request. Returns and raises what `DocumentStore.insert` does, for these alone."""
-        return await self._insert_coalesced(batch, deadline)
-
-    async def _insert_group(self, group: Sequence[EncodedBatch], deadline: Deadline) -> list[Mapping[int, NotInserted]]:
-        """Insert the documents of all requests. Returns, for each request, which of its own were not inserted."""
-        not_inserted = await self._store.insert(group, deadline)
-        outcomes: list[Mapping[int, NotInserted]] = []
-        start = 0
-        for batch in group:
-            end = start + batch.event_count
-            outcomes.append({index - start: why for index, why in not_inserted.items() if start <= index < end})
-            start = end
-        return outcomes
+def group_commit(store: DocumentStore) -> GroupCommit:
+    """Inserts into `store`. A call returns and raises what `DocumentStore.insert` does, for its own batch."""
+    return Coalescer(
+        store.insert,
+        weight=attrgetter("size"),
+        limit=MAX_GROUP_BYTES,
+        at_once=GROUPS_AT_ONCE,
+        outcome="unknown",
+    )

@@ -59,14 +59,11 @@ class Idempotency:
         return stored
 
 
-def parse_idempotency_key(keys: Sequence[str]) -> str | None:
-    """The key in `keys`, or None if there is none.
-
-    Raises InvalidHeader for more than one, or one that is not 1 to 255 visible characters.
-    """
-    if len(keys) > 1 or not all(map(VISIBLE.fullmatch, keys)):
+def parse_idempotency_key(keys: Sequence[str]) -> str:
+    """The only key in `keys`. Raises InvalidHeader for several, or if it is not 1 to 255 visible characters."""
+    if len(keys) > 1 or not VISIBLE.fullmatch(keys[0]):
         raise InvalidHeader(f"Idempotency-Key: one of 1 to {MAX_IDEMPOTENCY_KEY_CHARS} visible ASCII characters")
-    return keys[0] if keys else None
+    return keys[0]
 
 
 def record_id(tenant_id: UUID, key: str) -> bytes:

@@ -33,7 +33,7 @@ from server.core.events.model import (
     Receipt,
 )
 from server.core.in_flight import Arrived, InFlight, Slot
-from server.core.ingest.group_commit import GroupCommit
+from server.core.ingest.group_commit import group_commit
 from server.core.ingest.idempotency import Idempotency, fingerprint, record_id
 from server.core.ingest.store import (
     DocumentsRefused,
@@ -90,7 +90,7 @@ class Ingest:
         self._admission = admission
         self._in_flight = in_flight
         self._encode = events.encode
-        self._commit = GroupCommit(events)
+        self._commit = group_commit(events)
         self._idempotency = Idempotency(records)
 
     async def __call__(
@@ -127,7 +127,8 @@ class Ingest:
         prepared, replayed = self._prepare(tenant_id, batch, new_seed(now_ms())), False
         if prepared.errors and not (lenient and prepared.ids):
             raise invalid_batch(prepared.errors)
-        if sum(map(len, prepared.documents)) > MAX_BATCH_BYTES:
+        size = sum(map(len, prepared.documents))
+        if size > MAX_BATCH_BYTES:
             raise PayloadTooLarge(f"The batch is over {MAX_BATCH_BYTES >> 20} MiB as BSON: send fewer events at a time")
         if idempotency_key is not None:  # only now, so that a rejected batch does not use its key
             mark = fingerprint(batch, prepared.errors, lenient)
@@ -135,7 +136,7 @@ class Ingest:
             stored = await self._idempotency(record, deadline)
             if stored.seed != prepared.seed:
                 prepared, replayed = self._prepare(tenant_id, batch, stored.seed), True
-        encoded = EncodedBatch(b"".join(prepared.documents), len(prepared.documents))
+        encoded = EncodedBatch(b"".join(prepared.documents), size, len(prepared.documents))
         prepared.documents.clear()  # so that they are in memory once while they wait
         del submission, batch  # the decoded batch takes several times the memory of the documents
         try:

@@ -10,9 +10,11 @@ from server.core.events.model import BatchInfo, Event
 
 
 class EncodedBatch(NamedTuple):
-    """The documents of one request in their stored form, one after the other, and their number."""
+    """The documents of one request in their stored form, one after the other."""
 
     documents: bytes
+    size: int
+    """Bytes of the documents."""
     event_count: int
 
 
@@ -23,6 +25,10 @@ class NotInserted(NamedTuple):
     """MongoDB's error code, for the log."""
     already_stored: bool
     """Whether a document with this one's own id is stored, on a majority like all the others."""
+
+
+NotInsertedByIndex = Mapping[int, NotInserted]
+"""The documents of a batch that were not inserted, by their index in the batch."""
 
 
 class DocumentsRefused(Exception):
@@ -36,11 +42,11 @@ class Unstorable(Exception):
 class DocumentStore(Protocol):
     """Stores encoded documents."""
 
-    async def insert(self, group: Sequence[EncodedBatch], deadline: Deadline) -> Mapping[int, NotInserted]:
+    async def insert(self, group: Sequence[EncodedBatch], deadline: Deadline) -> Sequence[NotInsertedByIndex]:
         """Return when all documents but the returned ones are on disk on a majority.
 
-        The keys of the result are indexes into the documents of the whole group. Raises Unavailable if the outcome of
-        any document is uncertain.
+        Returns, for each batch, the documents that were not inserted, by their index in the batch. Raises Unavailable
+        if the outcome of any document is uncertain.
         """
 
 

@@ -52,8 +52,8 @@ def credentials_of(headers: Headers) -> Credentials:
 def ingest_options_of(headers: Headers) -> IngestOptions:
     """What the client asks for beside its batch. Raises InvalidHeader."""
     return IngestOptions(
-        idempotency_key=parse_idempotency_key(headers.get("idempotency-key", ())),
-        lenient=wants_lenient(headers.get("prefer", ())),
+        idempotency_key=parse_idempotency_key(headers["idempotency-key"]) if "idempotency-key" in headers else None,
+        lenient="prefer" in headers and wants_lenient(headers["prefer"]),
     )
 
 
