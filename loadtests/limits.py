@@ -17,16 +17,16 @@ from typing import NamedTuple
 
 import click
 
-from loadtests import stats
-from loadtests.charts import line_chart
-from loadtests.checks import answer_checks
-from loadtests.command import carry_out
-from loadtests.options import Options, shared_options
-from loadtests.plan import Arrivals, Face, Lane, Plan
-from loadtests.processes import Key
-from loadtests.records import Record
-from loadtests.running import MAX_ANSWER_S, Place, run_locust
-from loadtests.thresholds import (
+from loadtests.support import stats
+from loadtests.support.charts import line_chart
+from loadtests.support.checks import answer_checks
+from loadtests.support.command import carry_out
+from loadtests.support.options import Options, shared_options
+from loadtests.support.plan import Arrivals, Face, Lane, Plan
+from loadtests.support.processes import Key
+from loadtests.support.records import Record
+from loadtests.support.run_locust import MAX_ANSWER_S, Place, run_locust
+from loadtests.support.thresholds import (
     BURST_ADMITTED,
     BURST_S,
     EARLY_REFUSALS,
@@ -39,7 +39,7 @@ from loadtests.thresholds import (
     WINDOW_S,
     Check,
 )
-from loadtests.verdict import Verdict
+from loadtests.support.verdict import Verdict
 
 LIMIT, SHORT_LIMIT = 1_000, 20
 """Requests a minute: the default of a key; and what a test of a minute and a few seconds needs."""

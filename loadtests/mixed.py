@@ -14,18 +14,18 @@ from typing import Any
 
 import click
 
-from loadtests import stats
-from loadtests.charts import line_chart
-from loadtests.checks import answer_checks
-from loadtests.command import carry_out
-from loadtests.memory import Curves, memory_checks, watched
-from loadtests.options import Options, shared_options
-from loadtests.plan import Arrivals, Lane, Plan
-from loadtests.processes import Key
-from loadtests.records import Record
-from loadtests.running import MAX_ANSWER_S, Place, run_locust
-from loadtests.thresholds import MIXED_P99, UNCLEAR_BAD_INPUT, Check
-from loadtests.verdict import Verdict
+from loadtests.support import stats
+from loadtests.support.charts import line_chart
+from loadtests.support.checks import answer_checks
+from loadtests.support.command import carry_out
+from loadtests.support.memory import Curves, memory_checks, watched
+from loadtests.support.options import Options, shared_options
+from loadtests.support.plan import Arrivals, Lane, Plan
+from loadtests.support.processes import Key
+from loadtests.support.records import Record
+from loadtests.support.run_locust import MAX_ANSWER_S, Place, run_locust
+from loadtests.support.thresholds import MIXED_P99, UNCLEAR_BAD_INPUT, Check
+from loadtests.support.verdict import Verdict
 
 TENANTS, SHORT_TENANTS = 8, 2
 

@@ -12,16 +12,16 @@ from typing import NamedTuple
 
 import click
 
-from loadtests import stats
-from loadtests.charts import line_chart
-from loadtests.checks import answer_checks
-from loadtests.command import carry_out
-from loadtests.options import Options, shared_options
-from loadtests.plan import Arrivals, Face, Lane, Plan, Turn
-from loadtests.processes import Key
-from loadtests.records import Record
-from loadtests.running import MAX_ANSWER_S, Place, run_locust, say
-from loadtests.thresholds import (
+from loadtests.support import stats
+from loadtests.support.charts import line_chart
+from loadtests.support.checks import answer_checks
+from loadtests.support.command import carry_out
+from loadtests.support.options import Options, shared_options
+from loadtests.support.plan import Arrivals, Face, Lane, Plan, Turn
+from loadtests.support.processes import Key
+from loadtests.support.records import Record
+from loadtests.support.run_locust import MAX_ANSWER_S, Place, run_locust, say
+from loadtests.support.thresholds import (
     ANSWER_S,
     NORMAL_P95_MS,
     RECOVERED_P95,
@@ -30,7 +30,7 @@ from loadtests.thresholds import (
     SURPLUS_REFUSED,
     Check,
 )
-from loadtests.verdict import Verdict
+from loadtests.support.verdict import Verdict
 
 FACES: tuple[Face, ...] = ("rest", "unary")
 """Not streams: their surplus is not refused but held back, by flow control."""

@@ -11,17 +11,17 @@ from pathlib import Path
 
 import click
 
-from loadtests import stats
-from loadtests.charts import line_chart
-from loadtests.checks import answer_checks
-from loadtests.command import carry_out
-from loadtests.options import Options, shared_options
-from loadtests.plan import Face, Lane, Plan, Turn
-from loadtests.processes import Key
-from loadtests.records import Record
-from loadtests.running import MAX_ANSWER_S, Place, run_locust
-from loadtests.thresholds import LARGE_BATCH_RATE, SINGLE_EVENT_RATE, Check
-from loadtests.verdict import Verdict
+from loadtests.support import stats
+from loadtests.support.charts import line_chart
+from loadtests.support.checks import answer_checks
+from loadtests.support.command import carry_out
+from loadtests.support.options import Options, shared_options
+from loadtests.support.plan import Face, Lane, Plan, Turn
+from loadtests.support.processes import Key
+from loadtests.support.records import Record
+from loadtests.support.run_locust import MAX_ANSWER_S, Place, run_locust
+from loadtests.support.thresholds import LARGE_BATCH_RATE, SINGLE_EVENT_RATE, Check
+from loadtests.support.verdict import Verdict
 
 SIZES = (1, 10, 100, 1_000)
 

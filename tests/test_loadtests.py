@@ -20,13 +20,13 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from loadtests import limits, overload
-from loadtests.checks import answer_checks
 from loadtests.limits import limit_checks
 from loadtests.overload import overload_checks
-from loadtests.plan import Arrivals, Face, Lane
-from loadtests.records import Counter, Ledger, Outcome, Record, read_records
-from loadtests.templates import Template
-from loadtests.thresholds import (
+from loadtests.support.checks import answer_checks
+from loadtests.support.plan import Arrivals, Face, Lane
+from loadtests.support.records import Counter, Ledger, Outcome, Record, read_records
+from loadtests.support.templates import Template
+from loadtests.support.thresholds import (
     BAD_WAITS,
     BURST_ADMITTED,
     BURST_S,
@@ -48,9 +48,9 @@ from loadtests.thresholds import (
     Check,
     Threshold,
 )
-from loadtests.users import answers
-from loadtests.users.faces import Rest, Unary
-from loadtests.verify import Findings, stored_events, verify
+from loadtests.support.verify import Findings, stored_events, verify
+from loadtests.users import responses as answers
+from loadtests.users.clients import Rest, Unary
 from tests.harness import Json, MongoClient, Server, embedded_url
 
 RUN_TIMEOUT_S = 240

@@ -26,13 +26,13 @@ from typing import NamedTuple
 
 import click
 
-from loadtests import reports
 from loadtests.benchmark.figures import Answer, Figures
 from loadtests.benchmark.page import page
 from loadtests.benchmark.scenarios import BATCH_SIZES, COMPARISONS
 from loadtests.benchmark.table import print_results
 from loadtests.benchmark.targets import Targets
 from loadtests.benchmark.turns import Turns, say
+from loadtests.support import reports
 from storage.client import check_deployment, close, connect
 from storage.embedded import EmbeddedMongod
 

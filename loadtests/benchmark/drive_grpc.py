@@ -18,7 +18,7 @@ import uvloop
 from sluice.v1 import event_service_pb2 as pb
 
 from loadtests.benchmark.jobs import Job, Result, due_times
-from loadtests.payloads import VARIETY, Json, encode, make_events
+from loadtests.support.payloads import VARIETY, Json, encode, make_events
 
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 """Channels of one process share a connection unless told otherwise."""

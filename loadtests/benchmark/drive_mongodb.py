@@ -16,7 +16,7 @@ from pymongo import MongoClient, WriteConcern
 from pymongo.collection import Collection
 
 from loadtests.benchmark.jobs import Job, Result, due_times
-from loadtests.payloads import VARIETY, make_batch
+from loadtests.support.payloads import VARIETY, make_batch
 from server.core.events.decode import decode_batch
 from server.core.events.ids import new_ids
 from server.core.events.model import BatchInfo

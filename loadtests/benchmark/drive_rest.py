@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 import uvloop
 
 from loadtests.benchmark.jobs import Job, Result, due_times
-from loadtests.payloads import VARIETY, make_batch
+from loadtests.support.payloads import VARIETY, make_batch
 
 REFUSAL_BYTES = 300
 """What is kept of an answer that is no receipt: enough for its reason."""

@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 from loadtests.benchmark.jobs import Job
 from loadtests.benchmark.scenarios import Scenario
-from loadtests.processes import Server, serving
+from loadtests.support.processes import Server, serving
 from storage.client import Client, database
 from storage.embedded import EmbeddedMongod
 from storage.indexes import EVENTS, ensure_indexes

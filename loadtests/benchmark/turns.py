@@ -12,7 +12,7 @@ from loadtests.benchmark.driving import readiness_of, ready_generator, result_of
 from loadtests.benchmark.figures import Answer, Figures, Memory, Run, Usage, answer_to, figures_of, run_of
 from loadtests.benchmark.scenarios import Question
 from loadtests.benchmark.targets import Target, jobs_of, stored_of
-from loadtests.processes import cpu_s, machine_cpu_s, resident_mib
+from loadtests.support.processes import cpu_s, machine_cpu_s, resident_mib
 from storage.client import Client
 from storage.embedded import EmbeddedMongod
 

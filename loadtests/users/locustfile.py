@@ -21,11 +21,11 @@ from gevent.lock import BoundedSemaphore
 from locust import User, events, task
 from locust.exception import StopUser
 
-from loadtests.plan import PLAN_VARIABLE, Lane, Plan
-from loadtests.records import Counter, Ledger, Record, begin, done_path, failures_path, tickets_path
-from loadtests.templates import Template, idempotency_key
-from loadtests.users.answers import Answer
-from loadtests.users.faces import Rest, Stream, Unary
+from loadtests.support.plan import PLAN_VARIABLE, Lane, Plan
+from loadtests.support.records import Counter, Ledger, Record, begin, done_path, failures_path, tickets_path
+from loadtests.support.templates import Template, idempotency_key
+from loadtests.users.clients import Rest, Stream, Unary
+from loadtests.users.responses import Answer
 
 STREAM_WINDOW = 4
 """Batches under way on one stream: a client that waited for each answer would not need a stream."""

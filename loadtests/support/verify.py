@@ -14,9 +14,9 @@ from typing import Any
 import pymongo
 from msgspec import Struct
 
-from loadtests.plan import Lane, ticket_of
-from loadtests.records import PERHAPS_STORED, Record
-from loadtests.thresholds import (
+from loadtests.support.plan import Lane, ticket_of
+from loadtests.support.records import PERHAPS_STORED, Record
+from loadtests.support.thresholds import (
     ACKNOWLEDGED,
     DUPLICATES,
     FOREIGN,

@@ -16,8 +16,8 @@ import grpc
 from grpc_status import rpc_status
 from sluice.v1 import event_service_pb2 as pb
 
-from loadtests.users import answers
-from loadtests.users.answers import Answer
+from loadtests.users import responses as answers
+from loadtests.users.responses import Answer
 
 SERVICE = "/sluice.v1.EventService"
 

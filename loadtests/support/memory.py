@@ -5,9 +5,9 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from loadtests.charts import Point
-from loadtests.processes import resident_mib
-from loadtests.thresholds import WORKER_GROWTH, WORKER_MIB, Check
+from loadtests.support.charts import Point
+from loadtests.support.processes import resident_mib
+from loadtests.support.thresholds import WORKER_GROWTH, WORKER_MIB, Check
 
 SAMPLE_S = 1.0
 """Between two looks."""

@@ -6,8 +6,8 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from loadtests.charts import Point
-from loadtests.records import Record
+from loadtests.support.charts import Point
+from loadtests.support.records import Record
 
 Group = TypeVar("Group", bound=Hashable)
 

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import click
 
-from loadtests.options import Options
-from loadtests.plan import PLAN_VARIABLE, Lane, Plan
-from loadtests.processes import Key, create_key, free_port, serving
-from loadtests.records import Record, done_path, failures_path, read_records
-from loadtests.verify import Findings, stored_events, verify
+from loadtests.support.options import Options
+from loadtests.support.plan import PLAN_VARIABLE, Lane, Plan
+from loadtests.support.processes import Key, create_key, free_port, serving
+from loadtests.support.records import Record, done_path, failures_path, read_records
+from loadtests.support.verify import Findings, stored_events, verify
 from storage.embedded import State
 
-LOCUSTFILE = Path(__file__).parent / "users" / "locustfile.py"
+LOCUSTFILE = Path(__file__).parents[1] / "users" / "locustfile.py"
 
 LOCUST_PROCESSES = 2
 """With one, Locust's interpreter would be what is measured."""

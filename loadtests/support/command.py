@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from loadtests.options import Options
-from loadtests.running import Place, place
-from loadtests.verdict import Verdict
+from loadtests.support.options import Options
+from loadtests.support.run_locust import Place, place
+from loadtests.support.verdict import Verdict
 
 LoadTest = Callable[[Options, Place, Path], Awaitable[Verdict]]
 """Runs Locust in directories below the path, and judges what came of it."""

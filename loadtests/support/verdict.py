@@ -10,12 +10,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from loadtests import reports
-from loadtests.checks import reasons
-from loadtests.records import Record
-from loadtests.running import say
-from loadtests.stats import COLUMNS, Line
-from loadtests.thresholds import Check, number
+from loadtests.support import reports
+from loadtests.support.checks import reasons
+from loadtests.support.records import Record
+from loadtests.support.run_locust import say
+from loadtests.support.stats import COLUMNS, Line
+from loadtests.support.thresholds import Check, number
 
 REASONS_SHOWN = 20
 """Different refusals in a report: the most frequent ones."""

@@ -7,8 +7,8 @@ from random import Random
 
 from sluice.v1 import event_service_pb2 as pb
 
-from loadtests.payloads import encode, make_events
-from loadtests.plan import Lane
+from loadtests.support.payloads import encode, make_events
+from loadtests.support.plan import Lane
 
 BLANK = 9_999_999_999_999_999
 """Stands where an event's mark will: as long as any, and in no other place."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-DIRECTORY = Path(__file__).parent / "reports"
+DIRECTORY = Path(__file__).parents[1] / "reports"
 
 
 def provenance(name: str) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Iterable, Sequence
 
-from loadtests.records import Outcome, Record
-from loadtests.thresholds import BAD_WAITS, FAILURES, MAX_WAIT_S, UNEXPECTED_REFUSALS, Check
+from loadtests.support.records import Outcome, Record
+from loadtests.support.thresholds import BAD_WAITS, FAILURES, MAX_WAIT_S, UNEXPECTED_REFUSALS, Check
 
 ASK_TO_WAIT: Collection[Outcome] = ("limited", "unavailable", "uncertain")
 """Refusals that must say how long to wait."""

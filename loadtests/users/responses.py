@@ -9,7 +9,7 @@ from google.rpc import error_details_pb2, status_pb2
 from msgspec import Struct
 from sluice.v1 import event_service_pb2 as pb
 
-from loadtests.records import Outcome
+from loadtests.support.records import Outcome
 
 DETAIL_CHARACTERS = 300
 """What is kept of an answer that should not be: enough for its reason."""
