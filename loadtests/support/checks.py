@@ -1,31 +1,34 @@
-"""What every load test asks of the ledger. Pure functions: records in, checks out."""
+"""The checks that every load test makes on its ledger: expected outcomes only, and usable waits.
+
+They are pure functions, so that the tests can run them on ledgers that they make up.
+"""
 
 from collections.abc import Collection, Iterable, Sequence
 
 from loadtests.support.records import Outcome, Record
-from loadtests.support.thresholds import BAD_WAITS, FAILURES, MAX_WAIT_S, UNEXPECTED_REFUSALS, Check
+from loadtests.support.thresholds import BAD_WAITS, FAILURES, MAX_WAIT_S, UNEXPECTED_REJECTIONS, Check
 
-ASK_TO_WAIT: Collection[Outcome] = ("limited", "unavailable", "uncertain")
-"""Refusals that must say how long to wait."""
+MUST_NAME_A_WAIT: Collection[Outcome] = ("limited", "unavailable", "uncertain")
+"""Outcomes whose response must say how long to wait."""
 
 
-def answer_checks(records: Collection[Record], expected: Sequence[Outcome]) -> list[Check]:
-    """Every answer is one of the `expected` outcomes, and a refusal that asks to wait says how long."""
+def response_checks(records: Collection[Record], expected: Sequence[Outcome]) -> list[Check]:
+    """Check that every outcome is one of `expected`, and that every response that must name a wait does."""
     unexpected = [record for record in records if record.outcome not in expected]
     return [
-        Check(FAILURES, sum(record.outcome != "refused" for record in unexpected)),
-        Check(UNEXPECTED_REFUSALS, sum(record.outcome == "refused" for record in unexpected)),
+        Check(FAILURES, sum(record.outcome != "rejected" for record in unexpected)),
+        Check(UNEXPECTED_REJECTIONS, sum(record.outcome == "rejected" for record in unexpected)),
         Check(BAD_WAITS, sum(not has_usable_wait(record) for record in records)),
     ]
 
 
 def has_usable_wait(record: Record) -> bool:
-    """Whether an answer, if it asks to wait, says how long, and not for ever."""
-    return record.outcome not in ASK_TO_WAIT or (record.wait_s is not None and 0 < record.wait_s <= MAX_WAIT_S)
+    """Whether a response that must name a wait names one of at most `MAX_WAIT_S`. True for all other responses."""
+    return record.outcome not in MUST_NAME_A_WAIT or (record.wait_s is not None and 0 < record.wait_s <= MAX_WAIT_S)
 
 
 def reasons(records: Iterable[Record]) -> dict[str, int]:
-    """What the answers said that were no receipts, and how often each."""
+    """Count the responses that were no receipts, by outcome, status and detail. The most frequent come first."""
     counted: dict[str, int] = {}
     for record in records:
         if record.outcome != "acknowledged":

@@ -1,4 +1,4 @@
-"""A load test from its options to its exit status. The tests themselves say what to run and how to judge it."""
+"""Runs a load test from its options to its exit status. Each load test adds what to send and how to judge it."""
 
 import asyncio
 import signal
@@ -9,18 +9,19 @@ from pathlib import Path
 
 import click
 
+from loadtests.support.deployment import Deployment, open_deployment
 from loadtests.support.options import Options
-from loadtests.support.run_locust import Place, place
 from loadtests.support.verdict import Verdict
 
-LoadTest = Callable[[Options, Place, Path], Awaitable[Verdict]]
-"""Runs Locust in directories below the path, and judges what came of it."""
+LoadTest = Callable[[Options, Deployment, Path], Awaitable[Verdict]]
+"""Runs Locust in directories below the path. Returns the verdict on what was measured."""
 
 
-def carry_out(test: LoadTest, options: Options) -> None:
-    """Run a load test, publish its verdict, and end with status 1 where it failed.
+def run_command(test: LoadTest, options: Options) -> None:
+    """Run a load test and publish its verdict. Exit with status 1 if it failed.
 
-    The server's data is in a temporary directory; TMPDIR says where: on a disk, for the journal's sake.
+    The server's data is in a temporary directory. TMPDIR should be on a disk, because journal writes are part of what
+    is measured.
     """
     with tempfile.TemporaryDirectory(prefix="sluice-loadtest-") as directory:
         verdict = asyncio.run(run_until_terminated(test, options, Path(directory)))
@@ -30,7 +31,7 @@ def carry_out(test: LoadTest, options: Options) -> None:
 
 
 async def run_until_terminated(test: LoadTest, options: Options, directory: Path) -> Verdict:
-    """Run; on SIGTERM too, end what was started."""
+    """Run the test. On SIGTERM, stop the processes that it started, and raise Abort."""
     running = asyncio.ensure_future(run(test, options, directory))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     try:
@@ -40,6 +41,6 @@ async def run_until_terminated(test: LoadTest, options: Options, directory: Path
 
 
 async def run(test: LoadTest, options: Options, directory: Path) -> Verdict:
-    """Run the test at its place."""
-    async with place(options, directory) as where:
-        return await test(options, where, directory)
+    """Run the test against the deployment that the options name."""
+    async with open_deployment(options, directory) as deployment:
+        return await test(options, deployment, directory)

@@ -1,101 +1,48 @@
-"""Where a load test runs, and Locust's processes: what all load tests have in common. Imports no Locust.
+"""Runs Locust on a plan, in processes of its own, because gevent replaces the sockets of a process that it runs in.
 
-By default a test starts a server of its own, as a user would. With `--target` it aims at one that runs.
+The command and Locust's processes share a directory: the plan, the ledger, and the count of users that are done.
 """
 
 import asyncio
 import os
 import signal
 import sys
-import time
-import uuid
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import click
 
 from loadtests.support.options import Options
-from loadtests.support.plan import PLAN_VARIABLE, Lane, Plan
-from loadtests.support.processes import Key, create_key, free_port, serving
+from loadtests.support.plan import PLAN_VARIABLE, Plan
+from loadtests.support.processes import free_port
+from loadtests.support.progress import say
 from loadtests.support.records import Record, done_path, failures_path, read_records
-from loadtests.support.verify import Findings, stored_events, verify
-from storage.embedded import State
 
 LOCUSTFILE = Path(__file__).parents[1] / "users" / "locustfile.py"
 
 LOCUST_PROCESSES = 2
-"""With one, Locust's interpreter would be what is measured."""
+"""With one, Locust's own interpreter would limit what is measured."""
 
-MAX_ANSWER_S = 30.0
-"""A caller gives up after so long: three times what the server has for a request."""
+RESPONSE_TIMEOUT_S = 30.0
+"""The longest that a user waits for a response: three times the deadline that the server gives a request."""
 
 LOCUST_GRACE_S = 300
-"""Locust ends by itself so long after the last due time, whatever hangs: longer than all waits and answers."""
+"""Time from the last due request until Locust ends by itself: longer than all waits and responses together."""
 
 POLL_S = 0.1
-"""Between two looks at whether all users are done."""
+"""Time between two checks whether all users are done."""
 
 STOP_TIMEOUT_S = 30
-"""For Locust to write its report."""
+"""The longest wait for Locust to write its report."""
 
 LOG_CHARACTERS = 2_000
-"""Of a log, where something failed."""
-
-
-class Place:
-    """A server to send to, and its database."""
-
-    def __init__(
-        self,
-        options: Options,
-        url: str,
-        grpc: str,
-        mongodb_url: str,
-        env: dict[str, str] | None = None,
-        worker_pids: Sequence[int] = (),
-    ) -> None:
-        self.url = url
-        self.grpc = grpc
-        self.worker_pids = worker_pids
-        self.run_id = uuid.uuid4().hex[:8]
-        self._mongodb_url = mongodb_url
-        self._options = options
-        self._env = env
-
-    async def keys(self, tenants: Sequence[str], rate_limit: int = 0) -> list[Key]:
-        """A key for each tenant: a new one, or those that were given, in turn."""
-        if self._env is None:
-            given = self._options.key
-            return [Key(given[index % len(given)], "") for index in range(len(tenants))]
-        return [await create_key(self._env, tenant, rate_limit) for tenant in tenants]
-
-    def source(self, name: str) -> str:
-        """A source that no other run has."""
-        return f"loadtest-{self.run_id}-{name}"
-
-    def verify(self, records: Sequence[Record], lanes: Sequence[Lane]) -> Findings:
-        """Compare what is stored with what was acknowledged."""
-        say("verify: reading the database")
-        sources = {lane.source for lane in lanes} if self._env is None else None
-        return verify(records, lanes, stored_events(self._mongodb_url, self._options.database, sources))
-
-
-@asynccontextmanager
-async def place(options: Options, directory: Path) -> AsyncIterator[Place]:
-    """Where the test runs: its own server, or the user's."""
-    if options.target and options.grpc_target and options.mongodb_url:
-        yield Place(options, options.target.rstrip("/"), options.grpc_target, options.mongodb_url)
-        return
-    data = directory / "data"
-    env = {"SLUICE_DATA_DIR": str(data), "SLUICE_DATABASE": options.database, "SLUICE_MONGODB_URL": ""}
-    say(f"starting a server with {options.workers} workers")
-    async with serving(directory / "serve.log", env, "--workers", str(options.workers)) as server:
-        yield Place(options, server.url, server.grpc, State.load(data).url(data), env, server.worker_pids)
+"""The end of a log that is shown if Locust failed."""
 
 
 async def run_locust(plan: Plan, directory: Path, options: Options) -> list[Record]:
-    """Run a plan to its end and return its ledger. Locust's own report is left in the directory as `locust.html`."""
+    """Run a plan to its end. Returns its ledger, and leaves Locust's own report in `directory` as `locust.html`.
+
+    Raises ClickException if Locust or one of its users failed.
+    """
     directory.mkdir()
     plan.save(directory)
     say(f"running Locust: {plan.users} users, the last request is due after {plan.seconds:.0f} s")
@@ -104,7 +51,7 @@ async def run_locust(plan: Plan, directory: Path, options: Options) -> list[Reco
             *(sys.executable, "-m", "locust", *locust_options(plan, directory, options)),
             stdout=log,
             stderr=log,
-            start_new_session=True,  # Ctrl-C is for the command, which ends Locust in its own time
+            start_new_session=True,  # so that Ctrl-C reaches only this process, which then stops Locust
             env={**locust_env(), PLAN_VARIABLE: str(directory)},
         )
         try:
@@ -114,12 +61,12 @@ async def run_locust(plan: Plan, directory: Path, options: Options) -> list[Reco
         finally:
             await stop(process)
     if not is_done(directory, plan.users) or failures_path(directory).exists():
-        raise click.ClickException(f"Locust itself failed: {complaint(directory)}")
+        raise click.ClickException(f"Locust itself failed: {failure_text(directory)}")
     return list(read_records(directory))
 
 
 def locust_options(plan: Plan, directory: Path, options: Options) -> list[str]:
-    """Locust's command line."""
+    """Return Locust's command line."""
     users, seconds = str(plan.users), f"{plan.seconds + LOCUST_GRACE_S:.0f}s"
     line = ["-f", str(LOCUSTFILE), "--users", users, "--spawn-rate", users, "--host", plan.url]
     line += ["--html", str(directory / "locust.html"), "--exit-code-on-error", "0", "--only-summary"]
@@ -129,18 +76,18 @@ def locust_options(plan: Plan, directory: Path, options: Options) -> list[str]:
         line += ["--web-host", "127.0.0.1", "--web-port", port, "--autostart"]
     else:
         line += ["--headless", "--run-time", seconds]
-    port = str(free_port())  # of Locust's own, so that two load tests can run side by side
+    port = str(free_port())  # not Locust's default port, so that two load tests can run at the same time
     line += ["--processes", str(LOCUST_PROCESSES), "--master-bind-host", "127.0.0.1"]
     return [*line, "--master-bind-port", port, "--master-port", port]
 
 
 def locust_env() -> dict[str, str]:
-    """The environment of Locust: ours, but for what would set its options."""
+    """Return this process's environment without the variables that would set Locust's options."""
     return {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
 
 
 def is_done(directory: Path, users: int) -> bool:
-    """Whether all users came to their end."""
+    """Whether all users have come to their end."""
     path = done_path(directory)
     return path.exists() and path.stat().st_size == users
 
@@ -153,8 +100,8 @@ async def users_done(process: asyncio.subprocess.Process, directory: Path, users
 
 
 async def interrupted(process: asyncio.subprocess.Process) -> None:
-    """Wait for Ctrl-C while Locust's page can be looked at, or for the end of Locust."""
-    say("all requests are answered; the page stays until Ctrl-C, and then comes the verdict")
+    """Keep Locust's page open until Ctrl-C, or until Locust ends."""
+    say("all requests have their responses; press Ctrl-C to close the page and see the verdict")
     event, loop = asyncio.Event(), asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGINT, event.set)
     waits = [asyncio.ensure_future(event.wait()), asyncio.ensure_future(process.wait())]
@@ -165,7 +112,7 @@ async def interrupted(process: asyncio.subprocess.Process) -> None:
 
 
 async def stop(process: asyncio.subprocess.Process) -> None:
-    """End Locust, with its report written."""
+    """Stop Locust, and wait until it has written its report. Kill it if that takes too long."""
     if process.returncode is None:
         process.terminate()
     try:
@@ -176,13 +123,8 @@ async def stop(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def complaint(directory: Path) -> str:
-    """Why Locust failed."""
+def failure_text(directory: Path) -> str:
+    """Return why Locust failed: what its users reported, or else the end of its log."""
     failures = failures_path(directory)
     path = failures if failures.exists() else directory / "locust.log"
     return path.read_text()[-LOG_CHARACTERS:]
-
-
-def say(line: str) -> None:
-    """Show progress."""
-    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
