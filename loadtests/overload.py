@@ -39,7 +39,7 @@ APIS: tuple[Api, ...] = ("rest", "unary")
 """Streams are left out: flow control slows them down, so they are not rejected."""
 
 BATCH_SIZE = 500
-"""Events in a batch: so many that Locust can send three times what the server takes, on the same machine."""
+"""Events in a batch, so that Locust can send three times what the server takes, on the same machine."""
 
 CALIBRATION_USERS = 8
 """Users of each API that measure the capacity: as many as in `loadtests.throughput`."""

@@ -1,4 +1,4 @@
-"""Code that runs inside Locust, where gevent has replaced the standard library's sockets and threads.
+"""The code that runs inside Locust.
 
-It is in a package of its own, because nothing else may be imported into such a process or import from it.
+It is in a package of its own: gevent replaces the sockets and threads of its process, so nothing else may run there.
 """
