@@ -1,1 +1,1 @@
-"""Load tests: how much Sluice takes, and how fast. They run it as its users do."""
+"""Load tests: how many events Sluice takes, how fast, and what becomes of too many. They run it as its users do."""

@@ -1,9 +1,10 @@
-"""What becomes of more than Sluice can take: `python -m loadtests.overload` (`--help`).
+"""Sends more than Sluice can take, and checks that it recovers: `python -m loadtests.overload` (`--help`).
 
-First the capacity is measured, with callers who wait for each answer. Then requests arrive at rates that do not care
-about answers: a quarter of the capacity, in steps to three times of it, and a quarter again. The surplus must be
-refused with a wait, nothing acknowledged may be lost, and at the low rate all must at once be as it was before.
-Latency counts from when a request was due, not from when a caller was free to send it.
+First the capacity is measured, with users that wait for each response. Then requests are due at fixed rates: a quarter
+of the capacity, in steps up to three times the capacity, and a quarter again. Three things are checked. The surplus is
+rejected with a wait. No acknowledged event is lost. Back at the low rate, latency is soon as it was before.
+
+Latency counts from the time at which a request was due, not from when a user was free to send it.
 """
 
 from collections.abc import Sequence
@@ -12,46 +13,48 @@ from typing import NamedTuple
 
 import click
 
-from loadtests import stats
-from loadtests.charts import line_chart
-from loadtests.checks import answer_checks
-from loadtests.command import carry_out
-from loadtests.options import Options, shared_options
-from loadtests.plan import Arrivals, Face, Lane, Plan, Turn
-from loadtests.processes import Key
-from loadtests.records import Record
-from loadtests.running import MAX_ANSWER_S, Place, run_locust, say
-from loadtests.thresholds import (
-    ANSWER_S,
+from loadtests.support import stats
+from loadtests.support.charts import line_chart
+from loadtests.support.checks import response_checks
+from loadtests.support.command import run_command
+from loadtests.support.deployment import Deployment
+from loadtests.support.options import Options, shared_options
+from loadtests.support.plan import Api, Arrivals, Lane, Plan, Turn
+from loadtests.support.processes import Key
+from loadtests.support.progress import say
+from loadtests.support.records import Record
+from loadtests.support.run_locust import RESPONSE_TIMEOUT_S, run_locust
+from loadtests.support.thresholds import (
     NORMAL_P95_MS,
     RECOVERED_P95,
-    RECOVERED_REFUSALS,
+    RECOVERED_REJECTIONS,
     RECOVERY_S,
-    SURPLUS_REFUSED,
+    RESPONSE_S,
+    SURPLUS_REJECTED,
     Check,
 )
-from loadtests.verdict import Verdict
+from loadtests.support.verdict import Verdict
 
-FACES: tuple[Face, ...] = ("rest", "unary")
-"""Not streams: their surplus is not refused but held back, by flow control."""
+APIS: tuple[Api, ...] = ("rest", "unary")
+"""Streams are left out: flow control slows them down, so they are not rejected."""
 
 BATCH_SIZE = 500
-"""Large enough that Locust can send three times what the server takes, on the same machine."""
+"""Events in a batch, so that Locust can send three times what the server takes, on the same machine."""
 
 CALIBRATION_USERS = 8
-"""Of each face: as many as in `loadtests.throughput`, enough to reach the capacity."""
+"""Users of each API that measure the capacity: as many as in `loadtests.throughput`."""
 
 USERS = 250
-"""Of each face: so many requests can be under way, before arrivals have to wait for a free caller."""
+"""Users of each API, and so the requests that can be in flight before one that is due must wait for a user."""
 
 LOW = 0.25
-"""Of the capacity, before and after: the server has next to nothing to do."""
+"""The share of the capacity that is sent before and after the surplus."""
 
 BEFORE, AFTER = "before", "after"
 
 
 class Shape(NamedTuple):
-    """How long each part takes in seconds, and the shares of the capacity that are stepped through."""
+    """The length of each part in seconds, and the shares of the capacity that are sent in steps."""
 
     calibration_s: float
     low_s: float
@@ -63,46 +66,54 @@ FULL = Shape(8.0, 15.0, 8.0, (0.5, 1.0, 1.5, 2.0, 3.0))
 SHORT = Shape(2.0, 5.0, 2.0, (1.0, 3.0))
 
 
-def calibration_of(place: Place, key: Key, shape: Shape) -> Plan:
-    """Callers who wait for each answer, as fast as those come."""
+def calibration_of(deployment: Deployment, key: Key, shape: Shape) -> Plan:
+    """Return the plan that measures the capacity, with users that wait for each response."""
     turn = Turn(0, shape.calibration_s)
-    return plan_of(place, [lane_of(place, key, n, face, (), turn, CALIBRATION_USERS) for n, face in enumerate(FACES)])
+    return plan_of(
+        deployment, [lane_of(deployment, key, n, api, (), turn, CALIBRATION_USERS) for n, api in enumerate(APIS)]
+    )
 
 
-def surplus_of(place: Place, key: Key, shape: Shape, capacity: float) -> Plan:
-    """Arrivals in steps, half of them over each face. `capacity` is in requests a second."""
+def surplus_of(deployment: Deployment, key: Key, shape: Shape, capacity: float) -> Plan:
+    """Return the plan of the steps, with half of the requests over each API. `capacity` is in requests a second."""
     arrivals, start_s = [], 0.0
     for phase, share, seconds in phases(shape):
-        rate = max(1.0, share * capacity / len(FACES))
+        rate = max(1.0, share * capacity / len(APIS))
         arrivals.append(Arrivals(start_s, round(rate * seconds), rate, phase))
         start_s += seconds
-    lanes = [lane_of(place, key, len(FACES) + n, face, tuple(arrivals), None, USERS) for n, face in enumerate(FACES)]
-    return plan_of(place, lanes)
+    lanes = [lane_of(deployment, key, len(APIS) + n, api, tuple(arrivals), None, USERS) for n, api in enumerate(APIS)]
+    return plan_of(deployment, lanes)
 
 
 def phases(shape: Shape) -> list[tuple[str, float, float]]:
-    """Name, share of the capacity, and length of each step."""
+    """Return the name, the share of the capacity, and the length in seconds of each step."""
     steps = [(f"at {share:g} of the capacity", share, shape.step_s) for share in shape.shares]
     return [(BEFORE, LOW, shape.low_s), *steps, (AFTER, LOW, shape.low_s)]
 
 
-def plan_of(place: Place, lanes: Sequence[Lane]) -> Plan:
-    """A plan of lanes."""
-    return Plan(url=place.url, grpc=place.grpc, lanes=tuple(lanes), max_answer_s=MAX_ANSWER_S)
+def plan_of(deployment: Deployment, lanes: Sequence[Lane]) -> Plan:
+    """Return the plan of these lanes."""
+    return Plan(url=deployment.url, grpc=deployment.grpc, lanes=tuple(lanes), response_timeout_s=RESPONSE_TIMEOUT_S)
 
 
 def lane_of(
-    place: Place, key: Key, number: int, face: Face, arrivals: tuple[Arrivals, ...], turn: Turn | None, users: int
+    deployment: Deployment,
+    key: Key,
+    number: int,
+    api: Api,
+    arrivals: tuple[Arrivals, ...],
+    turn: Turn | None,
+    users: int,
 ) -> Lane:
-    """Users of one face."""
+    """Return a lane of one API: with `arrivals`, or for the calibration with a `turn`."""
     return Lane(
         number=number,
-        name=f"{face}{'' if arrivals else ', calibration'}",
-        kind=face,
-        face=face,
+        name=f"{api}{'' if arrivals else ', calibration'}",
+        kind=api,
+        api=api,
         key=key.secret,
         tenant_id=key.tenant_id,
-        source=place.source(f"{face}-{number}"),
+        source=deployment.source(f"{api}-{number}"),
         sizes=(BATCH_SIZE,),
         users=users,
         arrivals=arrivals,
@@ -110,17 +121,17 @@ def lane_of(
     )
 
 
-async def test(options: Options, place: Place, directory: Path) -> Verdict:
-    """Measure the capacity, exceed it, verify and judge."""
+async def test(options: Options, deployment: Deployment, directory: Path) -> Verdict:
+    """Measure the capacity, exceed it, verify the database and judge the result."""
     shape = SHORT if options.short else FULL
-    (key,) = await place.keys(["overload"])
-    calibration = calibration_of(place, key, shape)
-    calm = await run_locust(calibration, directory / "run-1", options)
-    capacity = stats.line_of("", calm).requests_per_s
+    (key,) = await deployment.keys(["overload"])
+    calibration = calibration_of(deployment, key, shape)
+    calibrated = await run_locust(calibration, directory / "run-1", options)
+    capacity = stats.line_of("", calibrated).requests_per_s
     say(f"capacity: {capacity:,.0f} requests a second of {BATCH_SIZE} events")
-    surplus = surplus_of(place, key, shape, capacity)
+    surplus = surplus_of(deployment, key, shape, capacity)
     records = await run_locust(surplus, directory / "run-2", options)
-    verified = place.verify([*calm, *records], [*calibration.lanes, *surplus.lanes]).checks()
+    verified = deployment.verify([*calibrated, *records], [*calibration.lanes, *surplus.lanes]).checks()
     return judge(records, surplus.lanes, options, shape, capacity, verified)
 
 
@@ -132,27 +143,27 @@ def judge(
     capacity: float,
     verified: Sequence[Check],
 ) -> Verdict:
-    """The figures, and the verdict on them."""
+    """Compute the figures of each step, and check them against the thresholds."""
     by_number = {lane.number: lane for lane in lanes}
     by_phase = stats.grouped(records, lambda record: by_number[record.lane].phase(record.ticket))
     by_outcome = stats.grouped(records, lambda record: str(record.outcome))
-    by_face = stats.grouped(records, lambda record: by_number[record.lane].name)
+    by_api = stats.grouped(records, lambda record: by_number[record.lane].name)
     return Verdict(
         name="overload",
         lines=[stats.line_of(phase, by_phase[phase]) for phase, _, _ in phases(shape)],
         checks=[*overload_checks(by_phase), *verified],
         charts=[
             line_chart(
-                "Offered, and answers",
+                "Requests due, and responses",
                 "requests/s",
                 {
-                    **stats.rates({"offered": records}, lambda _: 1, lambda r: r.due_s),
+                    **stats.rates({"due": records}, lambda _: 1, lambda r: r.due_s),
                     **stats.rates(by_outcome, lambda _: 1, lambda r: r.answered_s),
                 },
                 ("the capacity", capacity),
             ),
-            line_chart("Latency, p50", "ms", stats.latencies(by_face, 0.50)),
-            line_chart("Latency, p95", "ms", stats.latencies(by_face, 0.95)),
+            line_chart("Latency, p50", "ms", stats.latencies(by_api, 0.50)),
+            line_chart("Latency, p95", "ms", stats.latencies(by_api, 0.95)),
         ],
         records=records,
         settings={"workers": options.workers, "batch size": BATCH_SIZE, "short": options.short},
@@ -161,30 +172,30 @@ def judge(
 
 
 def overload_checks(by_phase: dict[str, list[Record]]) -> list[Check]:
-    """What must hold while there is too much, and after."""
+    """Check the steps together, and then the low rate after them."""
     records = [record for phase in by_phase.values() for record in phase]
-    begun_s = min(record.due_s for record in by_phase[AFTER])
-    recovered = [record for record in by_phase[AFTER] if record.due_s >= begun_s + RECOVERY_S]
-    refusals = [record for record in recovered if record.outcome != "acknowledged"]
+    surplus_end_s = min(record.due_s for record in by_phase[AFTER])
+    recovered = [record for record in by_phase[AFTER] if record.due_s >= surplus_end_s + RECOVERY_S]
+    rejected = [record for record in recovered if record.outcome != "acknowledged"]
     return [
-        *answer_checks(records, ("acknowledged", "limited", "unavailable", "uncertain")),
-        Check(SURPLUS_REFUSED, sum(record.outcome in ("limited", "unavailable") for record in records)),
-        Check(ANSWER_S, max(record.answered_s - record.sent_s for record in records)),
+        *response_checks(records, ("acknowledged", "limited", "unavailable", "uncertain")),
+        Check(SURPLUS_REJECTED, sum(record.outcome in ("limited", "unavailable") for record in records)),
+        Check(RESPONSE_S, max(record.answered_s - record.sent_s for record in records)),
         Check(RECOVERED_P95, normal_p95_ms(recovered) / normal_p95_ms(by_phase[BEFORE])),
-        Check(RECOVERED_REFUSALS, len(refusals)),
+        Check(RECOVERED_REJECTIONS, len(rejected)),
     ]
 
 
 def normal_p95_ms(records: Sequence[Record]) -> float:
-    """The p95 latency, or what is as good as none."""
+    """Return the p95 latency in ms, or `NORMAL_P95_MS` if that is longer."""
     return max(NORMAL_P95_MS, stats.percentile(sorted(record.latency_s * 1_000 for record in records), 0.95))
 
 
 @click.command()
 @shared_options
 def main(options: Options) -> None:
-    """Send more than the server can take, and see that it refuses cleanly, loses nothing, and recovers at once."""
-    carry_out(test, options)
+    """Send more than the server can take, and check that it rejects cleanly, loses nothing and recovers."""
+    run_command(test, options)
 
 
 if __name__ == "__main__":

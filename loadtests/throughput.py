@@ -1,9 +1,10 @@
-"""How much Sluice takes from many callers, and whether all is stored: `python -m loadtests.throughput` (`--help`).
+"""Measures how much Sluice takes from many clients, and checks that all is stored: `python -m loadtests.throughput`.
 
-Users post, call and stream batches of 1, 10, 100 and 1,000 events, each face and size in its turn, as fast as the
-answers come. Then the verify phase reads the database: exactly what was acknowledged is stored.
+Users send batches of 1, 10, 100 and 1,000 events over REST, unary calls and streams. Each API and size has its own
+turn, in which users send as soon as the response before has come. Then the verify phase reads the database.
 
-This is what callers see, Locust's own cost included; `loadtests.benchmark` measures what the server can do.
+The figures are what clients see, and Locust itself takes a part of the machine. `loadtests.benchmark` measures what the
+server can do.
 """
 
 from itertools import product
@@ -11,72 +12,73 @@ from pathlib import Path
 
 import click
 
-from loadtests import stats
-from loadtests.charts import line_chart
-from loadtests.checks import answer_checks
-from loadtests.command import carry_out
-from loadtests.options import Options, shared_options
-from loadtests.plan import Face, Lane, Plan, Turn
-from loadtests.processes import Key
-from loadtests.records import Record
-from loadtests.running import MAX_ANSWER_S, Place, run_locust
-from loadtests.thresholds import LARGE_BATCH_RATE, SINGLE_EVENT_RATE, Check
-from loadtests.verdict import Verdict
+from loadtests.support import stats
+from loadtests.support.charts import line_chart
+from loadtests.support.checks import response_checks
+from loadtests.support.command import run_command
+from loadtests.support.deployment import Deployment
+from loadtests.support.options import Options, shared_options
+from loadtests.support.plan import Api, Lane, Plan, Turn
+from loadtests.support.processes import Key
+from loadtests.support.records import Record
+from loadtests.support.run_locust import RESPONSE_TIMEOUT_S, run_locust
+from loadtests.support.thresholds import LARGE_BATCH_RATE, SINGLE_EVENT_RATE, Check
+from loadtests.support.verdict import Verdict
 
 SIZES = (1, 10, 100, 1_000)
 
-FACES: tuple[Face, ...] = ("rest", "unary", "stream")
+APIS: tuple[Api, ...] = ("rest", "unary", "stream")
 
 USERS = {"rest": 8, "unary": 8, "stream": 4}
-"""Enough to keep four workers busy; a stream has a few batches under way."""
+"""Users of each API: enough to keep four workers busy. A stream has several batches in flight."""
 
 TURN_S, SHORT_TURN_S = 10.0, 0.5
-"""A face and size has so long."""
+"""The time of each API and batch size."""
 
 GAP_S, SHORT_GAP_S = 2.0, 0.2
-"""Between turns: the last answers come in."""
+"""The time between turns, in which the last responses arrive."""
 
 
-def plan_of(place: Place, key: Key, short: bool) -> Plan:
-    """Each face and size in its turn."""
+def plan_of(deployment: Deployment, key: Key, short: bool) -> Plan:
+    """Return the plan: a turn for each batch size and API."""
     turn_s, gap_s = (SHORT_TURN_S, SHORT_GAP_S) if short else (TURN_S, GAP_S)
     lanes = tuple(
         Lane(
             number=number,
-            name=f"{face}, {size:,} a batch",
-            kind=f"{face}, {size:,} a batch",
-            face=face,
+            name=f"{api}, {size:,} a batch",
+            kind=f"{api}, {size:,} a batch",
+            api=api,
             key=key.secret,
             tenant_id=key.tenant_id,
-            source=place.source(f"{face}-{size}"),
+            source=deployment.source(f"{api}-{size}"),
             sizes=(size,),
-            users=USERS[face],
+            users=USERS[api],
             turn=Turn(number * (turn_s + gap_s), turn_s),
         )
-        for number, (size, face) in enumerate(product(SIZES, FACES))
+        for number, (size, api) in enumerate(product(SIZES, APIS))
     )
-    return Plan(url=place.url, grpc=place.grpc, lanes=lanes, max_answer_s=MAX_ANSWER_S)
+    return Plan(url=deployment.url, grpc=deployment.grpc, lanes=lanes, response_timeout_s=RESPONSE_TIMEOUT_S)
 
 
 def speed_checks(lines: list[stats.Line], lanes: tuple[Lane, ...]) -> list[Check]:
-    """The floors, for the slowest face."""
-    rates = {(lane.sizes[0], lane.face): line.events_per_s for lane, line in zip(lanes, lines, strict=True)}
+    """Check that the slowest API is not below the lowest rates."""
+    rates = {(lane.sizes[0], lane.api): line.events_per_s for lane, line in zip(lanes, lines, strict=True)}
     return [
-        Check(threshold, min(rates[size, face] for face in FACES))
+        Check(threshold, min(rates[size, api] for api in APIS))
         for threshold, size in ((LARGE_BATCH_RATE, max(SIZES)), (SINGLE_EVENT_RATE, min(SIZES)))
     ]
 
 
-async def test(options: Options, place: Place, directory: Path) -> Verdict:
-    """Run, verify and judge."""
-    (key,) = await place.keys(["throughput"])
-    plan = plan_of(place, key, options.short)
+async def test(options: Options, deployment: Deployment, directory: Path) -> Verdict:
+    """Run the plan, verify the database and judge the result."""
+    (key,) = await deployment.keys(["throughput"])
+    plan = plan_of(deployment, key, options.short)
     records = await run_locust(plan, directory / "run", options)
-    return judge(records, plan, options, place.verify(records, plan.lanes).checks())
+    return judge(records, plan, options, deployment.verify(records, plan.lanes).checks())
 
 
 def judge(records: list[Record], plan: Plan, options: Options, verified: list[Check]) -> Verdict:
-    """The figures, and the verdict on them."""
+    """Compute the figures, and check them against the thresholds."""
     by_lane = stats.grouped(records, lambda record: record.lane)
     by_name = {lane.name: by_lane[lane.number] for lane in plan.lanes}
     lines = [stats.line_of(name, of_name) for name, of_name in by_name.items()]
@@ -84,7 +86,7 @@ def judge(records: list[Record], plan: Plan, options: Options, verified: list[Ch
     return Verdict(
         name="throughput",
         lines=lines,
-        checks=[*answer_checks(records, ("acknowledged",)), *verified, *speed],
+        checks=[*response_checks(records, ("acknowledged",)), *verified, *speed],
         charts=[
             line_chart("Throughput", "events/s", stats.rates(by_name, lambda r: r.events, lambda r: r.answered_s)),
             line_chart("Latency, p50", "ms", stats.latencies(by_name, 0.50)),
@@ -98,8 +100,8 @@ def judge(records: list[Record], plan: Plan, options: Options, verified: list[Ch
 @click.command()
 @shared_options
 def main(options: Options) -> None:
-    """Send batches of all sizes over REST and gRPC, as fast as they are taken, and verify what is stored."""
-    carry_out(test, options)
+    """Send batches of all sizes over REST and gRPC, as fast as the server takes them, and verify what is stored."""
+    run_command(test, options)
 
 
 if __name__ == "__main__":

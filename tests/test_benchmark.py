@@ -16,7 +16,9 @@ TIMEOUT_S = 120
 
 SMALL = ("--rounds", "1", "--seconds", "0.1", "--workers", "1", "--batch-sizes", "1")
 
-SCENARIOS = {"faces": 5, "limiter": 8, "latency": 5, "drivers": 2}
+SCENARIOS = {"apis": 5, "limiter": 8, "latency": 5, "drivers": 2, "checkout": 8}
+
+OPTIONS = {"checkout": ("--against", ".")}
 
 
 class Links(HTMLParser):
@@ -33,8 +35,9 @@ class Links(HTMLParser):
 @pytest.fixture(params=SCENARIOS)
 def report(request: pytest.FixtureRequest) -> Iterator[tuple[str, Json, str]]:
     """What was compared, and the figures and the page of it."""
+    options = ("--compare", request.param, *OPTIONS.get(request.param, ()), *SMALL)
     done = subprocess.run(
-        [sys.executable, "-m", "loadtests.benchmark", "--compare", request.param, *SMALL],
+        [sys.executable, "-m", "loadtests.benchmark", *options],
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,
@@ -64,7 +67,7 @@ def test_report(report: tuple[str, Json, str]) -> None:
         assert line["name"] in page
     assert figures["answers"]
     assert all(answer["value"] > 0 for answer in figures["answers"])
-    assert (lines[0]["of_ceiling"] == 1) == (compared == "faces")
+    assert (lines[0]["of_ceiling"] == 1) == (compared == "apis")
     links = Links()
     links.feed(page)
     assert links.found == []

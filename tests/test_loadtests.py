@@ -20,37 +20,37 @@ from google.protobuf.duration_pb2 import Duration
 from google.rpc import error_details_pb2, status_pb2
 
 from loadtests import limits, overload
-from loadtests.checks import answer_checks
 from loadtests.limits import limit_checks
 from loadtests.overload import overload_checks
-from loadtests.plan import Arrivals, Face, Lane
-from loadtests.records import Counter, Ledger, Outcome, Record, read_records
-from loadtests.templates import Template
-from loadtests.thresholds import (
+from loadtests.support.checks import response_checks
+from loadtests.support.plan import Api, Arrivals, Lane
+from loadtests.support.records import Counter, Ledger, Outcome, Record, read_records
+from loadtests.support.templates import Template
+from loadtests.support.thresholds import (
     BAD_WAITS,
     BURST_ADMITTED,
     BURST_S,
     DUPLICATES,
-    EARLY_REFUSALS,
+    EARLY_REJECTIONS,
     FAILURES,
     FOREIGN,
     LONE_ADMITTED,
-    LONE_REFUSED,
+    LONE_REJECTED,
     LOST,
     MISPLACED,
     MISSING_LIMIT_HEADERS,
     MOST_ADMITTED,
     RECOVERED_P95,
-    RECOVERED_REFUSALS,
-    STORED_THOUGH_REFUSED,
-    SURPLUS_REFUSED,
+    RECOVERED_REJECTIONS,
+    STORED_THOUGH_REJECTED,
+    SURPLUS_REJECTED,
     WRONG_REPLAYS,
     Check,
     Threshold,
 )
-from loadtests.users import answers
-from loadtests.users.faces import Rest, Unary
-from loadtests.verify import Findings, stored_events, verify
+from loadtests.support.verify import Findings, stored_events, verify
+from loadtests.users import responses
+from loadtests.users.clients import Rest, Unary
 from tests.harness import Json, MongoClient, Server, embedded_url
 
 RUN_TIMEOUT_S = 240
@@ -103,15 +103,15 @@ def missed(checks: list[Check]) -> list[Threshold]:
 SIZES = (1, 7, 3)
 
 
-def lane_of(key: Json, face: Face = "rest", **fields: Any) -> Lane:
+def lane_of(key: Json, api: Api = "rest", **fields: Any) -> Lane:
     """A lane of a load test."""
     name = f"loadtest-{uuid.uuid4().hex}"
     tenant_id = uuid.UUID(key["tenant_id"]).hex
     common: dict[str, Any] = {"number": 3, "sizes": SIZES, "users": 1, "name": name, "kind": name, "source": name}
-    return Lane(**(common | fields), face=face, key=key["key"], tenant_id=tenant_id)
+    return Lane(**(common | fields), api=api, key=key["key"], tenant_id=tenant_id)
 
 
-def record_of(lane: Lane, ticket: int, answer: answers.Answer, at_s: float = 0.0) -> Record:
+def record_of(lane: Lane, ticket: int, answer: responses.Response, at_s: float = 0.0) -> Record:
     """What the ledger says of an answer."""
     fields = msgspec.structs.asdict(answer)
     fields |= {"due_s": at_s, "sent_s": at_s, "answered_s": at_s + 0.01}
@@ -122,11 +122,11 @@ def record_of(lane: Lane, ticket: int, answer: answers.Answer, at_s: float = 0.0
 def sent(request: pytest.FixtureRequest, server: Server, key: Json) -> tuple[Lane, list[Record]]:
     """A lane whose batches were sent, and what came of them."""
     lane = lane_of(key, request.param)
-    rest = lane.face == "rest"
-    face = Rest(server.url, lane.key, 30, 0) if rest else Unary(server.grpc, lane.key, 30)
+    rest = lane.api == "rest"
+    client = Rest(server.url, lane.key, 30, 0) if rest else Unary(server.grpc, lane.key, 30)
     bodies = (Template(lane, size).fill(lane.first_mark(ticket)) for ticket, size in enumerate(SIZES))
-    with closing(face):
-        return lane, [record_of(lane, ticket, face.send(body, "")) for ticket, body in enumerate(bodies)]
+    with closing(client):
+        return lane, [record_of(lane, ticket, client.send(body, "")) for ticket, body in enumerate(bodies)]
 
 
 def findings_of(server: Server, lane: Lane, records: list[Record]) -> Findings:
@@ -192,13 +192,13 @@ def test_verify_notices_damage(
 
 def test_verify_notices_what_a_refused_batch_left_behind(server: Server, sent: tuple[Lane, list[Record]]) -> None:
     lane, (first, *rest) = sent
-    refused = record_of(lane, first.ticket, answers.Answer("unavailable", "503", 1))
-    assert missed(findings_of(server, lane, [refused, *rest]).checks()) == [STORED_THOUGH_REFUSED]
+    refused = record_of(lane, first.ticket, responses.Response("unavailable", "503", 1))
+    assert missed(findings_of(server, lane, [refused, *rest]).checks()) == [STORED_THOUGH_REJECTED]
 
 
 def test_verify_accounts_for_unknown_outcomes(server: Server, sent: tuple[Lane, list[Record]]) -> None:
     lane, (first, *rest) = sent
-    broken = record_of(lane, first.ticket, answers.Answer("broken", "TimeoutError"))
+    broken = record_of(lane, first.ticket, responses.Response("broken", "TimeoutError"))
     findings = findings_of(server, lane, [broken, *rest])
     assert missed(findings.checks()) == []
     assert findings.settled_later == first.events
@@ -216,8 +216,8 @@ def test_verify_notices_a_repeat_with_another_receipt(server: Server, sent: tupl
 @pytest.mark.parametrize("wait", ["", "0", "1.5", "-1", "soon", "Wed, 21 Oct 2026 07:28:00 GMT", "3600"])
 @pytest.mark.parametrize("status", [429, 503])
 def test_rest_refusal_without_a_usable_wait_is_noticed(key: Json, status: int, wait: str) -> None:
-    answer = answers.of_rest(status, {"retry-after": wait}, b'{"outcome": "not_stored"}')
-    assert missed(answer_checks([record_of(lane_of(key), 0, answer)], (answer.outcome,))) == [BAD_WAITS]
+    answer = responses.of_rest(status, {"retry-after": wait}, b'{"outcome": "not_stored"}')
+    assert missed(response_checks([record_of(lane_of(key), 0, answer)], (answer.outcome,))) == [BAD_WAITS]
 
 
 @pytest.mark.parametrize("delay", [None, Duration(), Duration(seconds=3600)])
@@ -226,14 +226,14 @@ def test_grpc_refusal_without_a_usable_wait_is_noticed(key: Json, delay: Duratio
     status.details.add().Pack(error_details_pb2.ErrorInfo(domain="sluice", reason="RATE_LIMITED"))
     if delay is not None:
         status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
-    answer = answers.of_status(status)
+    answer = responses.of_status(status)
     assert answer.outcome == "limited"
-    assert missed(answer_checks([record_of(lane_of(key), 0, answer)], ("limited",))) == [BAD_WAITS]
+    assert missed(response_checks([record_of(lane_of(key), 0, answer)], ("limited",))) == [BAD_WAITS]
 
 
 def test_answers_that_should_not_be_are_noticed(key: Json) -> None:
-    answer = answers.of_rest(500, {}, b"{}")
-    assert missed(answer_checks([record_of(lane_of(key), 0, answer)], ("acknowledged",))) == [FAILURES]
+    answer = responses.of_rest(500, {}, b"{}")
+    assert missed(response_checks([record_of(lane_of(key), 0, answer)], ("acknowledged",))) == [FAILURES]
 
 
 # The rate limit, over a ledger
@@ -244,7 +244,7 @@ LIMIT = 10
 
 def admission(lane: Lane, ticket: int, at_s: float, outcome: Outcome = "acknowledged") -> Record:
     """A request to a limited key."""
-    return record_of(lane, ticket, answers.Answer(outcome, "", 30), at_s)
+    return record_of(lane, ticket, responses.Response(outcome, "", 30), at_s)
 
 
 def limited_run(key: Json) -> tuple[list[Lane], list[Record]]:
@@ -274,11 +274,11 @@ def change(index: int, **fields: Any) -> Callable[[list[Record]], None]:
     ("damage", "noticed"),
     [
         (change(15, outcome="acknowledged"), [BURST_ADMITTED, MOST_ADMITTED]),
-        (change(5, outcome="limited"), [BURST_ADMITTED, EARLY_REFUSALS]),
+        (change(5, outcome="limited"), [BURST_ADMITTED, EARLY_REJECTIONS]),
         (change(15, answered_s=61.0), [BURST_S]),
-        (change(-2, outcome="acknowledged"), [MOST_ADMITTED, LONE_REFUSED, LONE_ADMITTED]),
+        (change(-2, outcome="acknowledged"), [MOST_ADMITTED, LONE_REJECTED, LONE_ADMITTED]),
         (change(-1, sent_s=59.0, answered_s=59.1), [MOST_ADMITTED]),
-        (change(-2, sent_s=70.0, answered_s=70.1), [EARLY_REFUSALS, LONE_ADMITTED]),
+        (change(-2, sent_s=70.0, answered_s=70.1), [EARLY_REJECTIONS, LONE_ADMITTED]),
         (change(-1, outcome="limited"), [LONE_ADMITTED]),
         (change(3, limit_headers=False), [MISSING_LIMIT_HEADERS]),
         (change(12, wait_s=None), [BAD_WAITS]),
@@ -297,9 +297,9 @@ def overloaded_run(key: Json) -> dict[str, list[Record]]:
     """A good run: some are refused, and then all is as before."""
     lane = lane_of(key)
     return {
-        overload.BEFORE: [record_of(lane, n, answers.Answer("acknowledged", ""), n) for n in range(5)],
-        "surplus": [record_of(lane, n, answers.Answer("unavailable", "", 1), n) for n in range(5, 10)],
-        overload.AFTER: [record_of(lane, n, answers.Answer("acknowledged", ""), n) for n in range(10, 15)],
+        overload.BEFORE: [record_of(lane, n, responses.Response("acknowledged", ""), n) for n in range(5)],
+        "surplus": [record_of(lane, n, responses.Response("unavailable", "", 1), n) for n in range(5, 10)],
+        overload.AFTER: [record_of(lane, n, responses.Response("acknowledged", ""), n) for n in range(10, 15)],
     }
 
 
@@ -310,10 +310,10 @@ def test_clean_overload_passes(key: Json) -> None:
 @pytest.mark.parametrize(
     ("phase", "fields", "noticed"),
     [
-        ("surplus", {"outcome": "acknowledged"}, SURPLUS_REFUSED),
+        ("surplus", {"outcome": "acknowledged"}, SURPLUS_REJECTED),
         ("surplus", {"wait_s": None}, BAD_WAITS),
         ("surplus", {"outcome": "broken"}, FAILURES),
-        (overload.AFTER, {"outcome": "unavailable", "wait_s": 1.0}, RECOVERED_REFUSALS),
+        (overload.AFTER, {"outcome": "unavailable", "wait_s": 1.0}, RECOVERED_REJECTIONS),
         (overload.AFTER, {"answered_s": 16.0}, RECOVERED_P95),
     ],
 )
@@ -328,7 +328,7 @@ def test_unclean_overload_is_noticed(key: Json, phase: str, fields: Json, notice
 
 def test_ledger_reads_back_what_was_written(tmp_path: Path, key: Json) -> None:
     lane, ledger = lane_of(key), Ledger(tmp_path)
-    written = [record_of(lane, n, answers.Answer("acknowledged", "201", ids=bytes(16 * n))) for n in range(100)]
+    written = [record_of(lane, n, responses.Response("acknowledged", "201", ids=bytes(16 * n))) for n in range(100)]
     for record in written:
         ledger.write(record)
     assert list(read_records(tmp_path)) == written

@@ -1,1 +1,1 @@
-"""The benchmark: `python -m loadtests.benchmark`. Starts at `__main__.py`."""
+"""The benchmark: `python -m loadtests.benchmark`. Start reading at `__main__.py`."""

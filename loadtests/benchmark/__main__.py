@@ -1,17 +1,21 @@
-"""How fast Sluice takes in events, next to what its MongoDB could take: `python -m loadtests.benchmark` (`--help`).
+"""Measures how fast Sluice takes in events, next to what its MongoDB could take: `python -m loadtests.benchmark`.
 
-One command on one machine. It starts an embedded `mongod` in a temporary directory (TMPDIR says where: on a disk, for
-the journal's sake), every `sluice serve` that is compared on top of it, and generator processes that drive them. The
-scenarios take turns, round after round, so that whatever else the machine does falls on all of them alike.
+It starts an embedded `mongod` in a temporary directory, every `sluice serve` that is compared, and generator processes
+that drive them. TMPDIR should be on a disk, because journal writes are part of what is measured. The scenarios take
+turns, round after round, so that whatever slows the machine down affects all of them alike.
 
-`--compare` chooses what: `faces` (the default) both protocols at several batch sizes and worker counts, next to the
-ceiling, which is `insert_many` of the same documents, ready-made as BSON, with the same indexes and the same guarantee
-(a majority, journaled), and next to clients that insert by themselves; `limiter` what a rate limit costs; `latency` how
-long a single event takes on a server that is idle, or half busy; `drivers` the two MongoDB drivers. Keys have a rate
-limit unless the name says otherwise.
+`--compare` chooses the scenarios:
 
-The table goes to stdout, progress to stderr, all figures as JSON and as a page to `loadtests/reports/`. Exit status 1
-where a request was refused, or where what is stored is not exactly what was acknowledged.
+* apis (the default): both APIs at several batch sizes and worker counts, next to the ceiling and to clients that insert
+  by themselves. The ceiling is `insert_many` of the same documents, made in advance as BSON, with the same indexes and
+  the same guarantee (a majority and its journal).
+* limiter: keys with and without a rate limit. In all other comparisons keys have one that is never reached.
+* latency: a single event on an idle server, and on one at half of its highest rate.
+* drivers: the two MongoDB drivers.
+* checkout: the server of this checkout and that of `--against`, such as the commit before a change.
+
+The tables go to stdout, progress to stderr, and all figures as JSON and as a page to `loadtests/reports/`. The exit
+status is 1 if a request was rejected, or if what is stored is not exactly what was acknowledged.
 """
 
 import asyncio
@@ -22,23 +26,24 @@ from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import click
 
-from loadtests import reports
+from loadtests.benchmark.comparisons import COMPARISONS, Choices
 from loadtests.benchmark.figures import Answer, Figures
 from loadtests.benchmark.page import page
-from loadtests.benchmark.scenarios import BATCH_SIZES, COMPARISONS
+from loadtests.benchmark.scenarios import BATCH_SIZES
 from loadtests.benchmark.table import print_results
 from loadtests.benchmark.targets import Targets
 from loadtests.benchmark.turns import Turns, say
+from loadtests.support import reports
 from storage.client import check_deployment, close, connect
 from storage.embedded import EmbeddedMongod
 
 
 class Options(NamedTuple):
-    """What the command line says."""
+    """The values of the command line's options."""
 
     compare: str
     rounds: int
@@ -46,11 +51,12 @@ class Options(NamedTuple):
     driver: str
     workers: Sequence[int]
     batch_sizes: Sequence[int]
+    against: Path | None
 
 
 async def run(options: Options) -> bool:
-    """Measure, print and report. Returns whether exactly what was acknowledged is stored."""
-    comparison = COMPARISONS[options.compare](options.workers, options.batch_sizes)
+    """Measure, print and write the reports. Returns whether exactly what was acknowledged is stored."""
+    comparison = COMPARISONS[options.compare](Choices(options.workers, options.batch_sizes, options.against))
     with tempfile.TemporaryDirectory(prefix="sluice-benchmark-") as directory:
         async with AsyncExitStack() as stack:
             mongod = await EmbeddedMongod.start(Path(directory, "data"))
@@ -59,10 +65,10 @@ async def run(options: Options) -> bool:
             stack.push_async_callback(close, client)
             version = await check_deployment(client)
             say("starting servers")
-            ready = Targets(stack, mongod, client, options.driver, Path(directory))
-            targets = [await ready.start(scenario, number) for number, scenario in enumerate(comparison.scenarios)]
+            starter = Targets(stack, mongod, client, options.driver, Path(directory))
+            targets = [await starter.start(scenario, number) for number, scenario in enumerate(comparison.scenarios)]
             turns = Turns(mongod, client, targets, options.seconds)
-            await turns.take(options.rounds)
+            await turns.measure(options.rounds)
             figures = await turns.figures(has_ceiling=comparison.has_ceiling)
             answers = turns.answers(comparison.questions)
     print_results(figures, answers)
@@ -71,14 +77,14 @@ async def run(options: Options) -> bool:
 
 
 def write_reports(figures: Sequence[Figures], answers: Sequence[Answer], options: Options, mongodb: str) -> Path:
-    """Write the page, and the figures as JSON beside it. Returns where the page is."""
+    """Write the page, and the figures as JSON beside it. Returns the path of the page."""
     path, provenance = reports.new_path("benchmark", ".html"), reports.provenance("benchmark")
     path.write_text(page(provenance, figures, answers))
     reports.write_json(
         path.with_suffix(".json"),
         {
             **provenance,
-            "settings": {**options._asdict(), "mongodb": mongodb},
+            "settings": {**options._asdict(), "against": options.against and str(options.against), "mongodb": mongodb},
             "answers": [answer._asdict() for answer in answers],
             "figures": [asdict(line) for line in figures],
         },
@@ -87,17 +93,17 @@ def write_reports(figures: Sequence[Figures], answers: Sequence[Answer], options
 
 
 def is_sound(figures: Iterable[Figures]) -> bool:
-    """Whether nothing that was acknowledged is lost, and nothing is stored twice. Says so."""
+    """Whether each scenario has stored exactly as many events as were acknowledged. Prints the result."""
     wrong = [line for line in figures if line.stored != line.acknowledged]
     for line in wrong:
         say(f"{line.name}: {line.acknowledged:,} events were acknowledged, {line.stored:,} are stored")
     if not wrong:
-        print(f"{sum(line.stored for line in figures):,} events are stored, just as many as were acknowledged")
+        print(f"{sum(line.stored for line in figures):,} events are stored, exactly as many as were acknowledged")
     return not wrong
 
 
 async def run_until_terminated(options: Options) -> bool:
-    """Run; on SIGTERM too, end what was started."""
+    """Run. On SIGTERM, stop the processes that it started, and raise Abort."""
     running = asyncio.ensure_future(run(options))
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
     try:
@@ -107,34 +113,53 @@ async def run_until_terminated(options: Options) -> bool:
 
 
 def worker_counts(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
-    """The numbers in a list such as 1,2."""
+    """Parse a list of numbers such as 1,2."""
     return list(dict.fromkeys(int(click.IntRange(1)(count, parameter, context)) for count in text.split(",")))
 
 
 def batch_sizes(context: click.Context, parameter: click.Parameter, text: str) -> list[int]:
-    """Those of the batch sizes that a list such as 1000,1 names."""
+    """Parse a list of batch sizes such as 1000,1. Each must be one of `BATCH_SIZES`."""
     choice = click.Choice([str(size) for size in BATCH_SIZES])
     return list(dict.fromkeys(int(choice(size, parameter, context)) for size in text.split(",")))
 
 
+def check_against(options: Options) -> None:
+    """Raise UsageError unless `--against` names a checkout exactly if checkouts are compared."""
+    if (options.compare == "checkout") != (options.against is not None):
+        raise click.UsageError("--compare checkout and --against need each other")
+    if options.against is not None and not (options.against / "server" / "__main__.py").is_file():
+        raise click.UsageError(f"{options.against} is not a checkout of Sluice: it has no server/__main__.py")
+
+
 @click.command()
-@click.option("--compare", type=click.Choice(list(COMPARISONS)), default="faces", show_default=True)
+@click.option("--compare", type=click.Choice(list(COMPARISONS)), default="apis", show_default=True)
 @click.option("--rounds", type=click.IntRange(1), default=5, show_default=True, help="Turns of each scenario.")
 @click.option("--seconds", type=click.FloatRange(0, min_open=True), default=2, show_default=True, help="Of a turn.")
 @click.option("--driver", type=click.Choice(["motor", "pymongo"]), default="motor", show_default=True)
 @click.option(
-    "--workers", callback=worker_counts, default="1,2", show_default=True, help="Of servers; but for faces, the most."
+    "--workers",
+    callback=worker_counts,
+    default="1,2",
+    show_default=True,
+    help="Of servers. apis uses all, checkout the fewest and the most, others the most.",
 )
 @click.option(
     "--batch-sizes",
     callback=batch_sizes,
     default=",".join(map(str, BATCH_SIZES)),
     show_default=True,
-    help="That faces compares.",
+    help="For apis.",
 )
-def main(**options: object) -> None:
+@click.option(
+    "--against",
+    type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
+    help="For checkout: the directory of the other checkout.",
+)
+def main(**arguments: Any) -> None:
     """Measure how fast Sluice takes in events, next to what its MongoDB could take."""
-    if not asyncio.run(run_until_terminated(Options(**options))):  # type: ignore[arg-type]  # click names them alike
+    options = Options(**arguments)
+    check_against(options)
+    if not asyncio.run(run_until_terminated(options)):
         sys.exit(1)
 
 

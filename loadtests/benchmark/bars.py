@@ -1,17 +1,17 @@
-"""Bar charts as SVG, to stand in a page that needs nothing else. Imports the standard library only."""
+"""Draws bar charts as SVG, so that the page is one file that loads nothing."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import NamedTuple
 
 WIDTH, LABEL_WIDTH, VALUE_WIDTH = 980, 340, 90
-"""Of the page's pixels: the picture, and what is left of the bars and right of them for text."""
+"""Pixels: the width of the picture, and of the text to the left and to the right of the bars."""
 
 TITLE_HEIGHT, ROW_HEIGHT, BAR_HEIGHT = 30, 24, 16
 
 
 class Bar(NamedTuple):
-    """A bar as long as `value`, with a thin line from `low` to `high`."""
+    """A bar of length `value`, with a thin line from `low` to `high`."""
 
     label: str
     value: float
@@ -20,7 +20,7 @@ class Bar(NamedTuple):
 
 
 def bar_chart(title: str, bars: Sequence[Bar]) -> str:
-    """Bars below each other on one scale, which begins at 0."""
+    """Draw bars below each other, on one scale that starts at 0."""
     longest = max(bar.high for bar in bars) or 1.0
     height = TITLE_HEIGHT + ROW_HEIGHT * len(bars)
     rows = "".join(row(bar, TITLE_HEIGHT + ROW_HEIGHT * index, longest) for index, bar in enumerate(bars))
@@ -31,7 +31,7 @@ def bar_chart(title: str, bars: Sequence[Bar]) -> str:
 
 
 def row(bar: Bar, top: float, longest: float) -> str:
-    """A bar with its label, its line and its value."""
+    """Draw a bar with its label, its line and its value. `longest` is the end of the scale."""
     scale = (WIDTH - LABEL_WIDTH - VALUE_WIDTH) / longest
     start, end, low, high = (LABEL_WIDTH + length * scale for length in (0, bar.value, bar.low, bar.high))
     middle, text_y = top + BAR_HEIGHT / 2, top + BAR_HEIGHT - 4
@@ -46,12 +46,12 @@ def row(bar: Bar, top: float, longest: float) -> str:
 
 
 def number(value: float) -> str:
-    """A number with as many digits as say something."""
+    """Format a number: whole from 100 on, else with three digits."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def html_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    """A table of plain text."""
+    """Render a table of plain texts."""
     heads = "".join(f"<th>{escape(text)}</th>" for text in head)
     body = "".join(f"<tr>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>" for cells in rows)
     return f"<table><tr>{heads}</tr>{body}</table>"

@@ -1,7 +1,7 @@
-"""Drive a server over gRPC streams, each on a connection of its own. Imports grpc.aio, the payloads and the job.
+"""Drives a server over gRPC streams, each on its own connection.
 
-`grpc.aio` costs a client about as much as a server. So small batches take more generator processes than over REST, and
-their share of a core stands in the table.
+`grpc.aio` costs a client about as much CPU as a server. So small batches need more generator processes than over REST,
+and the table shows their share of a core.
 """
 
 import asyncio
@@ -18,23 +18,23 @@ import uvloop
 from sluice.v1 import event_service_pb2 as pb
 
 from loadtests.benchmark.jobs import Job, Result, due_times
-from loadtests.payloads import VARIETY, Json, encode, make_events
+from loadtests.support.payloads import VARIETY, Json, encode, make_events
 
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
-"""Channels of one process share a connection unless told otherwise."""
+"""Without this option, the channels of a process share one connection."""
 
 STREAM_EVENTS = "/sluice.v1.EventService/StreamEvents"
 
 
 def run_grpc(job: Job, start: Callable[[], None]) -> Result:
-    """Stream batches, a key to each stream."""
+    """Send batches over streams. Each stream has one of the job's keys."""
     random = Random(job.seed)
     messages = [stream_request(make_events(random, job.batch_size)) for _ in range(VARIETY)]
     return uvloop.run(stream_all(job, cycle(messages), start))
 
 
 async def stream_all(job: Job, messages: Iterator[bytes], start: Callable[[], None]) -> Result:
-    """Send messages over streams that are opened before the start."""
+    """Open the streams, call `start`, and send messages over all of them."""
     result = Result()
     async with AsyncExitStack() as stack:
         streams = []
@@ -54,7 +54,7 @@ async def stream_all(job: Job, messages: Iterator[bytes], start: Callable[[], No
 async def stream_in_turn(
     stream: Any, window: int, messages: Iterator[bytes], dues: Iterator[float], result: Result
 ) -> None:
-    """Keep `window` messages under way on a stream, and read every response."""
+    """Keep `window` messages in flight on a stream, and read every response."""
     sent: deque[float] = deque()
     while True:
         while len(sent) < window and (sent_s := next(dues, None)) is not None:
@@ -66,12 +66,12 @@ async def stream_in_turn(
         result.latencies_s.append(time.monotonic() - sent.popleft())
         result.acknowledged += response.receipt.events_received
         if response.HasField("error"):
-            result.refusals.append(response.error.message)
+            result.rejections.append(response.error.message)
     await stream.done_writing()
 
 
 def stream_request(events: list[Json]) -> bytes:
-    """The bytes of a message on a stream."""
+    """Encode events as a message on a stream."""
     batch = pb.EventBatch(source="backend")
     for event in events:
         added = batch.events.add(

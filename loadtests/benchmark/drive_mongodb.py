@@ -1,7 +1,7 @@
-"""Drive MongoDB without a server, with the documents that the server would make of the same events, ready-made as BSON.
+"""Drives MongoDB without a server, with the documents that the server would store for the same events.
 
-`insert_many` of 1,000 a call is the ceiling of any server; `insert_one` is what clients get without one. Both wait for
-a majority and its journal, as the server does. Imports PyMongo, the payloads, the job, and how documents are made.
+`insert_many` with 1,000 documents a call is the ceiling of any server. `insert_one` is what clients reach without a
+server. Both wait for a majority and its journal, as the server does. The documents are BSON made in advance.
 """
 
 import math
@@ -16,7 +16,7 @@ from pymongo import MongoClient, WriteConcern
 from pymongo.collection import Collection
 
 from loadtests.benchmark.jobs import Job, Result, due_times
-from loadtests.payloads import VARIETY, make_batch
+from loadtests.support.payloads import VARIETY, make_batch
 from server.core.events.decode import decode_batch
 from server.core.events.ids import new_ids
 from server.core.events.model import BatchInfo
@@ -25,10 +25,10 @@ from storage.indexes import EVENTS
 
 ID_START = 4 + len(documents.ID_ELEMENT)
 ID_END = ID_START + 16
-"""Where the 16 bytes of `_id` stand in a document: behind its size, and what BSON says before them."""
+"""The bytes of `_id` in a document: 16, after the size of the document and the head of the element."""
 
 MOST_CALLS_PER_S = {"insert_many": 250, "insert_one": 5_000}
-"""More than one generator can get done, so that what is ready-made lasts; if it does not, the turn is shorter."""
+"""Calls for which documents are made in advance: more than a generator can make. If they run out, the turn ends."""
 
 NS_PER_MS = 1_000_000
 
@@ -36,12 +36,12 @@ Batch = list[RawBSONDocument]
 
 
 def run_mongodb(job: Job, start: Callable[[], None]) -> Result:
-    """Insert batches as fast as the driver and the database can, from as many threads as there are connections."""
+    """Insert batches as fast as the driver and the database can, with a thread for each connection."""
     result = Result()
     with MongoClient[dict[str, Any]](job.url) as client, ThreadPoolExecutor(job.connections) as threads:
         database = client.get_database(job.database, write_concern=WriteConcern(w="majority", j=True))
         collection: Collection[Any] = database.get_collection(EVENTS, codec_options=documents.RAW)
-        queue = iter(list(ready_made(job)))  # of a list, because threads may share no other iterator
+        queue = iter(list(batches_of(job)))  # over a list: threads cannot share a generator
         client.admin.command("ping")
         start()
         result.begin()
@@ -52,7 +52,7 @@ def run_mongodb(job: Job, start: Callable[[], None]) -> Result:
 
 
 def insert_in_turn(job: Job, collection: Collection[Any], queue: Iterator[Batch], result: Result) -> int:
-    """Insert one batch after the other. Returns how many documents that were."""
+    """Insert one batch after the other. Returns the number of documents."""
     inserted = 0
     for sent_s, batch in zip(due_times(job, result.started_s), queue, strict=False):
         if job.driven == "insert_one":
@@ -64,16 +64,16 @@ def insert_in_turn(job: Job, collection: Collection[Any], queue: Iterator[Batch]
     return inserted
 
 
-def ready_made(job: Job) -> Iterable[Batch]:
-    """The documents of every batch: the server's own, with ids that were never used and ascend."""
+def batches_of(job: Job) -> Iterable[Batch]:
+    """Make the documents of every batch as the server does, with new ids in ascending order."""
     random, now_ms = Random(job.seed), time.time_ns() // NS_PER_MS
     templates = []
     for _ in range(VARIETY):
         batch = decode_batch(make_batch(random, job.batch_size))
         assert batch is not None
-        header = BatchInfo(job.tenant_id, batch.source, batch.source_id, now_ms)
-        no_ids = [bytes(ID_END - ID_START)] * job.batch_size
-        templates.append(documents.encode(header, no_ids, batch.events, batch.times))
+        info = BatchInfo(job.tenant_id, batch.source, batch.source_id, now_ms)
+        blank_ids = [bytes(ID_END - ID_START)] * job.batch_size
+        templates.append(documents.encode(info, blank_ids, batch.events, batch.times))
     for index in range(math.ceil(job.seconds * MOST_CALLS_PER_S[job.driven])):
         ids = new_ids(now_ms + index, job.batch_size).binary
         yield [

@@ -1,7 +1,7 @@
-"""Drive a server over REST: posts on keep-alive connections. Imports uvloop, the payloads and the job.
+"""Drives a server over REST, with POSTs on keep-alive connections.
 
-A request costs the generator little more than its system calls: its bytes are ready-made, and of the answer no more is
-read than its end and its count. So the generator is not what is measured.
+A request costs the generator little more than its system calls. Its bytes are made in advance, and only the status, the
+length and the number of events are read from a response. So the generator does not limit the figures.
 """
 
 import asyncio
@@ -17,13 +17,13 @@ from urllib.parse import urlsplit
 import uvloop
 
 from loadtests.benchmark.jobs import Job, Result, due_times
-from loadtests.payloads import VARIETY, make_batch
+from loadtests.support.payloads import VARIETY, make_batch
 
-REFUSAL_BYTES = 300
-"""What is kept of an answer that is no receipt: enough for its reason."""
+REJECTION_BYTES = 300
+"""The start of an error that is kept: enough for its reason."""
 
 TIMER_S = 0.001
-"""The event loop's timers tick so often: what falls due in between is sent so much late at most, and that counts."""
+"""The resolution of the event loop's timers. A request may be sent late by this, which counts as latency."""
 
 END_OF_HEAD = b"\r\n\r\n"
 CREATED = b"HTTP/1.1 201 "
@@ -32,44 +32,44 @@ CONTENT_LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 
 
 class Connection(asyncio.Protocol):
-    """A connection with one request under way at most."""
+    """A connection with at most one request in flight."""
 
     def __init__(self) -> None:
         self._received = b""
-        self._answer: asyncio.Future[bytes] | None = None
+        self._response: asyncio.Future[bytes] | None = None
 
-    def connection_made(self, transport: Any) -> None:  # uvloop's is none of asyncio's
-        """Remember where to write."""
+    def connection_made(self, transport: Any) -> None:  # uvloop's transport has no type of asyncio's
+        """Keep the transport."""
         self._transport = transport
 
-    def ask(self, message: bytes) -> asyncio.Future[bytes]:
-        """Send a request; the result is its answer, head and body."""
-        self._answer = asyncio.get_running_loop().create_future()
+    def send(self, message: bytes) -> asyncio.Future[bytes]:
+        """Send a request. The result of the future is the response, head and body."""
+        self._response = asyncio.get_running_loop().create_future()
         self._transport.write(message)
-        return self._answer
+        return self._response
 
     def data_received(self, data: bytes) -> None:
-        """Hand over the answer when all of it is there."""
+        """Complete the response when all of it has arrived."""
         self._received += data
         head_size = self._received.find(END_OF_HEAD)
-        if head_size < 0 or self._answer is None:
+        if head_size < 0 or self._response is None:
             return
         if len(self._received) >= head_size + len(END_OF_HEAD) + int(found(CONTENT_LENGTH, self._received)):
-            self._answer.set_result(self._received)
-            self._received, self._answer = b"", None
+            self._response.set_result(self._received)
+            self._received, self._response = b"", None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """A server that hangs up amid a request ends the job."""
-        if self._answer is not None:
-            self._answer.set_exception(exc or ConnectionResetError("the server closed the connection"))
+        """End the job with an error if a request is in flight."""
+        if self._response is not None:
+            self._response.set_exception(exc or ConnectionResetError("the server closed the connection"))
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._transport.close()
 
 
 def run_rest(job: Job, start: Callable[[], None]) -> Result:
-    """Post batches with each of the job's keys in turn."""
+    """Post batches, with the job's keys in turn."""
     random = Random(job.seed)
     bodies = [make_batch(random, job.batch_size) for _ in range(VARIETY)]
     messages = [
@@ -80,7 +80,7 @@ def run_rest(job: Job, start: Callable[[], None]) -> Result:
 
 
 async def post_all(job: Job, messages: Iterator[bytes], start: Callable[[], None]) -> Result:
-    """Send requests over connections that are opened before the start."""
+    """Open the connections, call `start`, and send requests over all of them."""
     host, _, port = urlsplit(job.url).netloc.rpartition(":")
     result, loop = Result(), asyncio.get_running_loop()
     connections = [(await loop.create_connection(Connection, host, int(port)))[1] for _ in range(job.connections)]
@@ -97,23 +97,23 @@ async def post_all(job: Job, messages: Iterator[bytes], start: Callable[[], None
 async def post_in_turn(
     connection: Connection, messages: Iterator[bytes], dues: Iterator[float], result: Result
 ) -> None:
-    """Send one request after the other. One that falls due while all connections are busy is late, and it shows."""
+    """Send one request after the other. If all connections are busy when one is due, the delay counts as latency."""
     for due_s in dues:
         early_s = due_s - time.monotonic()
         if early_s > 0:
             await asyncio.sleep(math.ceil(early_s / TIMER_S) * TIMER_S)
-        since_s = min(due_s, time.monotonic())  # a timer may go off a little early
-        answer = await connection.ask(next(messages))
+        since_s = min(due_s, time.monotonic())  # a timer may fire a little early
+        response = await connection.send(next(messages))
         result.latencies_s.append(time.monotonic() - since_s)
-        if answer.startswith(CREATED):
-            result.acknowledged += int(found(EVENTS_RECEIVED, answer))
+        if response.startswith(CREATED):
+            result.acknowledged += int(found(EVENTS_RECEIVED, response))
         else:
-            head, _, body = answer.partition(END_OF_HEAD)
-            result.refusals.append(f"{head.splitlines()[0].decode()}: {body[:REFUSAL_BYTES].decode()}")
+            head, _, body = response.partition(END_OF_HEAD)
+            result.rejections.append(f"{head.splitlines()[0].decode()}: {body[:REJECTION_BYTES].decode()}")
 
 
 def request(job: Job, key: str, body: bytes) -> bytes:
-    """The bytes of a POST."""
+    """Encode a POST, head and body."""
     head = (
         "POST /api/v1/events HTTP/1.1",
         f"Host: {urlsplit(job.url).netloc}",
@@ -125,7 +125,7 @@ def request(job: Job, key: str, body: bytes) -> bytes:
 
 
 def found(pattern: re.Pattern[bytes], text: bytes) -> bytes:
-    """The first group of the pattern's first match, which must be there."""
+    """Return the first group of the pattern's first match. The text must have one."""
     match = pattern.search(text)
     assert match is not None, text[:1000]
     return match[1]

@@ -1,4 +1,7 @@
-"""Generator processes, from the benchmark's side: start one, let it begin, take its result. Imports the job only."""
+"""Starts generator processes, starts their jobs and reads their results.
+
+Generators are processes of their own, because one interpreter could be what limits the figures.
+"""
 
 import asyncio
 import sys
@@ -11,12 +14,12 @@ import msgspec
 from loadtests.benchmark.jobs import Job, Result
 
 MAX_RESULT_BYTES = 2**26
-"""A generator's result is one line, with a latency for each request."""
+"""The longest result: one line of JSON, with a latency for each request."""
 
 
 @asynccontextmanager
 async def ready_generator(job: Job) -> AsyncIterator[asyncio.subprocess.Process]:
-    """A generator that has made all it needs and waits for the word to begin."""
+    """Start a generator and send it its job. It ends with the block."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "loadtests.benchmark.generator"),
         stdin=asyncio.subprocess.PIPE,
@@ -27,27 +30,27 @@ async def ready_generator(job: Job) -> AsyncIterator[asyncio.subprocess.Process]
         assert process.stdin is not None
         process.stdin.write(msgspec.json.encode(job) + b"\n")
         yield process
-        await process.wait()  # its result is its last word
+        await process.wait()  # it ends after its result
     finally:
         if process.returncode is None:
             process.kill()
             await process.wait()
 
 
-async def readiness_of(generator: asyncio.subprocess.Process) -> None:
-    """Wait until a generator can begin."""
+async def wait_until_ready(generator: asyncio.subprocess.Process) -> None:
+    """Wait until a generator has made its requests."""
     await line_of(generator)
 
 
 async def result_of(generator: asyncio.subprocess.Process) -> Result:
-    """Let a generator begin, and wait for what comes of it."""
+    """Start the job of a generator, and wait for its result."""
     assert generator.stdin is not None
     generator.stdin.write(b"go\n")
     return msgspec.json.decode(await line_of(generator), type=Result)
 
 
 async def line_of(generator: asyncio.subprocess.Process) -> bytes:
-    """What a generator says next."""
+    """Read a line from a generator. Raises ClickException if it has ended."""
     assert generator.stdout is not None
     line = await generator.stdout.readline()
     if not line:

@@ -1,6 +1,7 @@
-"""What the benchmark measured: a turn, the figures of a scenario over its turns, and the answers to questions.
+"""What the benchmark measured: runs, the figures of a scenario over its runs, and the answers to questions.
 
-Imports the standard library, the generator's result and the scenarios.
+A ratio is computed round by round, and the median of the rounds is taken. So a slow minute of the machine, which both
+scenarios of a round meet, does not change it.
 """
 
 import os
@@ -13,7 +14,7 @@ from typing import NamedTuple
 from loadtests.benchmark.jobs import Result
 from loadtests.benchmark.scenarios import Question, Scenario
 
-MILLION = 1_000_000
+US_PER_S = 1_000_000
 MS_PER_S = 1_000
 
 CORES = os.cpu_count() or 1
@@ -28,7 +29,7 @@ class Usage(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Resident memory: of each worker, of their supervisor, of mongod. Libraries in common count in each."""
+    """Resident memory of each worker, of their supervisor and of mongod. Shared libraries count in each of them."""
 
     workers_mib: list[float]
     supervisor_mib: float
@@ -36,7 +37,7 @@ class Memory(NamedTuple):
 
 
 class Run(NamedTuple):
-    """What one turn of a scenario measured."""
+    """What one turn of a scenario measured. Times are CPU seconds of the turn, summed over the processes."""
 
     acknowledged: int
     seconds: float
@@ -51,12 +52,12 @@ class Run(NamedTuple):
 
     @property
     def events_per_s(self) -> float:
-        """The rate."""
+        """Acknowledged events per second."""
         return self.acknowledged / self.seconds
 
     @property
     def p50_ms(self) -> float:
-        """The median latency of a request."""
+        """The median latency of the requests."""
         return percentile_ms(self.latencies_s, 0.5)
 
     @property
@@ -64,10 +65,15 @@ class Run(NamedTuple):
         """The latency that one request in a hundred exceeds."""
         return percentile_ms(self.latencies_s, 0.99)
 
+    @property
+    def workers_cpu_us_per_event(self) -> float:
+        """The CPU time of the workers for an event, in microseconds."""
+        return self.workers_cpu_s / self.acknowledged * US_PER_S
+
 
 @dataclass(frozen=True)
 class Figures:
-    """A scenario over all rounds: medians over the rounds, but for latencies, which are of all requests together."""
+    """A scenario over all rounds. Values are medians of the rounds; latencies are of all requests together."""
 
     name: str
     batch_size: int
@@ -80,15 +86,15 @@ class Figures:
     p50_ms: float
     p95_ms: float
     p99_ms: float
-    workers_cpu_s_per_million: float
-    mongod_cpu_s_per_million: float
+    workers_cpu_us_per_event: float
+    mongod_cpu_us_per_event: float
     generators: int
     generator_cores: float
     """The share of a core that one generator used."""
     idle_cores: float
-    """Cores of the machine that nobody used."""
+    """Cores of the machine that were idle."""
     others_cores: float
-    """Cores used by processes that have no part in this."""
+    """Cores used by processes that do not belong to the benchmark."""
     workers_mib: list[float]
     supervisor_mib: float
     mongod_mib: float
@@ -97,15 +103,17 @@ class Figures:
 
 
 class Answer(NamedTuple):
-    """A question's answer: the median over the rounds."""
+    """The answer to a question: the median of the rounds, and their lowest and highest value."""
 
     what: str
     value: float
+    lowest: float
+    highest: float
     aim: str
 
 
 def run_of(results: Sequence[Result], before: Usage, after: Usage, memory: Memory) -> Run:
-    """What the generators of one turn measured together, and what it cost meanwhile."""
+    """Combine the results of the generators of one turn with its cost."""
     generators_s = sum(result.cpu_s for result in results)
     used = Usage(*(end - start for start, end in zip(before, after, strict=True)))
     seconds = max(result.ended_s for result in results) - min(result.started_s for result in results)
@@ -126,7 +134,7 @@ def run_of(results: Sequence[Result], before: Usage, after: Usage, memory: Memor
 def figures_of(
     scenario: Scenario, runs: Sequence[Run], ceilings: Sequence[Run] | None, *, acknowledged: int, stored: int
 ) -> Figures:
-    """The figures of a scenario. `ceilings` are the runs of the ceiling in the same rounds."""
+    """Compute the figures of a scenario. `ceilings` are the runs of the ceiling in the same rounds."""
     rates = [run.events_per_s for run in runs]
     latencies_s = sorted(chain.from_iterable(run.latencies_s for run in runs))
     return Figures(
@@ -136,12 +144,12 @@ def figures_of(
         events_per_s=median(rates),
         events_per_s_min=min(rates),
         events_per_s_max=max(rates),
-        of_ceiling=ratio("events_per_s", runs, ceilings) if ceilings else None,
+        of_ceiling=median(ratios("events_per_s", runs, ceilings)) if ceilings else None,
         p50_ms=percentile_ms(latencies_s, 0.5),
         p95_ms=percentile_ms(latencies_s, 0.95),
         p99_ms=percentile_ms(latencies_s, 0.99),
-        workers_cpu_s_per_million=median(run.workers_cpu_s / run.acknowledged * MILLION for run in runs),
-        mongod_cpu_s_per_million=median(run.mongod_cpu_s / run.acknowledged * MILLION for run in runs),
+        workers_cpu_us_per_event=median(run.workers_cpu_us_per_event for run in runs),
+        mongod_cpu_us_per_event=median(run.mongod_cpu_s / run.acknowledged * US_PER_S for run in runs),
         generators=scenario.load.processes,
         generator_cores=median(run.generators_cpu_s / run.seconds / run.generators for run in runs),
         idle_cores=median(run.idle_cores for run in runs),
@@ -155,22 +163,21 @@ def figures_of(
 
 
 def answer_to(question: Question, runs: dict[str, list[Run]]) -> Answer:
-    """The answer to a question."""
+    """Answer a question from the runs of each scenario."""
     of = runs[question.of]
     if question.to:
-        value = ratio(question.measure, of, runs[question.to])
+        values = ratios(question.measure, of, runs[question.to])
     else:
-        value = median(getattr(run, question.measure) for run in of)
-    return Answer(question.what, value, question.aim)
+        values = [getattr(run, question.measure) for run in of]
+    return Answer(question.what, median(values), min(values), max(values), question.aim)
 
 
-def ratio(measure: str, of: Iterable[Run], to: Iterable[Run]) -> float:
-    """How a measure of two scenarios compares: round by round, because a machine is not always equally fast."""
-    ratios: list[float] = [getattr(one, measure) / getattr(other, measure) for one, other in zip(of, to, strict=True)]
-    return median(ratios)
+def ratios(measure: str, of: Iterable[Run], to: Iterable[Run]) -> list[float]:
+    """Return the ratio of a measure of two scenarios, round by round."""
+    return [getattr(one, measure) / getattr(other, measure) for one, other in zip(of, to, strict=True)]
 
 
 def percentile_ms(latencies_s: Iterable[float], share: float) -> float:
-    """The latency that so large a share of requests does not exceed."""
+    """Return the latency in ms that `share` of the requests do not exceed."""
     ordered = sorted(latencies_s)
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))] * MS_PER_S

@@ -1,8 +1,10 @@
-"""One load-generator process of the benchmark, started by `loadtests.benchmark.driving` only.
+"""One load-generator process of the benchmark, which `loadtests.benchmark.driving` starts.
 
-A job comes as a line of JSON on stdin. All that can be made beforehand is made before `ready` goes to stdout; the work
-begins at the next line on stdin, and its result is a line of JSON on stdout. The generator's CPU time is in the result,
-to show that the generator is not what is measured.
+1. The job arrives as a line of JSON on stdin.
+2. The generator makes requests in advance, and prints `ready`.
+3. The next line on stdin starts the job.
+4. The result goes to stdout as a line of JSON. It has the generator's CPU time, which shows whether the generator was
+   what limited the figures.
 """
 
 import gc
@@ -26,19 +28,19 @@ DRIVES: dict[Driven, Callable[[Job, Callable[[], None]], Result]] = {
 
 
 def wait_for_start() -> None:
-    """Say that all is made, and wait for the word to begin."""
+    """Print `ready`, and wait for the line that starts the job. Exit if the benchmark has ended."""
     gc.collect()
-    gc.freeze()  # what was made beforehand is not looked at again
+    gc.freeze()  # so that the collector does not scan the requests made in advance
     print("ready", flush=True)
     if not sys.stdin.readline():
-        sys.exit("nobody is there to say when to begin")
+        sys.exit("the benchmark ended before it started this job")
 
 
 def main() -> None:
-    """Take a job, do it, and print its result."""
+    """Read a job, do it and print its result."""
     job = msgspec.json.decode(sys.stdin.readline(), type=Job)
     unwritten = msgspec.json.encode(DRIVES[job.driven](job, wait_for_start)) + b"\n"
-    while unwritten:  # a pipe takes a part at a time, and unbuffered output (PYTHONUNBUFFERED) would lose the rest
+    while unwritten:  # a pipe takes a part at a time, and print() with PYTHONUNBUFFERED would lose the rest
         unwritten = unwritten[os.write(sys.stdout.fileno(), unwritten) :]
 
 

@@ -1,6 +1,6 @@
-"""What a load generator of the benchmark is told to do, and what it answers. Imports the standard library and msgspec.
+"""The job of a load generator, and its result. They pass between processes as JSON.
 
-A job lasts for a time, not for a number of requests: how many there were is a result.
+A job has a duration, not a number of requests. The number of requests is a result.
 """
 
 import time
@@ -15,7 +15,7 @@ Driven = Literal["insert_many", "insert_one", "rest", "grpc"]
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """Requests of `batch_size` events for `seconds` over `connections`, with `window` requests under way on each."""
+    """Requests of `batch_size` events for `seconds` over `connections`, with `window` requests in flight on each."""
 
     driven: Driven
     url: str
@@ -27,19 +27,19 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     window: int
     seconds: float
     requests_per_s: float
-    """At this pace requests fall due, ready or not; 0: each as soon as the one before it is answered."""
+    """The rate at which requests are due, also if earlier ones are unanswered. 0: each when one before is answered."""
     seed: int
 
 
 class Result(msgspec.Struct, kw_only=True):
-    """What came of a job. Times are of the monotonic clock, which all processes of a machine share."""
+    """The result of a job. Times are by the monotonic clock, which all processes of a machine share."""
 
     started_s: float = 0.0
     ended_s: float = 0.0
     cpu_s: float = 0.0
     acknowledged: int = 0
     latencies_s: list[float] = []
-    refusals: list[str] = []
+    rejections: list[str] = []
 
     def begin(self) -> None:
         """Start the clock."""
@@ -52,7 +52,7 @@ class Result(msgspec.Struct, kw_only=True):
 
 
 def due_times(job: Job, started_s: float) -> Iterator[float]:
-    """When each request is to be sent, until the job's time is up."""
+    """Yield the time at which each request is due, until the job's time is over."""
     until_s = started_s + job.seconds
     if job.requests_per_s:
         for number in count():

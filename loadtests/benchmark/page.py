@@ -1,13 +1,13 @@
-"""The benchmark's page: charts, table and answers in one HTML file that loads nothing. Imports figures, table, bars."""
+"""Renders the benchmark's page: charts, figures and answers in one HTML file that loads nothing."""
 
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
 from loadtests.benchmark.bars import Bar, bar_chart, html_table
+from loadtests.benchmark.comparisons import batches_of
 from loadtests.benchmark.figures import Answer, Figures
-from loadtests.benchmark.scenarios import batches_of
-from loadtests.benchmark.table import COLUMNS, LEGEND, answer_line, rows_of, warnings
+from loadtests.benchmark.table import ANSWER_COLUMNS, COLUMNS, LEGEND, answer_rows, rows_of, warnings
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1400px; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -20,7 +20,7 @@ td:first-child { text-align: left } code { background: #f4f4f4; padding: .1em .3
 
 
 def page(provenance: dict[str, Any], figures: Sequence[Figures], answers: Iterable[Answer]) -> str:
-    """The whole page. `provenance` says when, how and on what the figures were measured."""
+    """Render the page. `provenance` has the date, the command and the machine."""
     machine = ", ".join(f"{name} {value}" for name, value in provenance["machine"].items())
     return "\n".join(
         (
@@ -30,27 +30,27 @@ def page(provenance: dict[str, Any], figures: Sequence[Figures], answers: Iterab
             f"<p>{provenance['date']} · <code>{escape(provenance['command'])}</code><br>{escape(machine)}</p>",
             *charts(figures),
             "<h2>Answers</h2>",
-            bullets(map(answer_line, answers)),
+            html_table(("", *ANSWER_COLUMNS), answer_rows(answers)),
             "<h2>All figures</h2>",
             html_table(("", *COLUMNS), rows_of(figures)),
             f"<p>{escape(LEGEND)}</p>",
-            bullets(f"Beware: {warning}" for warning in warnings(figures)),
+            bullets(f"Warning: {warning}" for warning in warnings(figures)),
             "</html>\n",
         )
     )
 
 
 def charts(figures: Sequence[Figures]) -> Iterable[str]:
-    """Rates and latencies, for each batch size on scales of its own."""
+    """Render a chart of rates and one of latencies for each batch size."""
     for size in sorted({line.batch_size for line in figures}, reverse=True):
         lines = [line for line in figures if line.batch_size == size]
         rates = [Bar(line.name, line.events_per_s, line.events_per_s_min, line.events_per_s_max) for line in lines]
         waits = [Bar(line.name, line.p50_ms, line.p50_ms, line.p99_ms) for line in lines]
         yield f"<h2>{batches_of(size).capitalize()}</h2>"
-        yield bar_chart("Events per second: median of the rounds, with the least and the most", rates)
+        yield bar_chart("Events per second: median of the rounds, with a line from the lowest to the highest", rates)
         yield bar_chart("Milliseconds a request: p50, with a line to p99", waits)
 
 
 def bullets(texts: Iterable[str]) -> str:
-    """A list of plain text."""
+    """Render a list of plain texts."""
     return f"<ul>{''.join(f'<li>{escape(text)}</li>' for text in texts)}</ul>"

@@ -1,17 +1,17 @@
-"""The benchmark's figures as text: the table, the answers, and what may have disturbed them. Imports the figures."""
+"""Prints the benchmark's figures: the table, the answers to the questions, and warnings about disturbances."""
 
 from collections.abc import Callable, Iterable, Sequence
 
 from loadtests.benchmark.figures import Answer, Figures
 
 GENERATOR_LIMIT_CORES = 0.9
-"""Above this share of a core, a generator may be what holds a scenario back."""
+"""Share of a core from which on a generator may be what limits a scenario."""
 
 IDLE_LIMIT_CORES = 0.2
-"""With less of the machine idle, what the generators took is what the server and mongod went without."""
+"""Idle cores of the machine below which the server and mongod lacked the CPU that the generators used."""
 
 OTHERS_LIMIT_CORES = 0.3
-"""Processes without a part in this may take so much of the machine before the table says so."""
+"""Cores that processes outside the benchmark may use before the table says so."""
 
 COLUMNS: dict[str, Callable[[Figures], str]] = {
     "events/s": lambda line: f"{line.events_per_s:,.0f}",
@@ -20,8 +20,8 @@ COLUMNS: dict[str, Callable[[Figures], str]] = {
     "p50 ms": lambda line: f"{line.p50_ms:.1f}",
     "p95 ms": lambda line: f"{line.p95_ms:.1f}",
     "p99 ms": lambda line: f"{line.p99_ms:.1f}",
-    "workers CPU s/M": lambda line: f"{line.workers_cpu_s_per_million:.1f}",
-    "mongod CPU s/M": lambda line: f"{line.mongod_cpu_s_per_million:.1f}",
+    "workers µs/event": lambda line: f"{line.workers_cpu_us_per_event:.1f}",
+    "mongod µs/event": lambda line: f"{line.mongod_cpu_us_per_event:.1f}",
     "generators": lambda line: f"{line.generators} x {line.generator_cores:.2f}",
     "idle cores": lambda line: f"{line.idle_cores:.1f}",
     "other cores": lambda line: f"{line.others_cores:.1f}",
@@ -29,46 +29,56 @@ COLUMNS: dict[str, Callable[[Figures], str]] = {
     "supervisor MiB": lambda line: f"{line.supervisor_mib:.0f}" if line.workers_mib else "-",
     "mongod MiB": lambda line: f"{line.mongod_mib:.0f}",
 }
-"""The table's columns, and how each is made from `Figures`."""
+"""The table's columns, and the format of each."""
+
+ANSWER_COLUMNS: dict[str, Callable[[Answer], str]] = {
+    "median": lambda answer: f"{answer.value:.3f}",
+    "min-max": lambda answer: f"{answer.lowest:.3f}-{answer.highest:.3f}",
+    "aim": lambda answer: answer.aim or "-",
+}
+"""The columns of the table of answers, and the format of each."""
 
 REASONS: dict[str, Callable[[Figures], bool]] = {
-    "the generators were busy, and the server may do better": lambda line: line.generator_cores > GENERATOR_LIMIT_CORES,
-    "no core was idle, so what the generators took was missed": lambda line: line.idle_cores < IDLE_LIMIT_CORES,
-    "other processes used the machine meanwhile": lambda line: line.others_cores > OTHERS_LIMIT_CORES,
+    "the generators were busy, so the server may be faster": lambda line: line.generator_cores > GENERATOR_LIMIT_CORES,
+    "no core was idle, so the server lacked the CPU of the generators": lambda line: line.idle_cores < IDLE_LIMIT_CORES,
+    "other processes used the machine": lambda line: line.others_cores > OTHERS_LIMIT_CORES,
 }
-"""What may have held a scenario back, and how that shows in its figures."""
+"""What may have slowed a scenario down, and how its figures show it."""
 
 LEGEND = """\
-of ceiling: of the same round's; latencies: of a request; CPU s/M: CPU seconds per million events;
-generators: processes x the share of a core that each used; idle cores: of the machine;
-other cores: used by processes that have no part in this; MiB: resident, right after a turn, the most of all rounds"""
+of ceiling: median of the ratios to the ceiling in the same round; latencies: of a request;
+µs/event: CPU time; generators: processes x the share of a core that each used; idle cores: of the machine;
+other cores: used by processes outside the benchmark; MiB: resident memory after a turn, the most of all rounds"""
 
 
 def rows_of(figures: Iterable[Figures]) -> list[list[str]]:
-    """The table, row by row, each with its name first."""
+    """Return the rows of the table, each with its name first."""
     return [[line.name, *(cell(line) for cell in COLUMNS.values())] for line in figures]
 
 
+def answer_rows(answers: Iterable[Answer]) -> list[list[str]]:
+    """Return the rows of the table of answers, each with its question first."""
+    return [[answer.what, *(cell(answer) for cell in ANSWER_COLUMNS.values())] for answer in answers]
+
+
 def print_results(figures: Sequence[Figures], answers: Iterable[Answer]) -> None:
-    """Print the figures in aligned columns, the answers, and what may have disturbed them."""
-    table = [["", *COLUMNS], *rows_of(figures)]
+    """Print the figures, the answers, and what may have disturbed them."""
+    print_table([["", *COLUMNS], *rows_of(figures)])
+    print(LEGEND)
+    print_table([["", *ANSWER_COLUMNS], *answer_rows(answers)])
+    for warning in warnings(figures):
+        print(f"warning: {warning}")
+
+
+def print_table(table: Sequence[Sequence[str]]) -> None:
+    """Print rows in aligned columns: the first to the left, all others to the right."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for name, *row in table:
         print("  ".join((name.ljust(widths[0]), *map(str.rjust, row, widths[1:]))))
-    print(LEGEND)
-    for answer in answers:
-        print(answer_line(answer))
-    for warning in warnings(figures):
-        print(f"beware: {warning}")
-
-
-def answer_line(answer: Answer) -> str:
-    """An answer, and its aim where there is one."""
-    return f"{answer.what}: {answer.value:.2f}{f' (aim: {answer.aim})' * bool(answer.aim)}"
 
 
 def warnings(figures: Sequence[Figures]) -> Iterable[str]:
-    """What makes some figures less than they seem, and which."""
+    """Yield each reason to doubt figures, with the names of the scenarios that it applies to."""
     for reason, applies in REASONS.items():
         names = [line.name for line in figures if applies(line)]
         if names:

@@ -1,8 +1,8 @@
-"""Scenarios made ready to be driven: their databases, servers, tenants and keys. Imports the scenarios and `storage`.
+"""Prepares scenarios: their databases, servers, tenants and keys.
 
-Scenarios with the same face, driver and number of workers share a `sluice serve` and its database. So keys with and
-without a limit meet the same processes, and what collections grow by in a round is of the same order everywhere.
-Each scenario has a tenant of its own, by which its events are counted.
+Scenarios with the same API, driver, number of workers and checkout share a `sluice serve` and its database. So keys
+with and without a limit reach the same processes, and all collections grow by about the same in a round. Each scenario
+has a tenant of its own, by which its events are counted.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from uuid import UUID, uuid4
 
 from loadtests.benchmark.jobs import Job
 from loadtests.benchmark.scenarios import Scenario
-from loadtests.processes import Server, serving
+from loadtests.support.processes import Server, create_key, serving
 from storage.client import Client, database
 from storage.embedded import EmbeddedMongod
 from storage.indexes import EVENTS, ensure_indexes
@@ -23,7 +23,7 @@ from storage.keys import Keys
 
 
 class Target(NamedTuple):
-    """A scenario that is ready to be driven. `server` is None where there is none."""
+    """A scenario that is ready to be driven. `server` is None if it has none."""
 
     scenario: Scenario
     database: str
@@ -34,12 +34,12 @@ class Target(NamedTuple):
 
     @property
     def worker_pids(self) -> list[int]:
-        """The processes whose CPU time and memory are to be watched."""
+        """The processes whose CPU time and memory are measured."""
         return [] if self.server is None else self.server.worker_pids
 
 
 class Targets:
-    """Makes targets, on one `mongod`. What it starts ends with the stack."""
+    """Makes targets, all on one `mongod`. `stack` ends the servers that it starts."""
 
     def __init__(
         self, stack: AsyncExitStack, mongod: EmbeddedMongod, client: Client, driver: str, directory: Path
@@ -52,7 +52,7 @@ class Targets:
         self._servers: dict[str, Server] = {}
 
     async def start(self, scenario: Scenario, number: int) -> Target:
-        """The scenario, which is the set's `number`th."""
+        """Prepare a scenario. `number` is its place in the comparison."""
         if scenario.workers == 0:
             name = f"direct_{number}"
             if scenario.indexed:
@@ -60,28 +60,43 @@ class Targets:
             return Target(scenario, name, self._mongod.url, uuid4(), [], None)
         driver = scenario.driver or self._driver
         name = f"{scenario.driven}_{scenario.workers}_{driver}"
-        if name not in self._servers:
-            self._servers[name] = await self._serve(name, scenario.workers, driver)
-        server = self._servers[name]
-        keys = Keys(database(self._client, name))  # not the command line, which would take minutes for hundreds
-        create = partial(keys.create, f"scenario-{number}", rate_limit=scenario.rate_limit)
-        made = await asyncio.gather(*(create() for _ in range(scenario.keys)))
-        url = server.url if scenario.driven == "rest" else server.grpc
-        return Target(scenario, name, url, made[0][0].tenant_id, [secret for _, secret in made], server)
-
-    async def _serve(self, name: str, workers: int, driver: str) -> Server:
+        if scenario.checkout is not None:
+            name = f"{name}_{scenario.checkout.label}"
         env = {"SLUICE_MONGODB_URL": self._mongod.url, "SLUICE_DATABASE": name, "SLUICE_DRIVER": driver}
-        serve = serving(self._directory / f"{name}.log", env, "--workers", str(workers))
+        if name not in self._servers:
+            self._servers[name] = await self._serve(scenario, name, env)
+        server = self._servers[name]
+        tenant_id, secrets = await self._create_keys(scenario, f"scenario-{number}", env)
+        url = server.url if scenario.driven == "rest" else server.grpc
+        return Target(scenario, name, url, tenant_id, secrets, server)
+
+    async def _serve(self, scenario: Scenario, name: str, env: dict[str, str]) -> Server:
+        directory = scenario.checkout and scenario.checkout.directory
+        log = self._directory / f"{name}.log"
+        serve = serving(log, env, "--workers", str(scenario.workers), checkout=directory)
         return await self._stack.enter_async_context(serve)
+
+    async def _create_keys(self, scenario: Scenario, tenant: str, env: dict[str, str]) -> tuple[UUID, list[str]]:
+        """Create the keys of a scenario. Returns the id of their tenant and their secrets."""
+        if scenario.checkout is not None:  # with its own command line, because it may store keys in another form
+            directory = scenario.checkout.directory
+            created = [
+                await create_key(env, tenant, scenario.rate_limit, checkout=directory) for _ in range(scenario.keys)
+            ]
+            return UUID(created[0].tenant_id), [key.secret for key in created]
+        keys = Keys(database(self._client, env["SLUICE_DATABASE"]))  # the command line would take minutes for 300 keys
+        create = partial(keys.create, tenant, rate_limit=scenario.rate_limit)
+        made = await asyncio.gather(*(create() for _ in range(scenario.keys)))
+        return made[0][0].tenant_id, [secret for _, secret in made]
 
 
 async def stored_of(client: Client, target: Target) -> int:
-    """How many events the target's tenant really has."""
+    """Count the events that the target's tenant has in the database."""
     return await database(client, target.database)[EVENTS].count_documents({"tenant_id": target.tenant_id})
 
 
 def jobs_of(target: Target, seconds: float, requests_per_s: float, seed: int) -> Iterable[Job]:
-    """What each generator has to do: its share of the connections, the keys and the pace."""
+    """Return the job of each generator: its share of the connections, the keys and the rate. Rate 0: no fixed rate."""
     scenario = target.scenario
     processes, connections, window = scenario.load
     for index in range(processes):

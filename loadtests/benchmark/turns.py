@@ -1,4 +1,7 @@
-"""The scenarios take turns, and each turn is measured: what came of it, and its cost. Imports targets and figures."""
+"""Runs the scenarios in turns, and measures each turn: its results and its cost.
+
+Turns are short and interleaved, so that whatever slows the machine down affects all scenarios alike.
+"""
 
 import asyncio
 import sys
@@ -8,22 +11,22 @@ from itertools import chain
 
 import click
 
-from loadtests.benchmark.driving import readiness_of, ready_generator, result_of
+from loadtests.benchmark.driving import ready_generator, result_of, wait_until_ready
 from loadtests.benchmark.figures import Answer, Figures, Memory, Run, Usage, answer_to, figures_of, run_of
 from loadtests.benchmark.scenarios import Question
 from loadtests.benchmark.targets import Target, jobs_of, stored_of
-from loadtests.processes import cpu_s, machine_cpu_s, resident_mib
+from loadtests.support.processes import cpu_s, machine_cpu_s, resident_mib
 from storage.client import Client
 from storage.embedded import EmbeddedMongod
 
 WARM_UP_PART = 0.5
-"""Of a turn's time, once before the first round, and not measured: caches fill, and collections begin to grow."""
+"""Length of the warm-up of each scenario, as a part of a turn. It is not measured: caches fill, collections grow."""
 
 HALF = 0.5
 
 
 class Turns:
-    """The targets, the one `mongod` under all of them, and what was measured so far."""
+    """The targets, the one `mongod` that they share, and what was measured so far."""
 
     def __init__(self, mongod: EmbeddedMongod, client: Client, targets: Sequence[Target], seconds: float) -> None:
         self._mongod = mongod
@@ -34,20 +37,19 @@ class Turns:
         self._runs: dict[str, list[Run]] = {target.scenario.name: [] for target in targets}
         self._latest: dict[str, Run] = {}
 
-    async def take(self, rounds: int) -> None:
-        """Warm up, then let the scenarios take turns."""
+    async def measure(self, rounds: int) -> None:
+        """Warm up, and then give every scenario one turn in each round."""
         for target in self._targets:
             say(f"warming up: {target.scenario.name}")
             await self._run(target, self._seconds * WARM_UP_PART, seed=0)
         for number in range(rounds):
-            first = number % len(self._targets)  # a turn is not always behind the same other one
-            for target in (*self._targets[first:], *self._targets[:first]):
+            for target in self._order_of(number):
                 run = await self._run(target, self._seconds, seed=number + 1)
                 self._runs[target.scenario.name].append(run)
                 say(f"round {number + 1} of {rounds}: {target.scenario.name}: {run.events_per_s:,.0f} events/s")
 
     async def figures(self, *, has_ceiling: bool) -> list[Figures]:
-        """The outcome of every scenario, with what its database really holds."""
+        """Return the figures of every scenario, with the number of events that its database has."""
         ceilings = self._runs[self._targets[0].scenario.name] if has_ceiling else None
         return [
             figures_of(
@@ -61,23 +63,32 @@ class Turns:
         ]
 
     def answers(self, questions: Iterable[Question]) -> list[Answer]:
-        """The answers to questions about the scenarios."""
+        """Return the answers to questions about the scenarios."""
         return [answer_to(question, self._runs) for question in questions]
+
+    def _order_of(self, number: int) -> Sequence[Target]:
+        """Return the order of a round. It varies, so that no scenario always follows the same other one.
+
+        Example: the rounds of three scenarios a, b and c are abc, acb, cab, cba, bca and bac.
+        """
+        first = number % len(self._targets)
+        order = [*self._targets[first:], *self._targets[:first]]
+        return order[::-1] if number % 2 else order
 
     async def _run(self, target: Target, seconds: float, seed: int) -> Run:
         scenario = target.scenario
-        pace = self._latest[scenario.half_of].events_per_s * HALF / scenario.batch_size if scenario.half_of else 0
-        await self._client.admin.command("fsync")  # no scenario pays for the checkpoint of the one before
+        rate = self._latest[scenario.half_of].events_per_s * HALF / scenario.batch_size if scenario.half_of else 0
+        await self._client.admin.command("fsync")  # so that a turn does not pay for the checkpoint of the one before
         async with AsyncExitStack() as stack:
             generators = [
-                await stack.enter_async_context(ready_generator(job)) for job in jobs_of(target, seconds, pace, seed)
+                await stack.enter_async_context(ready_generator(job)) for job in jobs_of(target, seconds, rate, seed)
             ]
-            await asyncio.gather(*map(readiness_of, generators))
+            await asyncio.gather(*map(wait_until_ready, generators))
             before = self._usage(target)
             results = await asyncio.gather(*map(result_of, generators))
             run = run_of(results, before, self._usage(target), self._memory(target))
-        for refusal in chain.from_iterable(result.refusals for result in results):
-            raise click.ClickException(f"{scenario.name}: a request was refused: {refusal}")
+        for rejection in chain.from_iterable(result.rejections for result in results):
+            raise click.ClickException(f"{scenario.name}: a request was rejected: {rejection}")
         self._acknowledged[scenario.name] += run.acknowledged
         self._latest[scenario.name] = run
         return run
@@ -94,5 +105,5 @@ class Turns:
 
 
 def say(line: str) -> None:
-    """Show progress."""
+    """Print a line of progress on stderr."""
     print(line, file=sys.stderr, flush=True)

@@ -1,1 +1,4 @@
-"""What runs inside Locust, where gevent has replaced the standard library's sockets and threads. Nothing else does."""
+"""The code that runs inside Locust.
+
+It is in a package of its own: gevent replaces the sockets and threads of its process, so nothing else may run there.
+"""

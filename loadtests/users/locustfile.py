@@ -1,8 +1,8 @@
-"""What Locust runs: a class of users for each lane of the plan, in the directory that `SLUICE_LOADTEST` names.
+"""What Locust runs: a class of users for each lane of the plan in the directory that `SLUICE_LOADTEST` names.
 
-A user takes tickets of its lane until there are no more. It sends each when it is due, or at once where it is late;
-latency counts from the due time, so that a server which makes callers wait cannot hide it by slowing them down.
-Every answer goes into the ledger before the next request.
+A user takes tickets of its lane until there are no more. It sends each request when it is due, or at once if that time
+has passed. Latency counts from the due time. So a slow server cannot hide its slowness by slowing its clients down.
+Every response is in the ledger before the next request is sent.
 """
 
 import os
@@ -21,29 +21,30 @@ from gevent.lock import BoundedSemaphore
 from locust import User, events, task
 from locust.exception import StopUser
 
-from loadtests.plan import PLAN_VARIABLE, Lane, Plan
-from loadtests.records import Counter, Ledger, Record, begin, done_path, failures_path, tickets_path
-from loadtests.templates import Template, idempotency_key
-from loadtests.users.answers import Answer
-from loadtests.users.faces import Rest, Stream, Unary
+from loadtests.support.plan import PLAN_VARIABLE, Lane, Plan
+from loadtests.support.records import Counter, Ledger, Record, done_path, failures_path, start_time_s, tickets_path
+from loadtests.support.templates import Template, idempotency_key
+from loadtests.users.clients import Rest, Stream, Unary
+from loadtests.users.responses import Response
 
 STREAM_WINDOW = 4
-"""Batches under way on one stream: a client that waited for each answer would not need a stream."""
+"""Batches in flight on one stream: a client that waits for each response does not need a stream."""
 
 UNTOLD_WAIT_S = 1.0
-"""Before a retry where the refusal named no wait that can be used."""
+"""The wait before a retry if the response named no usable one."""
 
 DIRECTORY = Path(os.environ[PLAN_VARIABLE])
 PLAN = Plan.load(DIRECTORY)
 
 SPARE_THREADS = 10
-"""What gevent needs threads for besides: names to be resolved, for one."""
+"""Threads that gevent needs for other work, such as the resolution of names."""
 
 
-class Books:
-    """The files that this process shares with others.
+class SharedFiles:
+    """The files that Locust's processes share.
 
-    Opened after Locust has forked: or else processes would share their positions in them, and take the same ticket.
+    They are opened after Locust has forked. Otherwise processes would share the position in a file, and take the same
+    ticket.
     """
 
     def __init__(self) -> None:
@@ -53,17 +54,17 @@ class Books:
 
 
 @cache
-def books() -> Books:
-    """This process's: opened by its first user."""
-    return Books()
+def shared_files() -> SharedFiles:
+    """Return the files of this process, which its first user opens."""
+    return SharedFiles()
 
 
-class Refused(Exception):
-    """Shown by Locust for an answer that is no receipt."""
+class NotAcknowledged(Exception):
+    """What Locust's page shows for a response that is no receipt."""
 
 
 class Sent:
-    """A batch under way."""
+    """A batch in flight. `replayed`: it was acknowledged before."""
 
     def __init__(self, ticket: int, due_s: float, sent_s: float, replayed: bool = False) -> None:
         self.ticket = ticket
@@ -73,36 +74,36 @@ class Sent:
 
 
 class LaneUser(User):
-    """A user of a lane."""
+    """A user of a lane, whichever API it uses."""
 
     abstract = True
     lane: Lane
     templates: dict[int, Template]
 
     @task
-    def use_up(self) -> None:
-        """Send until the lane is done."""
-        self.begun_s = begin(DIRECTORY)
+    def run_lane(self) -> None:
+        """Send requests until the lane has no more tickets, and stop."""
+        self.started_s = start_time_s(DIRECTORY)
         try:
-            self.work()
+            self.send_all()
         finally:
-            books().done.next()
+            shared_files().done.next()
         raise StopUser
 
-    def work(self) -> None:
-        """Send what the lane has to send."""
+    def send_all(self) -> None:
+        """Send the requests of this user."""
         raise NotImplementedError
 
     def now_s(self) -> float:
-        """Seconds into the run."""
-        return time.monotonic() - self.begun_s
+        """Return the seconds into the run."""
+        return time.monotonic() - self.started_s
 
     def next_ticket(self) -> int:
-        """A ticket of the lane that no other user has."""
-        return books().tickets[self.lane.number].next()
+        """Take a ticket of the lane that no other user has."""
+        return shared_files().tickets[self.lane.number].next()
 
     def next_due(self) -> tuple[int, float] | None:
-        """The next ticket, once it is due, and when that was. None where there is none left."""
+        """Wait until the next ticket is due. Returns it and its due time, or None if there is none left."""
         ticket = self.next_ticket()
         due_s = self.lane.due_s(ticket, self.now_s())
         if due_s is None:
@@ -111,151 +112,152 @@ class LaneUser(User):
         return ticket, due_s
 
     def body(self, ticket: int) -> bytes:
-        """The batch of a ticket."""
+        """Return the batch of a ticket, encoded."""
         return self.templates[self.lane.size(ticket)].fill(self.lane.first_mark(ticket))
 
-    def record(self, sent: Sent, answer: Answer) -> None:
-        """Write down what became of a batch, and show Locust."""
+    def record(self, sent: Sent, response: Response) -> None:
+        """Write the outcome of a request into the ledger, and report it to Locust's page."""
         record = Record(
             lane=self.lane.number,
             ticket=sent.ticket,
             due_s=sent.due_s,
             sent_s=sent.sent_s,
             answered_s=self.now_s(),
-            outcome=answer.outcome,
-            status=answer.status,
+            outcome=response.outcome,
+            status=response.status,
             events=self.lane.size(sent.ticket),
             replayed=sent.replayed,
-            wait_s=answer.wait_s,
-            limit_headers=answer.limit_headers,
-            tenant_id=answer.tenant_id,
-            ids=answer.ids,
-            detail=answer.detail,
+            wait_s=response.wait_s,
+            limit_headers=response.limit_headers,
+            tenant_id=response.tenant_id,
+            ids=response.ids,
+            detail=response.detail,
         )
-        books().ledger.write(record)
+        shared_files().ledger.write(record)
+        acknowledged = response.outcome == "acknowledged"
         self.environment.events.request.fire(
-            request_type=self.lane.face,
+            request_type=self.lane.api,
             name=self.lane.name,
             response_time=record.latency_s * 1_000,
             response_length=0,
-            exception=None if answer.outcome == "acknowledged" else Refused(f"{answer.status} {answer.outcome}"),
+            exception=None if acknowledged else NotAcknowledged(f"{response.status} {response.outcome}"),
             context={},
         )
 
 
 class CallUser(LaneUser):
-    """A user who waits for each answer."""
+    """A user that waits for each response."""
 
     abstract = True
 
-    def work(self) -> None:
+    def send_all(self) -> None:
         """Send the lane's tickets one after the other."""
-        with closing(self.connect()) as self.face:
-            if self.lane.patient:
-                self.send_patiently()
+        with closing(self.connect()) as self.connection:
+            if self.lane.waits_once:
+                self.send_until_rejected()
                 return
             while (due := self.next_due()) is not None:
-                self.send_until_taken(*due)
+                self.send_until_acknowledged(*due)
 
     def connect(self) -> Rest | Unary:
-        """A connection of this user's own."""
+        """Return a client with a connection of its own."""
         raise NotImplementedError
 
-    def send(self, ticket: int, due_s: float, replayed: bool = False) -> Answer:
+    def send(self, ticket: int, due_s: float, replayed: bool = False) -> Response:
         """Send a ticket's batch once."""
         body, key = self.body(ticket), idempotency_key(self.lane.first_mark(ticket)) if self.lane.repeated else ""
         sent = Sent(ticket, due_s, self.now_s(), replayed)
-        answer = self.face.send(body, key)
-        self.record(sent, answer)
-        return answer
+        response = self.connection.send(body, key)
+        self.record(sent, response)
+        return response
 
-    def send_until_taken(self, ticket: int, due_s: float) -> None:
-        """Send a ticket's batch, and again after a refusal that asks for it. What is to be repeated is sent twice."""
-        answer = self.send(ticket, due_s)
+    def send_until_acknowledged(self, ticket: int, due_s: float) -> None:
+        """Send a ticket's batch up to `attempts` times. If the lane repeats batches, send an acknowledged one again."""
+        response = self.send(ticket, due_s)
         for _ in range(self.lane.attempts - 1):
-            if not self.may_retry(answer):
+            if not self.is_safe_to_retry(response):
                 break
-            time.sleep(answer.wait_s or UNTOLD_WAIT_S)
-            answer = self.send(ticket, self.now_s())
-        if self.lane.repeated and answer.outcome == "acknowledged":
+            time.sleep(response.wait_s or UNTOLD_WAIT_S)
+            response = self.send(ticket, self.now_s())
+        if self.lane.repeated and response.outcome == "acknowledged":
             self.send(ticket, self.now_s(), replayed=True)
 
-    def may_retry(self, answer: Answer) -> bool:
-        """Whether to send again: not what was perhaps stored, unless an idempotency key makes it safe."""
-        if answer.outcome in ("limited", "unavailable"):
+    def is_safe_to_retry(self, response: Response) -> bool:
+        """Whether a retry cannot store the batch twice: nothing was stored, or it has an idempotency key."""
+        if response.outcome in ("limited", "unavailable"):
             return True
-        return self.lane.repeated and answer.outcome in ("uncertain", "broken")
+        return self.lane.repeated and response.outcome in ("uncertain", "broken")
 
-    def send_patiently(self) -> None:
-        """Send until refused; then wait as told, not a moment longer, and send once more."""
+    def send_until_rejected(self) -> None:
+        """Send until a request is rejected. Then wait exactly as the response says, and send once more."""
         while (due := self.next_due()) is not None:
-            answer = self.send(*due)
-            if answer.outcome != "acknowledged":
-                time.sleep(answer.wait_s or 0)
+            response = self.send(*due)
+            if response.outcome != "acknowledged":
+                time.sleep(response.wait_s or 0)
                 self.send(self.next_ticket(), self.now_s())
                 return
 
 
 class RestUser(CallUser):
-    """Posts batches."""
+    """A user that posts batches."""
 
     abstract = True
 
     def connect(self) -> Rest:
-        """A keep-alive connection."""
-        return Rest(PLAN.url, self.lane.key, PLAN.max_answer_s, self.lane.slow_s)
+        """Return a client with a keep-alive connection."""
+        return Rest(PLAN.url, self.lane.key, PLAN.response_timeout_s, self.lane.slow_s)
 
 
 class UnaryUser(CallUser):
-    """Makes unary calls."""
+    """A user that makes unary calls."""
 
     abstract = True
 
     def connect(self) -> Unary:
-        """A channel."""
-        return Unary(PLAN.grpc, self.lane.key, PLAN.max_answer_s)
+        """Return a client with a channel."""
+        return Unary(PLAN.grpc, self.lane.key, PLAN.response_timeout_s)
 
 
 class StreamUser(LaneUser):
-    """Keeps one stream open, and a few batches under way on it; a stream that breaks is opened anew."""
+    """A user with one open stream and up to `STREAM_WINDOW` batches in flight. A stream that ends is opened again."""
 
     abstract = True
 
-    def work(self) -> None:
-        """Open streams until the tickets are used up."""
-        self.left: tuple[int, float] | None = self.next_due()
-        while self.left is not None:
+    def send_all(self) -> None:
+        """Open one stream after the other until the tickets are used up."""
+        self.next_request: tuple[int, float] | None = self.next_due()
+        while self.next_request is not None:
             self.stream_once()
 
     def stream_once(self) -> None:
-        """Send over one stream until the tickets are used up or it ends."""
-        stream, under_way, window = Stream(PLAN.grpc, self.lane.key), deque[Sent](), BoundedSemaphore(STREAM_WINDOW)
+        """Send over one stream until the tickets are used up or the stream ends."""
+        stream, in_flight, window = Stream(PLAN.grpc, self.lane.key), deque[Sent](), BoundedSemaphore(STREAM_WINDOW)
         ended = Event()
 
-        def on_answer(answer: Answer) -> None:
-            self.record(under_way.popleft(), answer)
+        def on_response(response: Response) -> None:
+            self.record(in_flight.popleft(), response)
             window.release()
 
         def read() -> None:
-            ending = stream.receive(on_answer)
+            ending = stream.receive(on_response)
             ended.set()
-            while under_way:  # these have no answer, and never will
-                on_answer(ending)
+            while in_flight:  # these batches will get no response
+                on_response(ending)
 
         reader = gevent.spawn(read)
-        while self.left is not None and window.acquire(timeout=PLAN.max_answer_s) and not ended.is_set():
-            ticket, due_s = self.left
+        while self.next_request is not None and window.acquire(timeout=PLAN.response_timeout_s) and not ended.is_set():
+            ticket, due_s = self.next_request
             body = self.body(ticket)
-            under_way.append(Sent(ticket, due_s, self.now_s()))
+            in_flight.append(Sent(ticket, due_s, self.now_s()))
             stream.send(body)
-            self.left = self.next_due()
+            self.next_request = self.next_due()
         stream.half_close()
-        reader.join(timeout=PLAN.max_answer_s)
+        reader.join(timeout=PLAN.response_timeout_s)
         stream.close()
         reader.join()
 
 
-FACES: dict[str, type[LaneUser]] = {"rest": RestUser, "unary": UnaryUser, "stream": StreamUser}
+USER_CLASSES: dict[str, type[LaneUser]] = {"rest": RestUser, "unary": UnaryUser, "stream": StreamUser}
 
 for number, lane in enumerate(PLAN.lanes):
     attributes = {
@@ -263,21 +265,21 @@ for number, lane in enumerate(PLAN.lanes):
         "fixed_count": lane.users,
         "templates": {size: Template(lane, size) for size in sorted(set(lane.sizes))},
     }
-    globals()[f"Lane{number}"] = type(f"Lane{number} {lane.name}", (FACES[lane.face],), attributes)
+    globals()[f"Lane{number}"] = type(f"Lane{number} {lane.name}", (USER_CLASSES[lane.api],), attributes)
 
 
 def prepare(**_: Any) -> None:
-    """Make gRPC work under gevent. Once in each process, after Locust has forked and before any channel.
+    """Make gRPC work under gevent. It must run once in each process, after Locust has forked and before any channel.
 
-    Under gevent, a call and an open stream each hold a thread of the pool while they wait. Where the pool is too small,
-    calls wait for each other, for seconds, and the server seems slow.
+    Under gevent, a call and an open stream each hold a thread of the pool while they wait. If the pool is too small,
+    calls wait seconds for each other, and the server seems slow.
     """
     grpc.experimental.gevent.init_gevent()
     gevent.get_hub().threadpool.maxsize = PLAN.users + SPARE_THREADS
 
 
 def note_failure(exception: Exception, **_: Any) -> None:
-    """A user that fails is a fault of the load test, not of the server: the command must not overlook it."""
+    """Report a user that failed to the command. That is a bug of the load test, not of the server."""
     with failures_path(DIRECTORY).open("a") as file:
         file.write("".join(traceback.format_exception(exception)))
 

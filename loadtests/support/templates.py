@@ -1,20 +1,21 @@
-"""Batches ready to be sent but for the numbers of their events, which are written in as they go. Imports the payloads.
+"""Bodies made in advance, into which only the marks of the events are written before each request.
 
-Making a batch of 1,000 events takes longer than the server needs to store it; copying 16 digits into each does not.
+Making a batch of 1,000 events takes longer than the server needs to store it. Writing 16 digits into each event takes
+much less.
 """
 
 from random import Random
 
 from sluice.v1 import event_service_pb2 as pb
 
-from loadtests.payloads import encode, make_events
-from loadtests.plan import Lane
+from loadtests.support.payloads import encode, make_events
+from loadtests.support.plan import Lane
 
 BLANK = 9_999_999_999_999_999
-"""Stands where an event's mark will: as long as any, and in no other place."""
+"""Stands for a mark in a template. It has as many digits as every mark, and occurs nowhere else."""
 
 KEY_PREFIX = "loadtest-"
-"""Of an idempotency key; the mark of the batch's first event follows."""
+"""The start of an idempotency key. The mark of the batch's first event follows."""
 
 
 class Template:
@@ -25,9 +26,9 @@ class Template:
         for event in events:
             event["data"]["n"] = BLANK
         if lane.flaw == "event":
-            events[size // 2]["data"] = [BLANK]  # as much a batch as any, but for this one
+            events[size // 2]["data"] = [BLANK]  # not an object, and the rest of the batch is good
         self._size = size
-        if lane.face == "rest":
+        if lane.api == "rest":
             body = encode({"source": lane.source, "events": events})
         else:
             batch = pb.EventBatch(source=lane.source, idempotency_key=f"{KEY_PREFIX}{BLANK}" if lane.repeated else "")
@@ -42,10 +43,10 @@ class Template:
         self._parts = body.split(str(BLANK).encode())
 
     def fill(self, first_mark: int) -> bytes:
-        """The body with marks from `first_mark` on."""
+        """Return the body with marks from `first_mark` on."""
         marks = [b"%d" % mark for mark in range(first_mark, first_mark + self._size)]
         if len(self._parts) > self._size + 1:
-            marks.append(b"%d" % first_mark)  # the idempotency key, behind the events
+            marks.append(b"%d" % first_mark)  # in the idempotency key, which comes after the events
         filled = [self._parts[0]]
         for mark, part in zip(marks, self._parts[1:], strict=True):
             filled += (mark, part)
@@ -53,5 +54,5 @@ class Template:
 
 
 def idempotency_key(first_mark: int) -> str:
-    """The name of a batch that may be sent twice."""
+    """Return the idempotency key of a batch, given the mark of its first event."""
     return f"{KEY_PREFIX}{first_mark}"

@@ -1,37 +1,37 @@
-"""The memory of a server's workers while a load test runs. Imports the processes and the thresholds."""
+"""Records the memory of a server's workers while a load test runs, because a worker that grows must be noticed."""
 
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from loadtests.charts import Point
-from loadtests.processes import resident_mib
-from loadtests.thresholds import WORKER_GROWTH, WORKER_MIB, Check
+from loadtests.support.charts import Point
+from loadtests.support.processes import resident_mib
+from loadtests.support.thresholds import WORKER_GROWTH, WORKER_MIB, Check
 
 SAMPLE_S = 1.0
-"""Between two looks."""
+"""Time between two samples."""
 
 WARM_UP_S = 60.0
-"""Caches fill and pools grow; from then on memory is to be flat."""
+"""Time in which caches fill and pools grow. After it, memory must stay flat."""
 
 Curves = dict[str, list[Point]]
-"""Of each worker: seconds since the start, and MiB resident."""
+"""By worker: points of seconds since the start and MiB resident."""
 
 
 @asynccontextmanager
-async def watched(pids: Sequence[int]) -> AsyncIterator[Curves]:
-    """The memory of workers, looked at again and again while the block runs."""
+async def memory_curves(pids: Sequence[int]) -> AsyncIterator[Curves]:
+    """Sample the memory of the workers while the block runs. The curves grow meanwhile."""
     curves: Curves = {f"worker {number}": [] for number in range(len(pids))}
-    watching = asyncio.create_task(watch(pids, curves))
+    sampling = asyncio.create_task(sample(pids, curves))
     try:
         yield curves
     finally:
-        watching.cancel()
+        sampling.cancel()
 
 
-async def watch(pids: Sequence[int], curves: Curves) -> None:
-    """Add to the curves until cancelled."""
+async def sample(pids: Sequence[int], curves: Curves) -> None:
+    """Add a point to each curve every `SAMPLE_S`, until cancelled."""
     started_s = time.monotonic()
     while True:
         for pid, curve in zip(pids, curves.values(), strict=True):
@@ -40,7 +40,7 @@ async def watch(pids: Sequence[int], curves: Curves) -> None:
 
 
 def memory_checks(curves: Curves) -> list[Check]:
-    """That no worker takes too much; and where the test was long enough to say, that none takes more and more."""
+    """Check that no worker is too large and, if the test took at least 2 minutes, that none kept growing."""
     checks = [Check(WORKER_MIB, max(mib for curve in curves.values() for _, mib in curve))] if curves else []
     for curve in curves.values():
         warm = [mib for moment, mib in curve if moment >= WARM_UP_S]

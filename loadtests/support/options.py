@@ -1,4 +1,7 @@
-"""The options that all load tests share, and the rule about targets: this machine only, unless the user says more."""
+"""The options that all load tests share, and the rule that only this machine is loaded unless the user confirms more.
+
+They are in one place, so that every load test has the same safe defaults.
+"""
 
 import functools
 import ipaddress
@@ -10,7 +13,7 @@ import click
 
 
 class Options(NamedTuple):
-    """The options that all load tests share."""
+    """The values of the shared options."""
 
     short: bool
     web: bool
@@ -24,14 +27,14 @@ class Options(NamedTuple):
 
 
 def shared_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give a command the shared options; it gets them as its first argument."""
+    """Add the shared options to a command. It gets them as `Options` in its first argument."""
 
-    @click.option("--short", is_flag=True, help="A pass of seconds that tries the machinery; speed is not judged.")
-    @click.option("--web", is_flag=True, help="Show Locust's web page on this machine meanwhile.")
+    @click.option("--short", is_flag=True, help="Run for seconds, to test the load test. Speed is not judged.")
+    @click.option("--web", is_flag=True, help="Show Locust's web page on this machine while the test runs.")
     @click.option("--workers", type=click.IntRange(1), default=4, show_default=True, help="Of the server it starts.")
-    @click.option("--target", metavar="URL", help="Aim at a server that runs instead; so do the next four options.")
+    @click.option("--target", metavar="URL", help="Use a running server. The next four options describe it.")
     @click.option("--grpc-target", metavar="HOST:PORT")
-    @click.option("--key", multiple=True, metavar="SECRET", help="Once for each tenant, where the test has many.")
+    @click.option("--key", multiple=True, metavar="SECRET", help="Repeat it if the test has several tenants.")
     @click.option("--mongodb-url", metavar="URL", help="The target's database, for the verify phase.")
     @click.option("--database", default="sluice", show_default=True)
     @click.option("--this-host-is-mine", is_flag=True, help="Confirm a target that is not this machine.")
@@ -45,10 +48,10 @@ def shared_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def check_options(options: Options) -> None:
-    """Refuse a target that is not complete, or not known to be the user's own."""
+    """Raise UsageError for a target that is incomplete, or not on this machine and not confirmed."""
     if options.target is None:
         if options.grpc_target or options.key or options.mongodb_url:
-            raise click.UsageError("--grpc-target, --key and --mongodb-url go with --target")
+            raise click.UsageError("--grpc-target, --key and --mongodb-url need --target")
         return
     if not (options.grpc_target and options.key and options.mongodb_url):
         raise click.UsageError("--target needs --grpc-target, --key and --mongodb-url")
@@ -56,11 +59,11 @@ def check_options(options: Options) -> None:
         return
     for target in (options.target, options.grpc_target):
         if not is_loopback(target):
-            raise click.UsageError(f"{target} is not this machine: if you may load it, say --this-host-is-mine")
+            raise click.UsageError(f"{target} is not this machine. If you may load it, add --this-host-is-mine")
 
 
 def is_loopback(target: str) -> bool:
-    """Whether all addresses of a URL or HOST:PORT are of this machine."""
+    """Whether all addresses of a URL or HOST:PORT are on this machine. Raises UsageError if it has none."""
     host = target.rpartition("//")[2].partition("/")[0].rpartition(":")[0].strip("[]")
     try:
         found = socket.getaddrinfo(host, None)

@@ -1,6 +1,6 @@
-"""The end of a load test: the table and the verdict on stdout, and its report as a page and as JSON.
+"""The end of a load test: the table and the verdict on stdout, and a report as HTML and as JSON.
 
-The page stands alone: its charts are SVG in it, and it loads nothing. Locust's own page is kept beside it.
+The HTML is one file that loads nothing, so that it can be kept and passed on. Locust's own page is saved beside it.
 """
 
 import shutil
@@ -10,15 +10,15 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from loadtests import reports
-from loadtests.checks import reasons
-from loadtests.records import Record
-from loadtests.running import say
-from loadtests.stats import COLUMNS, Line
-from loadtests.thresholds import Check, number
+from loadtests.support import reports
+from loadtests.support.checks import reasons
+from loadtests.support.progress import say
+from loadtests.support.records import Record
+from loadtests.support.stats import COLUMNS, Line
+from loadtests.support.thresholds import Check, number
 
 REASONS_SHOWN = 20
-"""Different refusals in a report: the most frequent ones."""
+"""The most reasons in the HTML report, because bad input alone can give hundreds."""
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
@@ -33,7 +33,7 @@ svg text { font-size: 12px } svg .title { font-size: 14px; font-weight: bold } .
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a load test found."""
+    """What a load test measured, and whether its thresholds hold."""
 
     name: str
     lines: Sequence[Line]
@@ -49,12 +49,12 @@ class Verdict:
         return all(check.passed for check in self.checks)
 
     def publish(self, locust_pages: Sequence[Path]) -> None:
-        """Print it and write its reports."""
+        """Print the verdict and write its reports."""
         self.print()
         say(f"report: {self.write(locust_pages)}")
 
     def print(self) -> None:
-        """Print the table and the verdict."""
+        """Print the table, a line for each threshold, and the verdict."""
         table = [["", *COLUMNS], *([line.name, *cells(line)] for line in self.lines)]
         widths = [max(map(len, column)) for column in zip(*table, strict=True)]
         for name, *row in table:
@@ -65,7 +65,7 @@ class Verdict:
         print(f"{self.name}: {'passed' if self.passed else 'FAILED: ' + '; '.join(missed)}", flush=True)
 
     def write(self, locust_pages: Sequence[Path]) -> Path:
-        """Write the page and the JSON, and keep Locust's pages. Returns where the page is."""
+        """Write the HTML and the JSON, and save Locust's pages. Returns the path of the HTML."""
         path, provenance = reports.new_path(self.name, ".html"), reports.provenance(self.name)
         reports.write_json(
             path.with_suffix(".json"),
@@ -79,7 +79,7 @@ class Verdict:
                 ],
                 "lines": [asdict(line) for line in self.lines],
                 "figures": self.figures,
-                "refusals": reasons(self.records),
+                "not_acknowledged": reasons(self.records),
             },
         )
         path.write_text(self.page(provenance))
@@ -88,7 +88,7 @@ class Verdict:
         return path
 
     def page(self, provenance: dict[str, Any]) -> str:
-        """The report as HTML."""
+        """Render the report as HTML."""
         word = "passed" if self.passed else "failed"
         machine = ", ".join(f"{name} {value}" for name, value in provenance["machine"].items())
         settings = ", ".join(f"{name} {value}" for name, value in (self.settings | self.figures).items())
@@ -100,39 +100,37 @@ class Verdict:
                 f"<p>{provenance['date']} · <code>{escape(provenance['command'])}</code><br>",
                 f"{escape(machine)}<br>{escape(settings)}</p>",
                 "<h2>Thresholds</h2>",
-                html_table(
-                    ("what", "measured", "must be", "unit", "because", ""), map(html_check, self.checks), "text"
-                ),
+                html_table(("what", "measured", "must be", "unit", "reason", ""), map(html_check, self.checks), "text"),
                 "<h2>Requests</h2>",
                 html_table(("", *COLUMNS), (map(escape, (line.name, *cells(line))) for line in self.lines)),
                 "<h2>Over time</h2>",
                 *self.charts,
-                "<h2>Answers that were no receipts</h2>",
-                html_table(("answer", "times"), map(html_reason, list(reasons(self.records).items())[:REASONS_SHOWN])),
+                "<h2>Requests that were not acknowledged</h2>",
+                html_table(("reason", "times"), map(html_reason, list(reasons(self.records).items())[:REASONS_SHOWN])),
                 "</html>\n",
             )
         )
 
 
 def cells(line: Line) -> list[str]:
-    """A line's figures as text."""
+    """Format a line's figures, in the order of `COLUMNS`."""
     return [cell.format(**asdict(line)) for cell in COLUMNS.values()]
 
 
 def html_check(check: Check) -> list[str]:
-    """A row of the table of thresholds."""
+    """Render a row of the table of thresholds, as HTML cells."""
     bound, word = check.threshold, "passed" if check.passed else "failed"
     texts = (bound.what, number(check.measured), f"{bound.relation} {number(bound.bound)}", bound.unit, bound.reason)
     return [*map(escape, texts), f'<span class="{word}">{word}</span>']
 
 
 def html_reason(reason: tuple[str, int]) -> list[str]:
-    """A row of the table of refusals."""
+    """Render a row of the table of reasons, as HTML cells."""
     return [escape(reason[0]), f"{reason[1]:,}"]
 
 
 def html_table(head: Sequence[str], rows: Any, kind: str = "") -> str:
-    """A table of cells that are HTML."""
+    """Render a table. `rows` has cells that are HTML already; `kind` is its CSS class."""
     heads = "".join(f"<th>{escape(text)}</th>" for text in head)
     body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f'<table class="{kind}"><tr>{heads}</tr>{body}</table>'

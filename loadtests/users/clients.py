@@ -1,7 +1,7 @@
-"""The three ways into the server, as callers use them: a keep-alive connection, unary calls, and a stream.
+"""The clients of the three APIs: POSTs on a keep-alive connection, unary calls, and a stream.
 
-Each user has a connection of its own, as callers on different machines have. None of them sends a request twice by
-itself: Locust's own HTTP client does so on a connection that broke, and then nobody could tell what was stored.
+Each user has its own connection, like clients on different machines. No client repeats a request by itself. Locust's
+own HTTP client does that if a connection breaks, and then the ledger could not say what may be stored.
 """
 
 import http.client
@@ -16,58 +16,58 @@ import grpc
 from grpc_status import rpc_status
 from sluice.v1 import event_service_pb2 as pb
 
-from loadtests.users import answers
-from loadtests.users.answers import Answer
+from loadtests.users import responses
+from loadtests.users.responses import Response
 
 SERVICE = "/sluice.v1.EventService"
 
 OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
-"""Channels of one process share a connection unless told otherwise, and so a worker of the server."""
+"""Without this option, the channels of a process share one connection, and so one worker of the server."""
 
 SLOW_PIECES = 10
-"""A slow client's body arrives in so many pieces."""
+"""The pieces in which a slow client sends its body."""
 
 BATCH_OF_UNARY, BATCH_OF_STREAM = b"\x0a", b"\x12"
-"""The tags of the field `batch`: number 1 of IngestEventsRequest, 2 of StreamEventsRequest."""
+"""The tags of the field `batch`: it is number 1 of IngestEventsRequest and number 2 of StreamEventsRequest."""
 
 
 class Rest:
-    """Posts batches over a connection that is opened when it is needed."""
+    """Posts batches over one connection, which is opened again if it broke. `slow_s` is the time for a body."""
 
     def __init__(self, url: str, key: str, timeout_s: float, slow_s: float) -> None:
         self._connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=timeout_s)
         self._key = key
         self._slow_s = slow_s
 
-    def send(self, body: bytes, idempotency_key: str) -> Answer:
-        """Post a batch and wait for the answer."""
+    def send(self, body: bytes, idempotency_key: str) -> Response:
+        """Post a batch and wait for the response."""
         headers = {"X-API-Key": self._key, "Content-Type": "application/json", "Content-Length": str(len(body))}
         if idempotency_key:
             headers["Idempotency-Key"] = idempotency_key
         try:
             self._connection.request("POST", "/api/v1/events", self._pieces(body), headers)
             response = self._connection.getresponse()
-            return answers.of_rest(response.status, lowered(response.headers), response.read())
+            return responses.of_rest(response.status, lowered(response.headers), response.read())
         except (OSError, http.client.HTTPException) as error:
             self._connection.close()
-            return Answer("broken", type(error).__name__, detail=str(error))
+            return Response("broken", type(error).__name__, detail=str(error))
 
     def close(self) -> None:
-        """Give it up."""
+        """Close the connection."""
         self._connection.close()
 
     def _pieces(self, body: bytes) -> bytes | Iterator[bytes]:
-        """The body, or its parts with pauses in between."""
+        """Return the body, or for a slow client its pieces."""
         return slowly(body, self._slow_s) if self._slow_s else body
 
 
 def lowered(headers: http.client.HTTPMessage) -> dict[str, str]:
-    """Headers with their names in small letters."""
+    """Return the headers with their names in lower case."""
     return {name.lower(): value for name, value in headers.items()}
 
 
 def slowly(body: bytes, seconds: float) -> Iterator[bytes]:
-    """A body in pieces."""
+    """Yield a body in pieces, with pauses of `seconds` in all."""
     length = len(body) // SLOW_PIECES + 1
     for start in range(0, len(body), length):
         time.sleep(seconds / SLOW_PIECES)
@@ -75,7 +75,7 @@ def slowly(body: bytes, seconds: float) -> Iterator[bytes]:
 
 
 class Unary:
-    """Calls IngestEvents."""
+    """Makes unary calls of IngestEvents over one channel."""
 
     def __init__(self, target: str, key: str, timeout_s: float) -> None:
         self._channel = grpc.insecure_channel(target, OWN_CONNECTION)
@@ -83,16 +83,16 @@ class Unary:
         self._metadata = (("x-api-key", key),)
         self._timeout_s = timeout_s
 
-    def send(self, body: bytes, _: str) -> Answer:
-        """Send a batch, which has its idempotency key in it, and wait for the answer."""
+    def send(self, body: bytes, _: str) -> Response:
+        """Send a batch, which contains its idempotency key, and wait for the response."""
         try:
             response = self._call(field(BATCH_OF_UNARY, body), metadata=self._metadata, timeout=self._timeout_s)
-            return answers.of_receipt(pb.IngestEventsResponse.FromString(response).receipt)
+            return responses.of_receipt(pb.IngestEventsResponse.FromString(response).receipt)
         except grpc.RpcError as error:
             return of_rpc_error(error)
 
     def close(self) -> None:
-        """Give it up."""
+        """Close the channel."""
         self._channel.close()
 
 
@@ -106,50 +106,50 @@ class Stream:
         self._responses = call(iter(self._requests.get, None), metadata=(("x-api-key", key),))
 
     def send(self, body: bytes) -> None:
-        """Send a batch; its answer comes in turn."""
+        """Send a batch. Responses come in the order of the batches."""
         self._requests.put(field(BATCH_OF_STREAM, body))
 
-    def receive(self, on_answer: Callable[[Answer], None]) -> Answer:
-        """Pass on each answer as it comes. Returns at the stream's end, with what that means to unanswered batches."""
+    def receive(self, on_response: Callable[[Response], None]) -> Response:
+        """Pass on each response until the stream ends. Returns the response that all unanswered batches then have."""
         try:
             for message in self._responses:
                 response = pb.StreamEventsResponse.FromString(message)
-                refused = response.HasField("error")
-                on_answer(answers.of_status(response.error) if refused else answers.of_receipt(response.receipt))
+                rejected = response.HasField("error")
+                on_response(responses.of_status(response.error) if rejected else responses.of_receipt(response.receipt))
         except grpc.RpcError as error:
             ending = of_rpc_error(error)
-            return Answer("broken", ending.status, detail=f"the stream ended: {ending.detail}")
-        return Answer("broken", "OK", detail="the stream ended")
+            return Response("broken", ending.status, detail=f"the stream ended: {ending.detail}")
+        return Response("broken", "OK", detail="the stream ended")
 
     def half_close(self) -> None:
-        """Say that no more batches come."""
+        """Tell the server that no more batches follow."""
         self._requests.put(None)
 
     def close(self) -> None:
-        """Give it up."""
+        """Cancel the call and close the channel."""
         self._responses.cancel()
         self.half_close()
         self._channel.close()
 
 
-def of_rpc_error(error: grpc.RpcError) -> Answer:
-    """What the end of a call means."""
+def of_rpc_error(error: grpc.RpcError) -> Response:
+    """Read the error that ended a call."""
     assert isinstance(error, grpc.Call)
     status = None
-    with suppress(ValueError):  # details that contradict the status: not ours
+    with suppress(ValueError):  # raised if the details contradict the status: then they are not the server's
         status = rpc_status.from_call(error)
     if status is not None:
-        return answers.of_status(status)
-    return Answer("broken", error.code().name, detail=str(error.details())[: answers.DETAIL_CHARACTERS])
+        return responses.of_status(status)
+    return Response("broken", error.code().name, detail=str(error.details())[: responses.DETAIL_CHARACTERS])
 
 
 def field(tag: bytes, value: bytes) -> bytes:
-    """A message with one field, which is a message."""
+    """Encode a message that has one field, which is a message itself."""
     return tag + varint(len(value)) + value
 
 
 def varint(number: int) -> bytes:
-    """A number as Protocol Buffers write it: seven bits a byte, the lowest first."""
+    """Encode a number as Protocol Buffers do: seven bits a byte, the lowest first."""
     written = bytearray()
     while number > 0x7F:
         written.append(number & 0x7F | 0x80)

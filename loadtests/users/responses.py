@@ -1,4 +1,7 @@
-"""What an answer of the server means to a caller: the same few outcomes over REST and gRPC. No I/O."""
+"""Turns the responses of all APIs into the same few outcomes, so that one ledger serves them all.
+
+It does no I/O, so that the tests can try responses that no server gives.
+"""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -9,10 +12,10 @@ from google.rpc import error_details_pb2, status_pb2
 from msgspec import Struct
 from sluice.v1 import event_service_pb2 as pb
 
-from loadtests.records import Outcome
+from loadtests.support.records import Outcome
 
 DETAIL_CHARACTERS = 300
-"""What is kept of an answer that should not be: enough for its reason."""
+"""The start of an error that is kept in the ledger: enough for its reason."""
 
 RATE_LIMIT_POLICY = re.compile(r'"default";q=[0-9]+;w=60')
 RATE_LIMIT = re.compile(r'"default";r=[0-9]+;t=[0-9]+')
@@ -23,8 +26,8 @@ NS_PER_S = 1_000_000_000
 CODES = {code.value[0]: code.name for code in grpc.StatusCode}
 
 
-class Answer(Struct, frozen=True):
-    """What a caller makes of an answer. The fields are those of a record."""
+class Response(Struct, frozen=True):
+    """A response as the ledger records it. The fields are those of `Record`."""
 
     outcome: Outcome
     status: str
@@ -36,31 +39,31 @@ class Answer(Struct, frozen=True):
 
 
 class StoredEvent(Struct):
-    """An event of a receipt, as far as the ledger needs it."""
+    """The fields of an event in a receipt that the ledger needs."""
 
     id: str
     tenant_id: str
 
 
 class Receipt(Struct):
-    """A receipt over REST."""
+    """The fields of a receipt over REST that the ledger needs."""
 
     events: list[StoredEvent]
 
 
 class Problem(Struct):
-    """A refusal over REST, as far as it says what became of the batch."""
+    """The field of an error over REST that says what became of the batch."""
 
     outcome: str = ""
 
 
-def of_rest(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
-    """What an HTTP answer means. The names of the headers are in small letters."""
+def of_rest(status: int, headers: Mapping[str, str], body: bytes) -> Response:
+    """Read an HTTP response. The names of the headers are in lower case."""
     wait_s = wait_of_header(headers.get("retry-after", ""))
     limit_headers = has_limit_headers(headers)
     if status == 201:
         events = msgspec.json.decode(body, type=Receipt).events
-        return Answer(
+        return Response(
             "acknowledged",
             "201",
             limit_headers=limit_headers,
@@ -69,56 +72,56 @@ def of_rest(status: int, headers: Mapping[str, str], body: bytes) -> Answer:
         )
     detail = body[:DETAIL_CHARACTERS].decode(errors="replace")
     if status == 429:
-        return Answer("limited", "429", wait_s, limit_headers, detail=detail)
+        return Response("limited", "429", wait_s, limit_headers, detail=detail)
     if status == 503:
         certain = msgspec.json.decode(body, type=Problem).outcome == "not_stored"
-        return Answer("unavailable" if certain else "uncertain", "503", wait_s, limit_headers, detail=detail)
-    return Answer("refused" if 400 <= status < 500 else "broken", str(status), wait_s, limit_headers, detail=detail)
+        return Response("unavailable" if certain else "uncertain", "503", wait_s, limit_headers, detail=detail)
+    return Response("rejected" if 400 <= status < 500 else "broken", str(status), wait_s, limit_headers, detail=detail)
 
 
-def of_receipt(receipt: pb.Receipt) -> Answer:
-    """What a receipt over gRPC means."""
+def of_receipt(receipt: pb.Receipt) -> Response:
+    """Read a receipt over gRPC."""
     tenant_id = one_tenant({receipt.tenant_id})
-    return Answer("acknowledged", "OK", tenant_id=tenant_id, ids=packed(receipt.event_ids))
+    return Response("acknowledged", "OK", tenant_id=tenant_id, ids=packed(receipt.event_ids))
 
 
-def of_status(status: status_pb2.Status) -> Answer:
-    """What a refusal over gRPC means. Without the details that the server gives, nobody knows."""
-    code, outcome, wait_s, ours = CODES.get(status.code, str(status.code)), "", None, False
+def of_status(status: status_pb2.Status) -> Response:
+    """Read an error over gRPC. One without the server's own details comes from a library, and counts as broken."""
+    code, outcome, wait_s, from_server = CODES.get(status.code, str(status.code)), "", None, False
     info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
     for detail in status.details:
         if detail.Unpack(info):
-            ours, outcome = info.domain == "sluice", info.metadata.get("outcome", "")
+            from_server, outcome = info.domain == "sluice", info.metadata.get("outcome", "")
         elif detail.Unpack(retry):
             delay = retry.retry_delay
             wait_s = delay.seconds + delay.nanos / NS_PER_S or None
     text = status.message[:DETAIL_CHARACTERS]
-    if not ours:
-        return Answer("broken", code, wait_s, detail=text)
+    if not from_server:
+        return Response("broken", code, wait_s, detail=text)
     if code == "RESOURCE_EXHAUSTED":
-        return Answer("limited", code, wait_s, detail=text)
+        return Response("limited", code, wait_s, detail=text)
     if code == "UNAVAILABLE":
-        return Answer("unavailable" if outcome == "not_stored" else "uncertain", code, wait_s, detail=text)
-    return Answer("broken" if code == "INTERNAL" else "refused", code, wait_s, detail=text)
+        return Response("unavailable" if outcome == "not_stored" else "uncertain", code, wait_s, detail=text)
+    return Response("broken" if code == "INTERNAL" else "rejected", code, wait_s, detail=text)
 
 
 def wait_of_header(text: str) -> float | None:
-    """The wait in a Retry-After: whole seconds, at least 1. None where it is anything else."""
+    """Read the seconds in a Retry-After. Returns None if they are not a whole number of at least 1."""
     return float(text) if RETRY_AFTER.fullmatch(text) else None
 
 
 def has_limit_headers(headers: Mapping[str, str]) -> bool:
-    """Whether an answer says what the rate limit is and what remains of it."""
+    """Whether a response says what the rate limit is and how much of it remains."""
     policy, limit = headers.get("ratelimit-policy", ""), headers.get("ratelimit", "")
     return bool(RATE_LIMIT_POLICY.fullmatch(policy) and RATE_LIMIT.fullmatch(limit))
 
 
 def one_tenant(ids: set[str]) -> bytes:
-    """The tenant of a receipt, which must be one."""
+    """Return the tenant of a receipt as 16 bytes. Raises ValueError if there is not exactly one."""
     (tenant_id,) = ids
     return packed([tenant_id])
 
 
 def packed(ids: Iterable[str]) -> bytes:
-    """UUIDs as 16 bytes each."""
+    """Join UUIDs into 16 bytes each."""
     return bytes.fromhex("".join(ids).replace("-", ""))

@@ -1,6 +1,6 @@
-"""Files in `loadtests/reports/`: figures as JSON, with what they were measured on and by which command, and pages.
+"""Names and writes the files in `loadtests/reports/`.
 
-Imports the standard library and msgspec.
+Every report states its command, machine and date, because a figure means nothing without them.
 """
 
 import os
@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
-DIRECTORY = Path(__file__).parent / "reports"
+DIRECTORY = Path(__file__).parents[1] / "reports"
 
 
 def provenance(name: str) -> dict[str, Any]:
-    """When, how and where the load test `name` was run."""
+    """Return the date, the command and the machine of this run of the load test `name`."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", "-m", f"loadtests.{name}", *hidden_keys(sys.argv[1:])]),
@@ -26,7 +26,7 @@ def provenance(name: str) -> dict[str, Any]:
 
 
 def hidden_keys(arguments: list[str]) -> list[str]:
-    """A command line without its secrets: reports are passed around."""
+    """Return a command line without its secrets, because reports are passed on."""
     hidden, follows = [], False
     for argument in arguments:
         option, equals, _ = argument.partition("=")
@@ -37,11 +37,11 @@ def hidden_keys(arguments: list[str]) -> list[str]:
 
 
 def new_path(name: str, suffix: str) -> Path:
-    """A file for a report that ends now."""
+    """Return the path of a new report, named for the current second."""
     DIRECTORY.mkdir(exist_ok=True)
     return DIRECTORY / f"{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}{suffix}"
 
 
 def write_json(path: Path, report: dict[str, Any]) -> None:
-    """Write a report's figures."""
+    """Write a report's figures as indented JSON."""
     path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")

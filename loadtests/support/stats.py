@@ -1,4 +1,7 @@
-"""Figures from a ledger: a line for each kind of request, and curves over time. Imports the standard library only."""
+"""Computes figures from a ledger: a line for each kind of request, and curves over time.
+
+All load tests use it, so that a column means the same in every report.
+"""
 
 import math
 from collections import Counter, defaultdict
@@ -6,25 +9,25 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from loadtests.charts import Point
-from loadtests.records import Record
+from loadtests.support.charts import Point
+from loadtests.support.records import Record
 
 Group = TypeVar("Group", bound=Hashable)
 
 CURVE_POINTS = 200
-"""A chart has room for about as many."""
+"""The most points of a curve, because a chart is about 800 pixels wide."""
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the table. Latencies count from when a request was due."""
+    """One line of the table. Latencies count from when a request was due. `unavailable` includes uncertain ones."""
 
     name: str
     requests: int
     acknowledged: int
     limited: int
     unavailable: int
-    refused: int
+    rejected: int
     broken: int
     events_per_s: float
     requests_per_s: float
@@ -39,7 +42,7 @@ COLUMNS = {
     "stored": "{acknowledged:,}",
     "limited": "{limited:,}",
     "503": "{unavailable:,}",
-    "refused": "{refused:,}",
+    "rejected": "{rejected:,}",
     "broken": "{broken:,}",
     "requests/s": "{requests_per_s:,.0f}",
     "events/s": "{events_per_s:,.0f}",
@@ -48,11 +51,11 @@ COLUMNS = {
     "p99 ms": "{p99_ms:,.1f}",
     "max ms": "{max_ms:,.1f}",
 }
-"""The table's columns, and how each is made from a line."""
+"""The table's columns, and the format of each."""
 
 
 def line_of(name: str, records: Sequence[Record]) -> Line:
-    """The figures of some requests."""
+    """Compute the line of some requests. The rates are over the time from the first due to the last response."""
     outcomes = Counter(record.outcome for record in records)
     latencies_ms = sorted(record.latency_s * 1_000 for record in records)
     seconds = max(r.answered_s for r in records) - min(r.due_s for r in records) if records else math.inf
@@ -63,7 +66,7 @@ def line_of(name: str, records: Sequence[Record]) -> Line:
         acknowledged=outcomes["acknowledged"],
         limited=outcomes["limited"],
         unavailable=outcomes["unavailable"] + outcomes["uncertain"],
-        refused=outcomes["refused"],
+        rejected=outcomes["rejected"],
         broken=outcomes["broken"],
         events_per_s=sum(stored) / seconds,
         requests_per_s=len(records) / seconds,
@@ -75,12 +78,12 @@ def line_of(name: str, records: Sequence[Record]) -> Line:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest of the sorted values that so large a share of them does not exceed; 0 where there are none."""
+    """Return the smallest of the sorted values that at least `share` of them do not exceed; 0 if there are none."""
     return values[max(0, math.ceil(len(values) * share) - 1)] if values else 0.0
 
 
 def grouped(records: Iterable[Record], group: Callable[[Record], Group]) -> dict[Group, list[Record]]:
-    """The records by what `group` says of them."""
+    """Group the records by the result of `group`."""
     groups: dict[Group, list[Record]] = defaultdict(list)
     for record in records:
         groups[group(record)].append(record)
@@ -90,7 +93,7 @@ def grouped(records: Iterable[Record], group: Callable[[Record], Group]) -> dict
 def rates(
     groups: Mapping[str, Sequence[Record]], amount: Callable[[Record], float], at: Callable[[Record], float]
 ) -> dict[str, list[Point]]:
-    """Curves of an amount a second, counted at the time that `at` says."""
+    """Compute a curve for each group: the sum of `amount` per second, counted at the time `at`."""
     step_s = step_of(groups)
     curves = {}
     for name, records in groups.items():
@@ -102,7 +105,7 @@ def rates(
 
 
 def latencies(groups: Mapping[str, Sequence[Record]], share: float) -> dict[str, list[Point]]:
-    """Curves of a percentile of the latency in milliseconds, by when requests were due."""
+    """Compute a curve for each group: a percentile of the latency in ms, by the time at which requests were due."""
     step_s = step_of(groups)
     return {
         name: [
@@ -114,6 +117,6 @@ def latencies(groups: Mapping[str, Sequence[Record]], share: float) -> dict[str,
 
 
 def step_of(groups: Mapping[str, Sequence[Record]]) -> float:
-    """The width of a curve's steps, in seconds."""
+    """Return the width of a curve's steps in seconds: at least 0.5, and at most `CURVE_POINTS` steps."""
     last_s = max((record.answered_s for records in groups.values() for record in records), default=1.0)
     return max(0.5, math.ceil(last_s / CURVE_POINTS))

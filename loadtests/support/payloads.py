@@ -1,7 +1,4 @@
-"""What the load tests send: batches as a shop's backend makes them, the same ones for the same seed.
-
-Imports the standard library only.
-"""
+"""Makes batches such as a shop's backend sends. The same seed gives the same batches, so that runs can be compared."""
 
 import json
 from random import Random
@@ -12,11 +9,11 @@ Json = dict[str, Any]
 EVENT_TYPES = ("purchase", "signup", "page_view", "add_to_cart", "refund")
 
 VARIETY = 8
-"""Different batches that a generator makes and sends again and again: enough that no two neighbours are alike."""
+"""Different batches that a generator makes and repeats, so that no two consecutive requests are equal."""
 
 
 def make_event(random: Random) -> Json:
-    """An event of about 280 bytes of JSON, with a time of its own and metadata."""
+    """Make an event of about 280 bytes of JSON, with a timestamp and metadata."""
     number = random.randrange(10**6)
     return {
         "type": random.choice(EVENT_TYPES),
@@ -36,15 +33,15 @@ def make_event(random: Random) -> Json:
 
 
 def make_events(random: Random, count: int) -> list[Json]:
-    """So many events."""
+    """Make `count` events."""
     return [make_event(random) for _ in range(count)]
 
 
 def make_batch(random: Random, count: int) -> bytes:
-    """The JSON of a batch of `count` events."""
+    """Make the JSON of a batch of `count` events."""
     return encode({"source": "backend", "events": make_events(random, count)})
 
 
 def encode(value: Json) -> bytes:
-    """JSON without spaces."""
+    """Encode as JSON without spaces, as most clients do."""
     return json.dumps(value, separators=(",", ":")).encode()
