@@ -27,8 +27,9 @@ from server.core.errors import ConfigurationError, Outcome, SluiceError, Unavail
 from server.core.events.values import is_text
 from server.core.times import format_time
 from server.runtime.database import command_database
+from server.runtime.errors import StartError
 from server.runtime.logs import configure_logging, place_of
-from server.runtime.supervisor import StartError, serve
+from server.runtime.supervisor import serve
 from server.settings import DatabaseSettings, Settings
 from storage.keys import Keys
 
