@@ -11,6 +11,7 @@ from storage.client import Database, driver_errors_as_unavailable
 CLAIMS = "claims"
 EVENTS = "events"
 KEYS = "keys"
+LEASES = "leases"
 TENANTS = "tenants"
 
 LISTING = "listing"
