@@ -1,5 +1,6 @@
 """What the APIs get from the composition root (`runtime/composition.py`)."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
@@ -19,3 +20,5 @@ class Services:
     events: EventReader
     check_ready: Callable[[], Awaitable[None]]
     """Returns if the worker can take events. Raises Unavailable, which says why it cannot."""
+    draining: asyncio.Event
+    """Set when the worker drains. A response that would go on for long waits for it, and ends."""

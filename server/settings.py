@@ -1,7 +1,7 @@
-"""The settings of a run, complete and frozen. Imports msgspec only.
+"""The settings of `sluice serve`, complete and frozen, and the addresses that follow from them.
 
-The command line makes them, from its options and their environment variables; nothing else reads the environment. They
-travel to the worker processes as JSON.
+The command line makes them from its options and environment variables. Nothing else reads the environment. They reach
+the worker processes as JSON.
 """
 
 from typing import Literal
@@ -14,7 +14,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class DatabaseSettings(Struct, frozen=True, kw_only=True):
-    """Which database. `mongodb_url` None is the embedded one, in `data_dir`."""
+    """Which database to use. If `mongodb_url` is None, it is the embedded one in `data_dir`."""
 
     mongodb_url: str | None
     database: str
@@ -23,7 +23,7 @@ class DatabaseSettings(Struct, frozen=True, kw_only=True):
 
 
 class Settings(Struct, frozen=True, kw_only=True):
-    """All that `sluice serve` needs to know."""
+    """All settings of `sluice serve`."""
 
     storage: DatabaseSettings
     host: str
@@ -38,5 +38,11 @@ class Settings(Struct, frozen=True, kw_only=True):
 
 
 def address(host: str, port: int) -> str:
-    """`host:port`, with the brackets that IPv6 needs."""
+    """`host:port`, with the brackets that an IPv6 address needs."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def base_url(settings: Settings) -> str:
+    """The URL of the REST API, without a path."""
+    scheme = "https" if settings.tls_cert else "http"
+    return f"{scheme}://{address(settings.host, settings.port)}"

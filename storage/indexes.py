@@ -13,6 +13,7 @@ IDEMPOTENCY_RECORDS = "claims"
 """The collection keeps its older name, since data is stored under it."""
 
 KEYS = "keys"
+LEASES = "leases"
 TENANTS = "tenants"
 
 LISTING = "listing"

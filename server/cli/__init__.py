@@ -1,1 +1,1 @@
-"""The command line: `main.py` has the table of commands."""
+"""The command line: `main.py` has the table of commands, and each noun has a file of commands."""

@@ -33,11 +33,10 @@ Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class EventService:
-    """The service's methods. `draining` is set when streams should end."""
+    """The service's methods."""
 
-    def __init__(self, services: Services, draining: asyncio.Event) -> None:
+    def __init__(self, services: Services) -> None:
         self._services = services
-        self._draining = draining
 
     def handlers(self) -> grpc.GenericRpcHandler:
         """The methods, as a server takes them."""
@@ -102,7 +101,7 @@ class EventService:
 
     async def _end_when_draining(self, reading: asyncio.Task[None], window: StreamWindow) -> None:
         """Once the server drains, read no more. The stream ends when everything before is answered."""
-        await self._draining.wait()
+        await self._services.draining.wait()
         reading.cancel()
         window.add(StreamEnd(Unavailable("not_stored", DRAINING)))
 

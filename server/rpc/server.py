@@ -76,9 +76,8 @@ class GrpcServer:
     """Starts, follows the database, drains."""
 
     def __init__(self, services: Services) -> None:
-        self._draining = asyncio.Event()
         self._health = health.aio.HealthServicer()
-        self._handlers = EventService(services, self._draining).handlers()
+        self._handlers = EventService(services).handlers()
         self._retired: set[asyncio.Task[None]] = set()
 
     async def start(self, settings: Settings) -> None:
@@ -123,10 +122,12 @@ class GrpcServer:
         for name in (OVERALL, SERVICE):
             await self._health.set(name, status)
 
-    async def drain(self, timeout_s: float) -> None:
-        """Reject new calls, answer what streams have sent, and end."""
+    async def report_draining(self) -> None:
+        """Say that calls cannot be served, for good."""
         await self._health.enter_graceful_shutdown()
-        self._draining.set()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Reject new calls and end. Streams end because `Services.draining` is set, after their last response."""
         await asyncio.sleep(LINGER_S)
         self._listening.cancel()
         await self._server.stop(timeout_s)

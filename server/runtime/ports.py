@@ -1,4 +1,7 @@
-"""Ports that several processes share: reserved by the supervisor, bound by each worker. Imports the errors only."""
+"""Ports that several processes share: the supervisor reserves them, and each worker binds them.
+
+So no other program can get a port while a worker is replaced, and a taken port is one clear line at the start.
+"""
 
 import errno
 import socket
@@ -10,12 +13,12 @@ from server.core.errors import ConfigurationError
 
 @contextmanager
 def reserved_port(host: str, port: int, option: str) -> Iterator[int]:
-    """Hold `port` for the workers, or a free one where it is 0. Raises ConfigurationError, naming the option.
+    """Hold `port` for the workers, or a free port if it is 0. Raises ConfigurationError, which names the option.
 
-    The socket that holds it does not listen: it only keeps the port from being given away.
+    The socket that holds it does not listen, so the kernel gives it no connections.
     """
     try:
-        with bound_socket(host, port) as probe:  # workers share the port with each other; with a stranger it fails
+        with bound_socket(host, port) as probe:  # without SO_REUSEPORT, so that it fails if any program has the port
             port = probe.getsockname()[1]
         holder = bound_socket(host, port, socket.SO_REUSEPORT)
     except OSError as error:
@@ -25,7 +28,7 @@ def reserved_port(host: str, port: int, option: str) -> Iterator[int]:
 
 
 def bound_socket(host: str, port: int, *options: int) -> socket.socket:
-    """A socket with that address, and the socket options set. Raises OSError."""
+    """A TCP socket that is bound to the address, with these options of SOL_SOCKET turned on. Raises OSError."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     bound = socket.socket(family, kind, protocol)
     for option in (socket.SO_REUSEADDR, *options):
@@ -39,7 +42,7 @@ def bound_socket(host: str, port: int, *options: int) -> socket.socket:
 
 
 def port_problem(host: str, port: int, option: str, error: OSError) -> str:
-    """Why a port cannot be had, and what to do."""
+    """Why a port cannot be used, and what to do."""
     if error.errno == errno.EADDRINUSE:
         return f"port {port} on {host} is taken: stop what listens there, or choose another with {option}"
     return f"cannot listen on {host} port {port} ({error.strerror}): choose others with --host and {option}"

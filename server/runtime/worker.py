@@ -1,7 +1,8 @@
-"""The entry point of a worker process: `python -m server.runtime.worker`, started by the supervisor and by nobody else.
+"""The entry point of a worker process: `python -m server.runtime.worker`. Only the supervisor starts it.
 
-Its settings come as one line of JSON on stdin, which keeps passwords out of process lists. It answers `ready` on
-stdout once it accepts requests, and drains on SIGTERM or when stdin ends, which is when the supervisor is gone.
+Its settings come as one line of JSON on stdin, which keeps passwords out of process lists. It sends messages to the
+supervisor on stdout (`messages.py`). It drains on SIGTERM, and at the end of stdin, which means that the supervisor
+is gone.
 """
 
 import asyncio
@@ -14,34 +15,36 @@ import uvloop
 
 from server.runtime.composition import run_worker
 from server.runtime.logs import configure_logging, place_of
+from server.runtime.messages import Ready, encode_line
 from server.settings import Settings
 
 GC_THRESHOLDS = (10_000, 20, 20)
-"""Decoded JSON is many objects and no cycles, so collecting seldom costs no memory, and 1,000-event batches gain 10 %
-(Motor) to 15 % (PyMongo). What was made at start is not looked at again at all."""
+"""How rarely Python's garbage collector runs: after 10,000 new objects, not 700. Decoded JSON is many objects and no
+cycles, so this costs no memory. 1,000-event batches gain 10 % (Motor) to 15 % (PyMongo). Objects that were made at the
+start are frozen, so the collector never visits them."""
 
 
 async def run(settings: Settings) -> None:
-    """Serve until told to stop."""
+    """Serve until SIGTERM or the end of stdin, then drain."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_reader(sys.stdin.fileno(), supervisor_gone, stop)
-    await run_worker(settings, say_ready, stop)
+    loop.add_reader(sys.stdin.fileno(), on_supervisor_gone, stop)
+    await run_worker(settings, on_ready, stop)
 
 
-def supervisor_gone(stop: asyncio.Event) -> None:
+def on_supervisor_gone(stop: asyncio.Event) -> None:
     """Stop: after the settings, stdin becomes readable only at its end."""
     asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
     stop.set()
 
 
-def say_ready() -> None:
-    """Tell the supervisor."""
+def on_ready() -> None:
+    """Set up the garbage collector for the work to come, and tell the supervisor that requests are accepted."""
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
+    sys.stdout.buffer.write(encode_line(Ready()))
+    sys.stdout.buffer.flush()
 
 
 def main() -> None:
