@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Json, MongoClient, Server, batch, children, command_line, sluice, wait_until
-from tests.load import Load
-from tests.mongod import Mongod
+from tests.support.harness import Json, MongoClient, Server, batch, children, command_line, sluice, wait_until
+from tests.support.load import Load
+from tests.support.mongod import Mongod
 
 
 def assert_books_balance(load: Load, mongo: MongoClient, key: Json) -> None:

@@ -15,8 +15,8 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status
 from sluice.v1 import event_service_pb2 as pb
 
-from tests.grpc_client import Stream, channel_to, details_of, good_batch, metadata, stub_of
-from tests.harness import Json, MongoClient, Server, batch
+from tests.support.grpc_client import Stream, channel_to, details_of, good_batch, metadata, stub_of
+from tests.support.harness import Json, MongoClient, Server, batch
 
 EVENTS = "/api/v1/events"
 TIMEOUT_S = 60

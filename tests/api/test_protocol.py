@@ -5,8 +5,8 @@ import json
 import httpx
 import pytest
 
-from tests.harness import Json, Server, batch
-from tests.wire import post, talk
+from tests.support.harness import Json, Server, batch
+from tests.support.wire import post, talk
 
 
 @pytest.mark.parametrize("upgrade", ["Upgrade: h2c", "UPGRADE:websocket"])

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Json, MongoClient, Server
+from tests.support.harness import Json, MongoClient, Server
 
-README = (Path(__file__).parent.parent / "README.md").read_text()
+README = (Path(__file__).parents[2] / "README.md").read_text()
 
 
 def examples(language: str, address: str = "http://127.0.0.1:8000/") -> list[str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import Json
+from tests.support.harness import Json
 
 TIMEOUT_S = 120
 

@@ -7,7 +7,7 @@ from typing import Self
 
 import httpx
 
-from tests.harness import Json, Server, event
+from tests.support.harness import Json, Server, event
 
 
 class Callers:

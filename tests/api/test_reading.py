@@ -11,7 +11,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.harness import Json, MongoClient, Server, batch, event
+from tests.support.harness import Json, MongoClient, Server, batch, event
 
 EVENTS = "/api/v1/events"
 FIELDS = ["id", "tenant_id", "source", "source_id", "event_type", "data", "timestamp", "received_at", "metadata"]

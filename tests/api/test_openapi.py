@@ -17,7 +17,7 @@ import pytest
 import schemathesis
 from hypothesis import strategies
 
-from tests.harness import Json, Server
+from tests.support.harness import Json, Server
 
 EXAMPLES = 1_000 if os.environ.get("SLUICE_LONG") else 25
 TIMEOUT_S = 1_800 if os.environ.get("SLUICE_LONG") else 120
@@ -171,7 +171,7 @@ def test_the_server_does_what_it_says(server: Server, tmp_path: Path) -> None:
     done = subprocess.run(
         [*command, "--header", f"X-API-Key: {key['key']}", "--max-examples", str(EXAMPLES), "--continue-on-failure"],
         cwd=tmp_path,
-        env={**os.environ, "SCHEMATHESIS_HOOKS": __name__, "PYTHONPATH": str(Path(__file__).parent.parent)},
+        env={**os.environ, "SCHEMATHESIS_HOOKS": __name__, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         timeout=TIMEOUT_S,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from server.core.errors import Code
 from server.status import STATUS
-from tests.harness import Json, Server
+from tests.support.harness import Json, Server
 
 ANSWER_TIMEOUT_S = 40
 """Longer than anything takes that the server does: a body that stalls is given up after 30 s."""

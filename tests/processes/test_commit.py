@@ -17,10 +17,11 @@ from typing import NamedTuple
 import grpc
 import pytest
 
-from tests.grpc_client import Stream, channel_to, code_of, good_batch, reason_of
-from tests.harness import Json, MongoClient, Server, event, wait_until
-from tests.mongod import Mongod, failing_inserts
-from tests.pressure import (
+from tests.processes.test_grpc_processes import assert_no_faults
+from tests.support.grpc_client import Stream, channel_to, code_of, good_batch, reason_of
+from tests.support.harness import Json, MongoClient, Server, event, wait_until
+from tests.support.mongod import Mongod, failing_inserts
+from tests.support.pressure import (
     INTERNAL,
     STORED,
     UNAVAILABLE,
@@ -36,7 +37,6 @@ from tests.pressure import (
     stored_ids,
     wait_until_quiet,
 )
-from tests.test_grpc_processes import assert_no_faults
 
 LONG = "SLUICE_LONG" in os.environ
 

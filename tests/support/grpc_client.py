@@ -15,7 +15,7 @@ from grpc_status import rpc_status
 from sluice.v1 import event_service_pb2 as pb
 from sluice.v1.event_service_pb2_grpc import EventServiceStub
 
-from tests.load import Callers
+from tests.support.load import Callers
 
 TIMEOUT_S = 60
 

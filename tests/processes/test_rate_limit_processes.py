@@ -21,10 +21,11 @@ from typing import NamedTuple
 import pytest
 from sluice.v1 import event_service_pb2 as pb
 
-from tests.grpc_client import Stream, channel_to, good_batch, metadata, stub_of
-from tests.harness import Json, MongoClient, Server, sluice, wait_until
-from tests.mongod import Mongod
-from tests.spending import (
+from tests.processes.test_grpc_processes import assert_no_faults
+from tests.support.grpc_client import Stream, channel_to, good_batch, metadata, stub_of
+from tests.support.harness import Json, MongoClient, Server, sluice, wait_until
+from tests.support.mongod import Mongod
+from tests.support.spending import (
     EVENTS,
     GOOD_BODY,
     MAX_WAIT_S,
@@ -44,7 +45,6 @@ from tests.spending import (
     codes,
     spend,
 )
-from tests.test_grpc_processes import assert_no_faults
 
 LONG = "SLUICE_LONG" in os.environ
 JSON = {"Content-Type": "application/json"}

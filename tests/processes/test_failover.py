@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.grpc_client import StreamLoad, channel_to, details_of
-from tests.harness import Json, MongoClient, Server, wait_until
-from tests.load import Callers, Load
-from tests.mongod import Mongod, ReplicaSet
-from tests.relay import Relay
-from tests.test_grpc_processes import assert_no_faults, ingest, stored_marks
+from tests.processes.test_grpc_processes import assert_no_faults, ingest, stored_marks
+from tests.support.grpc_client import StreamLoad, channel_to, details_of
+from tests.support.harness import Json, MongoClient, Server, wait_until
+from tests.support.load import Callers, Load
+from tests.support.mongod import Mongod, ReplicaSet
+from tests.support.relay import Relay
 
 LONG = "SLUICE_LONG" in os.environ
 

@@ -11,9 +11,9 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.grpc_client import Stream, channel_to, good_batch
-from tests.harness import Json, MongoClient, Server, batch, sluice
-from tests.spending import (
+from tests.support.grpc_client import Stream, channel_to, good_batch
+from tests.support.harness import Json, MongoClient, Server, batch, sluice
+from tests.support.spending import (
     BAD,
     EVENTS,
     MAX_WAIT_S,

@@ -15,7 +15,7 @@ import pytest
 from grpc_health.v1 import health_pb2
 from sluice.v1 import event_service_pb2 as pb
 
-from tests.grpc_client import (
+from tests.support.grpc_client import (
     TIMEOUT_S,
     Stream,
     StreamLoad,
@@ -28,8 +28,8 @@ from tests.grpc_client import (
     reason_of,
     stub_of,
 )
-from tests.harness import Json, MongoClient, Server, batch, command_line, sluice, wait_until
-from tests.mongod import Mongod
+from tests.support.harness import Json, MongoClient, Server, batch, command_line, sluice, wait_until
+from tests.support.mongod import Mongod
 
 SERVICE = "sluice.v1.EventService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -112,7 +112,7 @@ def test_kill_9_of_a_client_in_mid_stream(tmp_path: Path) -> None:
 
 def killed_client(server: Server, secret: str) -> set[int]:
     """What was acknowledged to a process that streams, by the time of its kill."""
-    arguments = [sys.executable, "-m", "tests.grpc_client", server.grpc, secret]
+    arguments = [sys.executable, "-m", "tests.support.grpc_client", server.grpc, secret]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
         acknowledged = {int(client.stdout.readline()) for _ in range(100)}

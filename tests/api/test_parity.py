@@ -24,10 +24,10 @@ from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 from sluice.v1 import event_service_pb2 as pb
 
-from tests.grpc_client import TIMEOUT_S, Stream, channel_to, details_of, metadata, stub_of
-from tests.harness import Json, MongoClient, Server, sluice
-from tests.mongod import Mongod
-from tests.test_values import RAW, nested
+from tests.api.test_values import RAW, nested
+from tests.support.grpc_client import TIMEOUT_S, Stream, channel_to, details_of, metadata, stub_of
+from tests.support.harness import Json, MongoClient, Server, sluice
+from tests.support.mongod import Mongod
 
 EVENTS = "/api/v1/events"
 AWARE = RAW.with_options(tz_aware=True)

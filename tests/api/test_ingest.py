@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import httpx
 
-from tests.harness import Json, MongoClient, batch, event
+from tests.support.harness import Json, MongoClient, batch, event
 
 
 def test_receipt_is_as_documented(client: httpx.Client, key: Json) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.harness import Json, MongoClient, Server, batch, sluice
+from tests.support.harness import Json, MongoClient, Server, batch, sluice
 
 EVENTS = "/api/v1/events"
 CREATED = ["id", "key", "tenant", "tenant_id", "name", "scopes", "allowed_domains", "rate_limit", "created_at"]

@@ -23,9 +23,9 @@ import pytest
 from google.rpc import code_pb2
 from sluice.v1 import event_service_pb2 as pb
 
-from tests.grpc_client import TIMEOUT_S, Stream, channel_to, code_of, metadata, reason_of, stub_of
-from tests.harness import Json, MongoClient, Server, batch, event, wait_until
-from tests.mongod import Mongod
+from tests.support.grpc_client import TIMEOUT_S, Stream, channel_to, code_of, metadata, reason_of, stub_of
+from tests.support.harness import Json, MongoClient, Server, batch, event, wait_until
+from tests.support.mongod import Mongod
 
 EVENTS = "/api/v1/events"
 CONFLICT = "idempotency_conflict"

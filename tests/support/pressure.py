@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, Self
 import grpc
 from sluice.v1 import event_service_pb2 as pb
 
-from tests.grpc_client import TIMEOUT_S, channel_to, details_of, good_event, metadata, stub_of
-from tests.harness import Json, MongoClient, Server, wait_until
-from tests.mongod import fail_point
+from tests.support.grpc_client import TIMEOUT_S, channel_to, details_of, good_event, metadata, stub_of
+from tests.support.harness import Json, MongoClient, Server, wait_until
+from tests.support.mongod import fail_point
 
 EVENTS = "/api/v1/events"
 HOLD = "hangDuringBatchInsert"

@@ -24,7 +24,7 @@ import httpx
 import pytest
 from backports import zstd
 
-from tests.harness import Json, MongoClient, Server, batch, event, sluice
+from tests.support.harness import Json, MongoClient, Server, batch, event, sluice
 
 EVENTS = "/api/v1/events"
 JSON_TYPE = "application/json"

@@ -51,7 +51,7 @@ from loadtests.thresholds import (
 from loadtests.users import answers
 from loadtests.users.faces import Rest, Unary
 from loadtests.verify import Findings, stored_events, verify
-from tests.harness import Json, MongoClient, Server, embedded_url
+from tests.support.harness import Json, MongoClient, Server, embedded_url
 
 RUN_TIMEOUT_S = 240
 

@@ -22,10 +22,10 @@ from bson.raw_bson import RawBSONDocument
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.harness import Json, MongoClient, Server
+from tests.support.harness import Json, MongoClient, Server
 
 LONG = "SLUICE_LONG" in os.environ
-WEBHOOKS = Path(__file__).parents[2] / "shared" / "data" / "github-webhooks.ndjson"
+WEBHOOKS = Path(__file__).parents[3] / "shared" / "data" / "github-webhooks.ndjson"
 EVENTS = "/api/v1/events"
 RAW: CodecOptions[Any] = CodecOptions(  # which makes no DBRef of {"$ref": ...}
     document_class=RawBSONDocument, uuid_representation=UuidRepresentation.STANDARD

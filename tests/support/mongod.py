@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import pymongo
 
-from tests.harness import Json, MongoClient, wait_until
+from tests.support.harness import Json, MongoClient, wait_until
 
 
 def mongod_binary() -> str:

@@ -17,10 +17,11 @@ from typing import NamedTuple
 import pytest
 from sluice.v1 import event_service_pb2 as pb
 
-from tests.grpc_client import Stream, channel_to, good_batch
-from tests.harness import Json, MongoClient, Server, batch
-from tests.mongod import Mongod
-from tests.pressure import (
+from tests.processes.test_grpc_processes import assert_no_faults
+from tests.support.grpc_client import Stream, channel_to, good_batch
+from tests.support.harness import Json, MongoClient, Server, batch
+from tests.support.mongod import Mongod
+from tests.support.pressure import (
     EVENTS,
     STORED,
     UNAVAILABLE,
@@ -36,7 +37,6 @@ from tests.pressure import (
     stored_ids,
     wait_until_quiet,
 )
-from tests.test_grpc_processes import assert_no_faults
 
 MAX_REQUESTS = 2_000
 MAX_BYTES = 64 * 1024 * 1024
