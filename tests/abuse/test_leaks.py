@@ -18,9 +18,8 @@ import grpc
 import pytest
 from sluice.v1 import event_service_pb2 as pb
 
-from tests.processes.test_grpc_processes import tls_options
 from tests.support.grpc_client import channel_to, details_of, stub_of
-from tests.support.harness import Json, MongoClient, Server, batch, sluice
+from tests.support.harness import Json, MongoClient, Server, batch, sluice, tls_options
 from tests.support.mongod import Mongod, failing_inserts
 from tests.support.wire import EVENTS, head, post, talk
 

@@ -17,9 +17,9 @@ from typing import NamedTuple
 import pytest
 from sluice.v1 import event_service_pb2 as pb
 
-from tests.processes.test_grpc_processes import assert_no_faults
 from tests.support.grpc_client import Stream, channel_to, good_batch
 from tests.support.harness import Json, MongoClient, Server, batch
+from tests.support.logs import assert_no_internal_errors
 from tests.support.mongod import Mongod
 from tests.support.pressure import (
     EVENTS,
@@ -98,7 +98,7 @@ def host(files: None, tmp_path: Path) -> Iterator[Host]:  # noqa: ARG001
         assert server.worker_pids() == [worker]
         assert memory_mib(worker, "VmHWM") < MAX_MEMORY_MIB
         assert memory_mib(worker) < before + MEMORY_KEPT_MIB
-        assert_no_faults(server)
+        assert_no_internal_errors(server)
 
 
 def alive_in(server: Server) -> float:

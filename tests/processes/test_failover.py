@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes.test_grpc_processes import assert_no_faults, ingest, stored_marks
-from tests.support.grpc_client import StreamLoad, channel_to, details_of
+from tests.support.grpc_client import channel_to, details_of, ingest, marks_stored_once
 from tests.support.harness import Json, MongoClient, Server, wait_until
-from tests.support.load import Callers, Load
+from tests.support.load import LoadClients, RestLoad, StreamLoad
+from tests.support.logs import assert_no_internal_errors
 from tests.support.mongod import Mongod, ReplicaSet
 from tests.support.relay import Relay
 
@@ -28,7 +28,7 @@ NO_DATABASE = "the database takes no writes"
 """What the log says when the driver finds that nobody is there."""
 
 
-def goes_on(*loads: Callers) -> None:
+def goes_on(*loads: LoadClients) -> None:
     """Wait until each of them has had many more acknowledgements."""
     reached = [len(load.acknowledged_marks) + 200 for load in loads]
     wait_until(
@@ -47,7 +47,7 @@ def test_what_was_acknowledged_outlives_elections_and_a_lost_majority(tmp_path: 
     ):
         key, other = [server.create_key(tenant, "--rate-limit", "0") for tenant in ("rest", "grpc")]
         with (
-            Load(server, key["key"], callers=6, events=5) as load,
+            RestLoad(server, key["key"], clients=6, events=5) as load,
             StreamLoad(server.grpc, other["key"], streams=4) as streams,
         ):
             goes_on(load, streams)
@@ -65,7 +65,7 @@ def test_what_was_acknowledged_outlives_elections_and_a_lost_majority(tmp_path: 
         with channel_to(server.grpc) as channel:
             assert ingest(channel, server.first_key).events_received == 1
         assert load.unanswered == 0
-        assert load.bad_refusals == []
+        assert load.bad_rejections == []
         assert set(load.statuses) == {201, 503}
         assert streams.endings == [None] * 4
         assert streams.errors
@@ -75,10 +75,10 @@ def test_what_was_acknowledged_outlives_elections_and_a_lost_majority(tmp_path: 
             assert details["RetryInfo"].retry_delay.seconds >= 1
         check(mongo, key, load)
         check(mongo, other, streams)
-        assert_no_faults(server)
+        assert_no_internal_errors(server)
 
 
-def hang_majority(replicas: ReplicaSet, acknowledged: Callable[[], int], load: Load) -> None:
+def hang_majority(replicas: ReplicaSet, acknowledged: Callable[[], int], load: RestLoad) -> None:
     """Stop both secondaries for a while. Nothing is acknowledged meanwhile, and requests are refused."""
     primary = replicas.primary()
     secondaries = [node for node in replicas.nodes if node is not primary]
@@ -95,9 +95,9 @@ def hang_majority(replicas: ReplicaSet, acknowledged: Callable[[], int], load: L
             node.process.send_signal(signal.SIGCONT)
 
 
-def check(mongo: MongoClient, key: Json, load: Callers) -> None:
+def check(mongo: MongoClient, key: Json, load: LoadClients) -> None:
     """All acknowledged events are stored, each once, and nothing that was not sent."""
-    stored = stored_marks(mongo, key)
+    stored = marks_stored_once(mongo, key)
     assert load.acknowledged_marks <= stored <= load.sent
 
 

@@ -5,7 +5,6 @@ import signal
 import ssl
 import subprocess
 import sys
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,51 +12,26 @@ import grpc
 import httpx
 import pytest
 from grpc_health.v1 import health_pb2
-from sluice.v1 import event_service_pb2 as pb
 
 from tests.support.grpc_client import (
-    TIMEOUT_S,
+    SERVICE,
     Stream,
-    StreamLoad,
     channel_to,
     code_of,
     details_of,
     good_batch,
     health_of,
-    metadata,
+    ingest,
+    marks_stored_once,
     reason_of,
-    stub_of,
 )
-from tests.support.harness import Json, MongoClient, Server, batch, command_line, sluice, wait_until
+from tests.support.harness import Json, MongoClient, Server, batch, command_line, sluice, tls_options, wait_until
+from tests.support.load import StreamLoad
+from tests.support.logs import assert_no_internal_errors
 from tests.support.mongod import Mongod
 
-SERVICE = "sluice.v1.EventService"
 SERVING = health_pb2.HealthCheckResponse.SERVING
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
-
-
-def stored_marks(mongo: MongoClient, key: Json) -> set[int]:
-    """The marks of the tenant's events, each stored once."""
-    found = mongo.sluice.events.find({"tenant_id": uuid.UUID(key["tenant_id"])}, {"data.mark": 1})
-    marks = [document["data"]["mark"] for document in found]
-    assert len(marks) == len(set(marks)), "stored twice"
-    return set(marks)
-
-
-def ingest(channel: grpc.Channel, secret: str, wait_for_ready: bool = False) -> pb.Receipt:
-    """Send one batch by itself."""
-    request = pb.IngestEventsRequest(batch=good_batch())
-    response = stub_of(channel).IngestEvents(
-        request, metadata=metadata(secret), timeout=TIMEOUT_S, wait_for_ready=wait_for_ready
-    )
-    receipt: pb.Receipt = response.receipt
-    return receipt
-
-
-def assert_no_faults(server: Server) -> None:
-    """Nothing went wrong inside the server."""
-    log = server.stderr()
-    assert not any(word in log.lower() for word in ("fault", "exception", "error", "traceback")), log
 
 
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
@@ -77,10 +51,10 @@ def test_drain_under_load_answers_all_that_was_taken(tmp_path: Path, driver: str
             assert details["ErrorInfo"].reason == "UNAVAILABLE"
             assert details["ErrorInfo"].metadata["outcome"] == "not_stored"
             assert details["RetryInfo"].retry_delay.seconds >= 1
-        stored = stored_marks(mongo, key)
+        stored = marks_stored_once(mongo, key)
         assert load.acknowledged_marks == stored  # the server answers every batch that it took
         assert stored <= load.sent
-        assert_no_faults(server)
+        assert_no_internal_errors(server)
         assert not server.worker_pids()
 
 
@@ -88,7 +62,7 @@ def test_half_close_under_load_ends_well(server: Server, key: Json, mongo: Mongo
     with StreamLoad(server.grpc, key["key"]) as load:
         wait_until(lambda: len(load.acknowledged_marks) > 200, "acknowledgements")
     assert load.endings == [None] * 4
-    assert load.acknowledged_marks == load.sent == stored_marks(mongo, key)
+    assert load.acknowledged_marks == load.sent == marks_stored_once(mongo, key)
 
 
 def test_kill_9_of_a_client_in_mid_stream(tmp_path: Path) -> None:
@@ -98,21 +72,21 @@ def test_kill_9_of_a_client_in_mid_stream(tmp_path: Path) -> None:
             for number in range(3):  # each its own tenant: what the server had taken may still be stored after the kill
                 victim = server.create_key(f"victim-{number}", "--rate-limit", "0")
                 acknowledged = killed_client(server, victim["key"])
-                assert acknowledged <= stored_marks(mongo, victim)
+                assert acknowledged <= marks_stored_once(mongo, victim)
             reached = len(load.acknowledged_marks)
             wait_until(lambda: len(load.acknowledged_marks) > reached + 100, "the other streams to go on")
             with channel_to(server.grpc) as channel, Stream(channel, victim["key"]) as stream:
                 stream.send(1, good_batch())
                 assert stream.receive().HasField("receipt")
         assert load.endings == [None, None]
-        assert load.acknowledged_marks == stored_marks(mongo, other)
+        assert load.acknowledged_marks == marks_stored_once(mongo, other)
     assert server.process.returncode == 0
-    assert_no_faults(server)
+    assert_no_internal_errors(server)
 
 
 def killed_client(server: Server, secret: str) -> set[int]:
     """What was acknowledged to a process that streams, by the time of its kill."""
-    arguments = [sys.executable, "-m", "tests.support.grpc_client", server.grpc, secret]
+    arguments = [sys.executable, "-m", "tests.support.endless_stream", server.grpc, secret]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
         acknowledged = {int(client.stdout.readline()) for _ in range(100)}
@@ -133,7 +107,7 @@ def test_kill_9_of_a_worker_in_mid_stream(tmp_path: Path) -> None:
         with channel_to(server.grpc) as channel:
             assert ingest(channel, server.first_key, wait_for_ready=True).events_received == 1
         assert not command_line(before)
-        stored = stored_marks(mongo, key)
+        stored = marks_stored_once(mongo, key)
         assert load.acknowledged_marks <= stored <= load.sent
 
 
@@ -182,11 +156,6 @@ def test_taken_grpc_port_is_one_clear_line(server: Server, tmp_path: Path) -> No
     assert done.stderr == (
         f"sluice: port {port} on 127.0.0.1 is taken: stop what listens there, or choose another with --grpc-port\n"
     )
-
-
-def tls_options(certificates: Path) -> list[str]:
-    """The options of a server with TLS."""
-    return ["--tls-cert", str(certificates / "server.pem"), "--tls-key", str(certificates / "server.key")]
 
 
 def secure_channel(server: Server, certificates: Path, client: str | None = None) -> grpc.Channel:

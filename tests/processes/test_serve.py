@@ -11,13 +11,13 @@ from pathlib import Path
 import pytest
 
 from tests.support.harness import Json, MongoClient, Server, batch, children, command_line, sluice, wait_until
-from tests.support.load import Load
+from tests.support.load import RestLoad
 from tests.support.mongod import Mongod
 
 
-def assert_books_balance(load: Load, mongo: MongoClient, key: Json) -> None:
+def assert_books_balance(load: RestLoad, mongo: MongoClient, key: Json) -> None:
     """All that was acknowledged is stored once, and nothing is stored that was never sent."""
-    assert load.bad_refusals == []
+    assert load.bad_rejections == []
     stored = list(mongo.sluice.events.find({"tenant_id": uuid.UUID(key["tenant_id"])}, {"data.mark": 1}))
     marks = [document["data"]["mark"] for document in stored]
     assert len(marks) == len(set(marks)), "stored twice"
@@ -71,7 +71,7 @@ def test_a_data_directory_is_served_once(server: Server) -> None:
 def test_dead_worker_is_replaced_and_the_other_goes_on(server: Server, key: Json, mongo: MongoClient) -> None:
     before = server.worker_pids()
     assert len(before) == 2
-    with Load(server, key["key"]) as load:
+    with RestLoad(server, key["key"]) as load:
         wait_until(lambda: load.statuses[201] > 20, "acknowledgements")
         os.kill(before[0], signal.SIGKILL)
         wait_until(lambda: len(set(server.worker_pids()) - set(before)) == 1, "a new worker")
@@ -83,7 +83,7 @@ def test_dead_worker_is_replaced_and_the_other_goes_on(server: Server, key: Json
 def test_kill_9_of_the_embedded_mongod_under_load(tmp_path: Path) -> None:
     with Server(tmp_path, "--workers", "2") as server:
         key = server.create_key("acme", "--rate-limit", "0")
-        with Load(server, key["key"]) as load, server.client() as client:
+        with RestLoad(server, key["key"]) as load, server.client() as client:
             wait_until(lambda: load.statuses[201] > 50, "acknowledgements")
             kill_mongod_until_refused(server, load)
             assert client.get("/health/live").status_code == 200
@@ -96,7 +96,7 @@ def test_kill_9_of_the_embedded_mongod_under_load(tmp_path: Path) -> None:
         assert server.stop() == 0
 
 
-def kill_mongod_until_refused(server: Server, load: Load) -> None:
+def kill_mongod_until_refused(server: Server, load: RestLoad) -> None:
     """Kill mongod, again whenever it is back, until callers are refused."""
 
     def refused() -> bool:
@@ -112,7 +112,7 @@ def test_drain_under_load_loses_nothing(tmp_path: Path, driver: str) -> None:
     with Mongod(tmp_path / "db") as mongod, mongod.client() as mongo:
         server = Server(tmp_path / "data", "--workers", "2", "--mongodb-url", mongod.url, "--driver", driver).start()
         key = server.create_key("acme", "--rate-limit", "0")
-        with Load(server, key["key"]) as load:
+        with RestLoad(server, key["key"]) as load:
             wait_until(lambda: load.statuses[201] > 100, "acknowledgements")
             assert server.stop() == 0
             wait_until(lambda: load.unanswered > 0, "callers that find nobody")

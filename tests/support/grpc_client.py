@@ -1,13 +1,14 @@
-"""gRPC for the tests: channels, one open stream, load over streams, and what a status says."""
+"""gRPC for the tests: channels, single calls, one open stream, and what a status says."""
 
 import json
-import sys
+import uuid
 from collections.abc import Iterable, Iterator
 from queue import SimpleQueue
 from types import TracebackType
 from typing import Any, Self
 
 import grpc
+import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -15,7 +16,11 @@ from grpc_status import rpc_status
 from sluice.v1 import event_service_pb2 as pb
 from sluice.v1.event_service_pb2_grpc import EventServiceStub
 
-from tests.support.load import Callers
+from tests.support.harness import Json, MongoClient
+
+SERVICE = "sluice.v1.EventService"
+UNARY = f"/{SERVICE}/IngestEvents"
+STREAM = f"/{SERVICE}/StreamEvents"
 
 TIMEOUT_S = 60
 
@@ -40,30 +45,59 @@ def health_of(channel: grpc.Channel) -> Any:
     return HealthStub(channel)
 
 
+def raw_unary(channel: grpc.Channel, method: str = UNARY) -> Any:
+    """A unary method that takes and gives bytes."""
+    return channel.unary_unary(method)
+
+
+def raw_stream(channel: grpc.Channel) -> Any:
+    """StreamEvents, taking and giving bytes."""
+    return channel.stream_stream(STREAM)
+
+
 def metadata(secret: str | None) -> tuple[tuple[str, str | bytes], ...]:
     """The metadata of a call with the key."""
     return () if secret is None else (("x-api-key", secret),)
 
 
 def good_event(**data: Any) -> pb.Event:
-    """An event."""
+    """An event with this data."""
     return pb.Event(type="purchase", data_json=json.dumps(data).encode())
 
 
 def good_batch(marks: Iterable[int] = (0,), source: str = "stream") -> pb.EventBatch:
-    """A batch of an event for each mark."""
+    """A batch with one event for each mark."""
     return pb.EventBatch(source=source, events=[good_event(mark=mark) for mark in marks])
 
 
+def big_batch(size: int) -> pb.EventBatch:
+    """A batch of about `size` bytes."""
+    data = json.dumps({"mark": 0, "text": "x" * 1000}).encode()
+    padding = [pb.Event(type="big", data_json=data[:-1] + b" " * 100_000 + b"}")] * (size // 100_000)
+    return pb.EventBatch(source="big", events=padding)
+
+
+def ingest(
+    channel: grpc.Channel, secret: str | None, batch: pb.EventBatch | None = None, wait_for_ready: bool = False
+) -> pb.Receipt:
+    """Send one batch, by default a good one, in a unary call. Raises grpc.RpcError."""
+    request = pb.IngestEventsRequest(batch=good_batch() if batch is None else batch)
+    response = stub_of(channel).IngestEvents(
+        request, metadata=metadata(secret), timeout=TIMEOUT_S, wait_for_ready=wait_for_ready
+    )
+    receipt: pb.Receipt = response.receipt
+    return receipt
+
+
 def code_of(error: grpc.RpcError) -> grpc.StatusCode:
-    """With which code a call ended."""
+    """The code with which a call ended."""
     assert isinstance(error, grpc.Call)
     code: grpc.StatusCode = error.code()
     return code
 
 
 def details_of(status: grpc.RpcError | status_pb2.Status) -> Details:
-    """The details of a status by their names. An ErrorInfo is checked to be ours."""
+    """The details of a status by their names. Fails if it has no ErrorInfo of Sluice."""
     if isinstance(status, grpc.RpcError):
         assert isinstance(status, grpc.Call)
         found = rpc_status.from_call(status)
@@ -97,7 +131,7 @@ class Stream:
         self._requests.put(pb.StreamEventsRequest(sequence=sequence, batch=batch))
 
     def receive(self) -> pb.StreamEventsResponse:
-        """The next response. Raises StopIteration at the end, and grpc.RpcError where that is not OK."""
+        """The next response. Raises StopIteration at a good end of the stream, and grpc.RpcError at any other."""
         response: pb.StreamEventsResponse = next(self.call)
         return response
 
@@ -115,57 +149,21 @@ class Stream:
         self.call.cancel()
 
 
-class StreamLoad(Callers):
-    """Streams that send batches until told to stop or ended by the server."""
-
-    def __init__(self, target: str, secret: str, streams: int = 4, events: int = 5, window: int = 8) -> None:
-        super().__init__(streams, events)
-        self.target = target
-        self.secret = secret
-        self.window = window
-        self.errors: list[status_pb2.Status] = []
-        self.endings: list[grpc.RpcError | None] = []
-
-    def _run(self) -> None:
-        with channel_to(self.target) as channel, Stream(channel, self.secret) as stream:
-            unanswered = [self._send(stream, sequence) for sequence in range(self.window)]
-            ending = None
-            try:
-                for answered, response in enumerate(stream.call):
-                    assert response.sequence == answered
-                    marks = unanswered.pop(0)
-                    with self._lock:
-                        if response.HasField("receipt"):
-                            self.acknowledged_marks.update(marks)
-                        else:
-                            self.errors.append(response.error)
-                    if self._stop.is_set():
-                        stream.half_close()
-                    else:
-                        unanswered.append(self._send(stream, answered + self.window))
-                assert not unanswered, "ended well without an answer to each"
-            except grpc.RpcError as error:
-                ending = error
-            with self._lock:
-                self.endings.append(ending)
-
-    def _send(self, stream: Stream, sequence: int) -> list[int]:
-        marks = self._new_marks()
-        stream.send(sequence, good_batch(marks))
-        return marks
+def error_that_ends(stream: Stream) -> grpc.RpcError:
+    """The error with which a stream ends now."""
+    with pytest.raises(grpc.RpcError) as caught:
+        stream.receive()
+    return caught.value
 
 
-def main(target: str, secret: str) -> None:
-    """Stream for ever, printing the mark of every event acknowledged: a process to be killed."""
-    with channel_to(target) as channel, Stream(channel, secret, 600) as stream:
-        for mark in range(8):
-            stream.send(mark, good_batch([mark]))
-        for response in stream.call:
-            sys.stdout.write(f"{response.sequence}\n")
-            sys.stdout.flush()
-            mark = response.sequence + 8
-            stream.send(mark, good_batch([mark]))
+def stored_marks(mongo: MongoClient, key: Json) -> list[int]:
+    """The marks of the tenant's events, in ascending order."""
+    found = mongo.sluice.events.find({"tenant_id": uuid.UUID(key["tenant_id"])}, {"data.mark": 1})
+    return sorted(document["data"]["mark"] for document in found)
 
 
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+def marks_stored_once(mongo: MongoClient, key: Json) -> set[int]:
+    """The marks of the tenant's events. Fails if one is stored twice."""
+    marks = stored_marks(mongo, key)
+    assert len(marks) == len(set(marks)), "stored twice"
+    return set(marks)

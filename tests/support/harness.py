@@ -174,6 +174,17 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def workers_memory(server: Server) -> int:
+    """The resident memory of all workers, in bytes."""
+    pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in server.worker_pids()]
+    return sum(pages) * 4096
+
+
+def tls_options(certificates: Path) -> list[str]:
+    """The options of a server with TLS, whose certificate is in this directory."""
+    return ["--tls-cert", str(certificates / "server.pem"), "--tls-key", str(certificates / "server.key")]
+
+
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30) -> None:
     """Wait for something another process does. Fails with `what` where it does not happen."""
     end = time.monotonic() + timeout_s

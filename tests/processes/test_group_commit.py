@@ -1,33 +1,25 @@
 """Group commit: what waits at the same time is stored together, and each request still gets what is its own.
 
-The database is held up, or made to fail, by MongoDB's fail points. Set SLUICE_LONG=1 for every way to fail for longer
-than a request lasts.
+The database is held up, or made to fail, by MongoDB's fail points. Set SLUICE_LONG=1 for more failures in a row.
 """
 
 import os
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from pathlib import Path
-from typing import NamedTuple
 
 import grpc
 import pytest
 
-from tests.processes.test_grpc_processes import assert_no_faults
+from tests.support.group_commit import AT_ONCE, FAILURES, Host, start
 from tests.support.grpc_client import Stream, channel_to, code_of, good_batch, reason_of
-from tests.support.harness import Json, MongoClient, Server, event, wait_until
-from tests.support.mongod import Mongod, failing_inserts
+from tests.support.harness import MongoClient, Server, event, wait_until
+from tests.support.mongod import failing_inserts
 from tests.support.pressure import (
     INTERNAL,
     STORED,
-    UNAVAILABLE,
     Called,
-    Said,
-    Senders,
     Sent,
     answers,
     check_stored,
@@ -35,39 +27,9 @@ from tests.support.pressure import (
     counted_inserts,
     held_inserts,
     stored_ids,
-    wait_until_quiet,
 )
 
 LONG = "SLUICE_LONG" in os.environ
-
-AT_ONCE = 2
-"""Inserts that a worker has under way at most."""
-
-NOT_WRITABLE_PRIMARY = 10107
-
-
-class Host(NamedTuple):
-    """A server with one worker, the database that it uses, and tenants' keys."""
-
-    server: Server
-    mongo: MongoClient
-    senders: Senders
-    keys: list[Json]
-
-    def hold(self, sent: list[Sent]) -> None:
-        """Wait until all that was sent waits in the worker."""
-        assert sent
-        wait_until_quiet(self.server.worker_pids()[0])
-
-
-def start(stack: ExitStack, path: Path, *options: str) -> Host:
-    """Start one."""
-    mongod = stack.enter_context(Mongod(path / "db"))
-    mongo = stack.enter_context(mongod.client())
-    server = stack.enter_context(Server(path / "data", "--mongodb-url", mongod.url, *options))
-    with ThreadPoolExecutor(3) as threads:
-        keys = list(threads.map(lambda number: server.create_key(f"t{number}", "--rate-limit", "0"), range(3)))
-    return Host(server, mongo, stack.enter_context(Senders(server)), keys)
 
 
 @pytest.fixture(scope="module", params=["motor", "pymongo"])
@@ -193,27 +155,6 @@ def test_a_batch_with_one_refused_document_is_not_acknowledged(host: Host) -> No
     assert (answer.status_code, answer.json()["code"]) == (500, INTERNAL)
 
 
-def write_concern_error(code: int) -> Json:
-    """A write that is carried out, but of which nobody knows whether a majority has it."""
-    return {"writeConcernError": {"code": code, "errmsg": "no majority"}}
-
-
-FAILURES: dict[str, Json] = {
-    "WriteConcernTimeout": write_concern_error(64),
-    "ShutdownInProgress-stored": write_concern_error(91),
-    "InterruptedDueToReplStateChange-stored": write_concern_error(11602),
-    "ShutdownInProgress": {"errorCode": 91},
-    "PrimarySteppedDown": {"errorCode": 189},
-    "NotWritablePrimary": {"errorCode": NOT_WRITABLE_PRIMARY},
-    "InterruptedAtShutdown": {"errorCode": 11600},
-    "InterruptedDueToReplStateChange": {"errorCode": 11602},
-    "closed": {"closeConnection": True},
-    "blocked": {"blockConnection": True, "blockTimeMS": 500},
-    "blocked-closed": {"blockConnection": True, "blockTimeMS": 300, "closeConnection": True},
-}
-"""What may befall an insert, for `failCommand`."""
-
-
 @pytest.mark.parametrize("times", [1, 2, 4] if LONG else [2])
 @pytest.mark.parametrize("failure", FAILURES)
 def test_a_write_is_tried_again_until_it_is_certain(host: Host, failure: str, times: int) -> None:
@@ -270,58 +211,3 @@ def assert_nothing_odd(server: Server) -> None:
     """No fault in the log but for the documents that the database refused."""
     for line in server.stderr().splitlines():
         assert "internal error" not in line.lower() or "DocumentsRefused" in line, line
-
-
-HELD = "held"
-
-LASTING = [HELD, "WriteConcernTimeout", *(["NotWritablePrimary", "closed"] if LONG else [])]
-"""What lasts for longer than a request: an insert that never ends, or one that fails in a way of FAILURES."""
-
-
-class Lasted(NamedTuple):
-    """A failure that lasted, on a database of its own."""
-
-    failure: str
-    host: Host
-    sent: list[Sent]
-    said: list[Said]
-    took: list[float]
-
-
-def outlast(stack: ExitStack, path: Path, failure: str) -> Lasted:
-    """Send requests, two at a time for a second, and wait for their answers."""
-    host = start(stack, path)
-    lasting = held_inserts(host.mongo) if failure == HELD else failing_inserts(host.mongo, **FAILURES[failure])
-
-    def answered(request: Sent) -> tuple[Said, float]:
-        answer = request.answer()
-        return answer, time.monotonic() - request.at
-
-    with ThreadPoolExecutor(40) as threads:
-        begun = time.monotonic()
-        sent, waiting = [], []
-        with lasting:
-            for number in range(10):
-                for request in host.senders.both(host.keys[number % 2]):
-                    sent.append(request)
-                    waiting.append(threads.submit(answered, request))
-                time.sleep(max(0.0, begun + 0.1 * number - time.monotonic()))
-            results = [future.result() for future in waiting]
-        said = [answer for answer, _ in results]
-        took = [seconds for _, seconds in results]
-        return Lasted(failure, host, sent, said, took)
-
-
-def test_what_lasts_longer_than_a_request_is_503(tmp_path: Path) -> None:
-    with ExitStack() as stack, ThreadPoolExecutor(len(LASTING)) as threads:
-        lasted = list(threads.map(lambda name: outlast(stack, tmp_path / name, name), LASTING))
-        for failure, host, sent, said, took in lasted:
-            assert codes(said) == {UNAVAILABLE: 20}, failure
-            assert 9 < min(took) <= max(took) < 11.5, (failure, took)
-            again = [request for key in host.keys for request in host.senders.both(key)]
-            again_said = answers(again)
-            assert codes(again_said) == {STORED: 6}, failure
-            check_stored(host.mongo, sent + again, said + again_said)
-            outcomes = Counter(answer.outcome for answer in said)
-            assert outcomes["unknown"] >= AT_ONCE  # those that were under way
-            assert_no_faults(host.server)
