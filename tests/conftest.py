@@ -8,7 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.harness import Json, MongoClient, Server
+from tests.support.harness import Json, MongoClient, Server
 
 
 @pytest.fixture(scope="session")

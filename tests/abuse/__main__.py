@@ -11,7 +11,7 @@ import click
 
 from tests.abuse.campaign import run_campaign
 from tests.abuse.tenants import run_attempts
-from tests.harness import Server
+from tests.support.harness import Server
 
 
 @click.command(help=__doc__)

@@ -10,8 +10,8 @@ from itertools import cycle, islice
 from typing import NamedTuple
 
 from tests.abuse.senders import Senders
-from tests.harness import Server
-from tests.pressure import memory_mib
+from tests.support.harness import Server
+from tests.support.pressure import memory_mib
 
 THREADS = 8
 

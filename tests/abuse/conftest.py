@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.harness import Server
+from tests.support.harness import Server
 
 LIBRARY_GAVE_UP = "UnicodeDecodeError at aio/server.pyx.pxi"
 """grpc.aio at a call whose path is no UTF-8, after which Sluice listens again."""

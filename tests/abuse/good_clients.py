@@ -25,8 +25,8 @@ from pathlib import Path
 
 import click
 
-from tests.harness import Server, batch
-from tests.wire import EVENTS, head
+from tests.support.harness import Server, batch
+from tests.support.wire import EVENTS, head
 
 RATE = 200
 """Good requests a second."""

@@ -13,8 +13,8 @@ from backports import zstd
 from sluice.v1 import event_service_pb2 as pb
 
 from tests.abuse.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, INGEST, PREFACE, SETTINGS, call_headers, frame
-from tests.harness import batch
-from tests.wire import EVENTS, post
+from tests.support.harness import batch
+from tests.support.wire import EVENTS, post
 
 MAX_MUTATIONS = 4
 

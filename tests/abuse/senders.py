@@ -17,9 +17,9 @@ import grpc
 from server.core.errors import Code
 from server.status import STATUS
 from tests.abuse import inputs
-from tests.grpc_client import channel_to, details_of, metadata
-from tests.harness import Server
-from tests.wire import EVENTS, Answer, answers_in, connect, rest_of
+from tests.support.grpc_client import channel_to, details_of, metadata
+from tests.support.harness import Server
+from tests.support.wire import EVENTS, Answer, answers_in, connect, rest_of
 
 TIMEOUT_S = 20
 

@@ -11,9 +11,9 @@ import grpc
 import httpx
 from sluice.v1 import event_service_pb2 as pb
 
-from tests.grpc_client import channel_to, code_of, metadata, stub_of
-from tests.harness import Json, MongoClient, Server
-from tests.wire import EVENTS
+from tests.support.grpc_client import channel_to, code_of, metadata, stub_of
+from tests.support.harness import Json, MongoClient, Server
+from tests.support.wire import EVENTS
 
 VICTIM_BATCHES = 20
 EVENTS_A_BATCH = 3

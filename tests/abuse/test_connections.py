@@ -5,8 +5,8 @@ import socket
 from contextlib import ExitStack
 from pathlib import Path
 
-from tests.harness import Server, batch, wait_until
-from tests.wire import answers_in, connect, rest_of
+from tests.support.harness import Server, batch, wait_until
+from tests.support.wire import answers_in, connect, rest_of
 
 FILES = 200
 MAX_LOG_LINES = 40

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import pytest
 
 from server.rest.http.protocol import DISCARD_TIMEOUT_S, HEAD_TIMEOUT_S, MAX_HEAD_BYTES, WRITE_TIMEOUT_S
-from tests.harness import Json, Server, batch, wait_until
-from tests.pressure import memory_mib
-from tests.wire import EVENTS, answers_in, connect, head, post, rest_of, talk
+from tests.support.harness import Json, Server, batch, wait_until
+from tests.support.pressure import memory_mib
+from tests.support.wire import EVENTS, answers_in, connect, head, post, rest_of, talk
 
 GOOD = json.dumps(batch()).encode()
 CLOSE = "Connection: close"

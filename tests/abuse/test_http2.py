@@ -27,9 +27,9 @@ from tests.abuse.http2 import (
     open_http2,
     rest_of,
 )
-from tests.grpc_client import Stream, channel_to, code_of, good_batch, metadata, stub_of
-from tests.harness import Json, Server, wait_until
-from tests.pressure import memory_mib
+from tests.support.grpc_client import Stream, channel_to, code_of, good_batch, metadata, stub_of
+from tests.support.harness import Json, Server, wait_until
+from tests.support.pressure import memory_mib
 
 MAX_GROWTH_MIB = 150
 """Of all workers, by one connection."""

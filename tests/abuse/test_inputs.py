@@ -12,9 +12,9 @@ import pytest
 from server.core.errors import Code
 from tests.abuse.campaign import run_campaign
 from tests.abuse.senders import CUT, MORE, OK
-from tests.harness import Json, Server, event
-from tests.pressure import memory_mib
-from tests.wire import answers_in, post, talk
+from tests.support.harness import Json, Server, event
+from tests.support.pressure import memory_mib
+from tests.support.wire import answers_in, post, talk
 
 INPUTS = 1_800
 TINY_REQUESTS = 100_000 if os.environ.get("SLUICE_LONG") else 1_000

@@ -18,11 +18,10 @@ import grpc
 import pytest
 from sluice.v1 import event_service_pb2 as pb
 
-from tests.grpc_client import channel_to, details_of, stub_of
-from tests.harness import Json, MongoClient, Server, batch, sluice
-from tests.mongod import Mongod, failing_inserts
-from tests.test_grpc_processes import tls_options
-from tests.wire import EVENTS, head, post, talk
+from tests.support.grpc_client import channel_to, details_of, stub_of
+from tests.support.harness import Json, MongoClient, Server, batch, sluice, tls_options
+from tests.support.mongod import Mongod, failing_inserts
+from tests.support.wire import EVENTS, head, post, talk
 
 CANARY = f"canary{uuid.uuid4().hex}"
 """In everything that is planted, and in nothing else."""

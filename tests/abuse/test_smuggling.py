@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tests.harness import Json, Server, batch
-from tests.wire import answers_in, talk
+from tests.support.harness import Json, Server, batch
+from tests.support.wire import answers_in, talk
 
 GOOD = json.dumps(batch()).encode()
 LENGTH = b"Content-Length: %d\r\n" % len(GOOD)

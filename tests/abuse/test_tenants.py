@@ -3,7 +3,7 @@
 import random
 
 from tests.abuse.tenants import run_attempts
-from tests.harness import Server
+from tests.support.harness import Server
 
 ATTEMPTS = 500
 KNOWN = {"200", "201", "400", "404", "405", "415", "422", "OK", "ALREADY_EXISTS"}

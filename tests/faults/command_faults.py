@@ -8,7 +8,7 @@ from typing import Any
 
 from tests.faults.fault import Draw, Fault, lasting
 from tests.faults.site import Site
-from tests.mongod import fail_point
+from tests.support.mongod import fail_point
 
 NOT_NOW = (64, 91, 189, 10107, 11600, 11602)
 """WriteConcernTimeout, ShutdownInProgress, PrimarySteppedDown, NotWritablePrimary, InterruptedAtShutdown,

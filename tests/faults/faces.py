@@ -14,7 +14,7 @@ from sluice.v1 import event_service_pb2 as pb
 
 from tests.faults.answers import UNKNOWN, Answer, of_receipt, of_rest, of_rpc_error, of_status
 from tests.faults.ledger import Batch
-from tests.grpc_client import OWN_CONNECTION, metadata
+from tests.support.grpc_client import OWN_CONNECTION, metadata
 
 SERVICE = "/sluice.v1.EventService"
 

@@ -16,7 +16,7 @@ from typing import Self
 
 from tests.faults.faces import Face, Rest, Stream, Unary
 from tests.faults.ledger import Batch, Ledger
-from tests.harness import Server, wait_until
+from tests.support.harness import Server, wait_until
 
 FACES = (Rest, Unary, Stream)
 

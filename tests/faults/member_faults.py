@@ -9,8 +9,8 @@ from pathlib import Path
 
 from tests.faults.fault import Draw, Fault, Inflict, lasting
 from tests.faults.site import Site
-from tests.harness import wait_until
-from tests.mongod import Mongod
+from tests.support.harness import wait_until
+from tests.support.mongod import Mongod
 
 FREEZE_S = (0.5, 1.5, 4.0, 15.0)
 """What an election does not notice; what it does; what drivers give up on; and what the other members do, of which one

@@ -6,8 +6,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from random import Random
 
-from tests.harness import Server, wait_until
-from tests.mongod import ReplicaSet
+from tests.support.harness import Server, wait_until
+from tests.support.mongod import ReplicaSet
 
 PORTS = range(15_000, 32_000)
 """Below those that the kernel gives to outgoing connections: a host that is started again finds its ports free."""

@@ -13,7 +13,7 @@ from pymongo.read_concern import ReadConcern
 
 from tests.faults.answers import MS_PER_S, Receipt
 from tests.faults.ledger import MAX_BATCH, Batch, Ledger
-from tests.harness import Json, MongoClient
+from tests.support.harness import Json, MongoClient
 
 ID_BYTES = 16
 

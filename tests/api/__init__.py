@@ -1,0 +1,1 @@
+"""Tests of the two APIs through one server, which the tests of a process share."""

@@ -1,0 +1,47 @@
+"""Paths and methods that do not exist: 404 and 405."""
+
+import uuid
+
+import httpx
+import pytest
+
+from tests.support.problems import EVENTS, assert_problem
+
+# --- 404, 405
+
+
+@pytest.mark.parametrize("path", ["/", "/api/v1", "/api/v2/events", f"{EVENTS}/a/b", "/schema/swagger", "/health"])
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+def test_not_found(rejected_client: httpx.Client, method: str, path: str) -> None:
+    assert_problem(rejected_client.request(method, path), 404, "not_found", ".")
+
+
+@pytest.mark.parametrize("event_id", [str(uuid.UUID(int=7)), "7", "%00", "%FF", "'"])
+def test_no_such_event(rejected_client: httpx.Client, event_id: str) -> None:
+    assert_problem(rejected_client.get(f"{EVENTS}/{event_id}"), 404, "not_found", "no event")
+
+
+ALLOWED_METHODS = {
+    EVENTS: {"GET", "POST"},
+    f"{EVENTS}/": {"GET", "POST"},
+    f"{EVENTS}/{uuid.UUID(int=7)}": {"GET"},
+    "/health/live": {"GET"},
+    "/health/ready": {"GET"},
+    "/schema": {"GET"},
+    "/schema/openapi.json": {"GET"},
+}
+
+REFUSED_METHODS = [
+    (method, path)
+    for path, allowed in ALLOWED_METHODS.items()
+    for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
+    if method not in allowed
+]
+
+
+@pytest.mark.parametrize(("method", "path"), REFUSED_METHODS)
+def test_method_not_allowed(rejected_client: httpx.Client, method: str, path: str) -> None:
+    answer = rejected_client.request(method, path, headers={"Origin": "https://example.com"})
+    assert_problem(answer, 405, "method_not_allowed", " and ".join(sorted(ALLOWED_METHODS[path])))
+    assert set(answer.headers["allow"].split(", ")) == ALLOWED_METHODS[path]
+    assert not any(name.startswith("access-control") for name in answer.headers)

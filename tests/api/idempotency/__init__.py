@@ -1,0 +1,1 @@
+"""A batch sent again under its idempotency key, through one server."""

@@ -1,0 +1,30 @@
+"""One tenant for these tests, and its clients."""
+
+from collections.abc import Iterator
+
+import grpc
+import httpx
+import pytest
+
+from tests.support.grpc_client import channel_to
+from tests.support.harness import Json, Server
+
+# --- fixtures
+
+
+@pytest.fixture(scope="module")
+def key(server: Server) -> Json:
+    """A key for every case here."""
+    return server.create_key("parity", "--rate-limit", "0")
+
+
+@pytest.fixture(scope="module")
+def client(server: Server, key: Json) -> Iterator[httpx.Client]:
+    with server.client(key["key"]) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def channel(server: Server) -> Iterator[grpc.Channel]:
+    with channel_to(server.grpc) as opened:
+        yield opened

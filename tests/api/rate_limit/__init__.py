@@ -1,0 +1,1 @@
+"""The rate limit as a client meets it, through one server."""

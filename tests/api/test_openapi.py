@@ -1,0 +1,202 @@
+"""The OpenAPI document against the real server: it is valid and complete, and what it says is what the server does.
+
+Schemathesis makes the requests up: some hundreds by default, many more, for minutes, with SLUICE_LONG=1. Its command
+line imports this module too, for the hooks at its end, which know what no schema can say.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+import schemathesis
+from hypothesis import strategies
+
+from tests.support.harness import Json, Server
+
+EXAMPLES = 1_000 if os.environ.get("SLUICE_LONG") else 25
+TIMEOUT_S = 1_800 if os.environ.get("SLUICE_LONG") else 120
+
+OPERATIONS = {
+    "/api/v1/events": {"GET", "POST"},
+    "/api/v1/events/{event_id}": {"GET"},
+    "/health/live": {"GET"},
+    "/health/ready": {"GET"},
+}
+
+MAX_INT64 = 2**63 - 1
+
+CONFIGURATION = """
+[checks.positive_data_acceptance]
+expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 422, 429, "5xx"]
+"""
+"""The default and 422: no schema can tell that an idempotency key was used before, with other events."""
+
+
+@pytest.fixture(scope="module")
+def document(server: Server) -> Json:
+    """The document as it is served, without a key."""
+    with server.client() as client:
+        answer = client.get("/schema/openapi.json")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "application/json"
+    read: Json = answer.json()
+    return read
+
+
+def resolve(document: Json, reference: str) -> Any:
+    """What a `$ref` names."""
+    value: Any = document
+    for part in reference.removeprefix("#/").split("/"):
+        value = value[part]
+    return value
+
+
+def references(value: Any) -> Iterator[str]:
+    """Every `$ref` in the document."""
+    match value:
+        case {"$ref": str(reference)}:
+            yield reference
+        case dict():
+            for item in value.values():
+                yield from references(item)
+        case list():
+            for item in value:
+                yield from references(item)
+
+
+def test_it_is_openapi_3_1(server: Server, document: Json) -> None:
+    assert document["openapi"].startswith("3.1.")
+    schemathesis.openapi.from_url(f"{server.url}/schema/openapi.json").validate()
+
+
+def test_it_names_every_route_and_method(server: Server, document: Json) -> None:
+    named = {path: {method.upper() for method in methods} for path, methods in document["paths"].items()}
+    assert named == OPERATIONS
+    with server.client() as client:
+        for path, methods in OPERATIONS.items():
+            allowed = client.options(path.format(event_id="7")).headers["allow"]
+            assert set(allowed.split(", ")) == methods
+
+
+def test_references_resolve(document: Json) -> None:
+    assert all(isinstance(resolve(document, reference), dict) for reference in references(document))
+
+
+def test_the_request_body_is_the_real_one(document: Json) -> None:
+    post = document["paths"]["/api/v1/events"]["post"]
+    assert post["requestBody"]["required"] is True
+    assert list(post["requestBody"]["content"]) == ["application/json"]
+    batch = resolve(document, post["requestBody"]["content"]["application/json"]["schema"]["$ref"])
+    assert set(batch["properties"]) == {"source", "source_id", "events"}
+    assert set(batch["required"]) == {"source", "events"}
+    assert batch["additionalProperties"] is False
+    assert (batch["properties"]["source"]["minLength"], batch["properties"]["source"]["maxLength"]) == (1, 255)
+    assert (batch["properties"]["events"]["minItems"], batch["properties"]["events"]["maxItems"]) == (1, 1000)
+    event = resolve(document, batch["properties"]["events"]["items"]["$ref"])
+    assert set(event["properties"]) == {"type", "data", "timestamp", "metadata"}
+    assert set(event["required"]) == {"type", "data"}
+    assert event["additionalProperties"] is False
+    assert (event["properties"]["type"]["minLength"], event["properties"]["type"]["maxLength"]) == (1, 255)
+    assert event["properties"]["data"]["type"] == "object"
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "statuses"),
+    [
+        ("/api/v1/events", "post", {"201", "400", "401", "403", "408", "413", "415", "422", "431", "503"}),
+        ("/api/v1/events", "get", {"200", "400", "401", "403", "431", "503"}),
+        ("/api/v1/events/{event_id}", "get", {"200", "401", "403", "404", "431", "503"}),
+        ("/health/ready", "get", {"200", "431", "503"}),
+    ],
+)
+def test_it_names_every_answer(document: Json, path: str, method: str, statuses: set[str]) -> None:
+    answers = document["paths"][path][method]["responses"]
+    assert statuses <= set(answers)
+    for status, answer in answers.items():
+        (media_type,) = answer["content"]
+        assert media_type == ("application/json" if status < "300" else "application/problem+json")
+
+
+def test_it_names_the_mark_of_a_replay(document: Json) -> None:
+    headers = document["paths"]["/api/v1/events"]["post"]["responses"]["201"]["headers"]
+    assert headers["Idempotent-Replayed"]["schema"]["enum"] == ["true"]
+
+
+class Loads(HTMLParser):
+    """Collects what a page loads or runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[tuple[str, str | None]] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note a script, and every address but those of this page and this server."""
+        if tag in {"script", "iframe", "link", "base"}:
+            self.found.append((tag, None))
+        self.found += [(tag, value) for _, value in attrs if value and re.search(r"//|javascript:", value)]
+
+
+@pytest.mark.parametrize("path", ["/schema", "/schema/"])
+def test_the_page_loads_nothing(server: Server, document: Json, path: str) -> None:
+    with server.client() as client:
+        answer = client.get(path)
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+    assert answer.text.startswith("<!doctype html>")
+    page = Loads()
+    page.feed(answer.text)
+    assert page.found == []
+    assert not re.search(r"@import|url\(", answer.text)
+    assert all(operation in answer.text for operation in document["paths"])
+
+
+def test_every_problem_type_is_explained(server: Server, document: Json) -> None:
+    with server.client() as client:
+        page = client.get("/schema").text
+        problem_type = client.get("/nothing").json()["type"]
+    assert problem_type == "/schema#not_found"
+    assert all(f'id="{code}"' in page for code in document["components"]["schemas"]["Code"]["enum"])
+
+
+def test_the_server_does_what_it_says(server: Server, tmp_path: Path) -> None:
+    key = server.create_key("openapi", "--rate-limit", "0")
+    (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/schema/openapi.json"]
+    done = subprocess.run(
+        [*command, "--header", f"X-API-Key: {key['key']}", "--max-examples", str(EXAMPLES), "--continue-on-failure"],
+        cwd=tmp_path,
+        env={**os.environ, "SCHEMATHESIS_HOOKS": __name__, "PYTHONPATH": str(Path(__file__).parents[2])},
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "internal error" not in server.stderr()
+
+
+def is_storable(value: Any) -> bool:
+    """Whether MongoDB can hold a value: no schema can tell an integer of over 64 bits from a float as large."""
+    match value:
+        case dict():
+            return all("\0" not in key and is_storable(item) for key, item in value.items())
+        case list():
+            return all(map(is_storable, value))
+        case int():
+            return -MAX_INT64 - 1 <= value <= MAX_INT64
+    return True
+
+
+@schemathesis.hook
+def filter_case(_context: schemathesis.HookContext, case: schemathesis.Case[Any]) -> bool:
+    """Leave out what the document allows and the server rightly refuses."""
+    return case.headers.get("Content-Encoding", "identity") == "identity" and is_storable(case.body)
+
+
+schemathesis.openapi.format("iso-8601", strategies.datetimes().map(lambda moment: moment.isoformat()))

@@ -1,0 +1,62 @@
+"""HTTP/1.1 on the wire, by raw sockets: what a proxy in front might read differently, and what is not HTTP at all."""
+
+import json
+
+import httpx
+import pytest
+
+from tests.support.harness import Json, Server, batch
+from tests.support.wire import post, talk
+
+
+@pytest.mark.parametrize("upgrade", ["Upgrade: h2c", "UPGRADE:websocket"])
+def test_upgrade_is_ignored(server: Server, key: Json, upgrade: str) -> None:
+    request = post(key["key"], json.dumps(batch()).encode(), upgrade, "Connection: Upgrade, close")
+    assert talk(server, request).startswith(b"HTTP/1.1 201 ")
+
+
+def test_body_behind_an_upgrade_is_no_request(server: Server, key: Json) -> None:
+    hidden = f"GET /api/v1/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {key['key']}\r\nConnection: close\r\n\r\n".encode()
+    whole = post("slc_none", hidden, "Upgrade: h2c", "Connection: Upgrade, close")
+    cut = whole.index(b"Upgrade: h2c") + 4
+    for pieces in ((whole,), (whole[: -len(hidden)], hidden), (whole[:cut], whole[cut:])):
+        answer = talk(server, *pieces)
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert b" 200 " not in answer
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"FOO / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"nonsense\r\n\r\n",
+        b"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcd",
+    ],
+    ids=["method", "path", "nonsense", "both lengths", "two lengths"],
+)
+def test_what_is_not_http_is_a_problem_too(server: Server, request_bytes: bytes) -> None:
+    head, _, body = talk(server, request_bytes).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"content-type: application/problem+json" in head
+    assert json.loads(body)["code"] == "malformed_request"
+
+
+def test_coded_transfer_is_refused(server: Server, key: Json) -> None:
+    lines = (b"POST /api/v1/events HTTP/1.1", b"Host: x", b"X-API-Key: " + key["key"].encode(), b"Connection: close")
+    answer = talk(server, b"\r\n".join((*lines, b"Transfer-Encoding: gzip, chunked", b"", b"2\r\n{}\r\n0\r\n\r\n")))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"malformed_request" in answer
+
+
+def test_space_around_a_header_is_not_its_value(server: Server, key: Json) -> None:
+    request = post(key["key"] + " \t", json.dumps(batch()).encode(), "Idempotency-Key:  a  ", "Connection: close")
+    assert talk(server, request).startswith(b"HTTP/1.1 201 ")
+
+
+@pytest.mark.parametrize("name", ["X-API-Key", "Content-Type", "Content-Encoding", "Idempotency-Key", "Origin"])
+def test_header_given_twice_is_refused(server: Server, key: Json, name: str) -> None:
+    headers = [("X-API-Key", key["key"]), ("Content-Type", "application/json"), (name, "identity"), (name, "identity")]
+    answer = httpx.post(f"{server.url}/api/v1/events", content=json.dumps(batch()), headers=headers, trust_env=False)
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_header")

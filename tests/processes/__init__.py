@@ -1,0 +1,1 @@
+"""Tests that start, stop, kill or freeze processes: servers, databases, commands and load tests."""

@@ -1,0 +1,1 @@
+"""The embedded database, with a real mongod in real processes."""

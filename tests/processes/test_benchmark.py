@@ -1,0 +1,74 @@
+"""The benchmark runs to its end, finds every event it was promised, and reports; its figures here are of no worth."""
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from tests.support.harness import Json
+
+TIMEOUT_S = 120
+
+SMALL = ("--rounds", "1", "--seconds", "0.1", "--workers", "1", "--batch-sizes", "1")
+
+SCENARIOS = {"apis": 5, "limiter": 8, "latency": 5, "drivers": 2, "checkout": 8}
+
+OPTIONS = {"checkout": ("--against", ".")}
+
+
+class Links(HTMLParser):
+    """What a page would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [f"{tag} {name}={value}" for name, value in attrs if name in ("src", "href")]
+
+
+@pytest.fixture(params=SCENARIOS)
+def report(request: pytest.FixtureRequest) -> Iterator[tuple[str, Json, str]]:
+    """What was compared, and the figures and the page of it."""
+    options = ("--compare", request.param, *OPTIONS.get(request.param, ()), *SMALL)
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtests.benchmark", *options],
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    match = re.search(r"^charts and all figures: (.+)$", done.stderr, re.MULTILINE)
+    assert match is not None, done.stderr
+    page = Path(match[1])
+    figures = page.with_suffix(".json")
+    yield request.param, json.loads(figures.read_text()), page.read_text()
+    page.unlink()
+    figures.unlink()
+
+
+def test_report(report: tuple[str, Json, str]) -> None:
+    compared, figures, page = report
+    lines = figures["figures"]
+    assert len({line["name"] for line in lines}) == len(lines) == SCENARIOS[compared]
+    for line in lines:
+        assert line["acknowledged"] == line["stored"] > 0
+        assert line["events_per_s"] > 0
+        assert 0 < line["p50_ms"] <= line["p95_ms"] <= line["p99_ms"]
+        assert line["generator_cores"] > 0
+        assert line["mongod_mib"] > 0
+        assert (line["supervisor_mib"] > 0) == bool(line["workers_mib"])
+        assert line["name"] in page
+    assert figures["answers"]
+    assert all(answer["value"] > 0 for answer in figures["answers"])
+    assert (lines[0]["of_ceiling"] == 1) == (compared == "apis")
+    links = Links()
+    links.feed(page)
+    assert links.found == []
+    assert page.count("<svg") == 2 * len({line["batch_size"] for line in lines})

@@ -1,0 +1,99 @@
+"""A worker or the database is killed in the middle of a batch: the retry under its key completes it."""
+
+import os
+import signal
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import httpx
+import pytest
+
+from tests.support.harness import MongoClient, Server, batch, wait_until
+from tests.support.idempotency import CONFLICT, Caller, claims, good, stored, stored_ids
+from tests.support.mongod import Mongod
+
+HANG_MS = 15_000
+"""How long a write hangs: longer than a request may take. No other can be made to hang meanwhile."""
+
+
+def block(mongo: MongoClient, collection: str) -> Callable[[], object]:
+    """Let one insert into the collection hang. Returns a call that waits until it does."""
+    data = {
+        "failCommands": ["insert"],
+        "namespace": f"sluice.{collection}",
+        "blockConnection": True,
+        "blockTimeMS": HANG_MS,
+    }
+    entered = mongo.admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=data)["count"]
+    wait = {"waitForFailPoint": "failCommand", "timesEntered": entered + 1, "maxTimeMS": 30_000}
+    return lambda: mongo.admin.command(wait)
+
+
+class Crashing(NamedTuple):
+    """A server, and its database, which the tests kill and start again."""
+
+    server: Server
+    mongod: Mongod
+    mongo: MongoClient
+
+
+@pytest.fixture(scope="module")
+def crashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crashing]:
+    path = tmp_path_factory.mktemp("crashing")
+    with (
+        Mongod(path / "db") as mongod,
+        mongod.client() as mongo,
+        Server(path / "data", "--mongodb-url", mongod.url) as server,
+    ):
+        yield Crashing(server, mongod, mongo)
+
+
+def accepts(caller: Caller) -> bool:
+    """Whether a worker listens, and has its database."""
+    try:
+        return caller.client.get("/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+@pytest.mark.parametrize(("collection", "outcome"), [("claims", "not_stored"), ("events", "unknown")])
+def test_kill_9_of_the_database_in_mid_write(crashing: Crashing, collection: str, outcome: str) -> None:
+    server, mongod, mongo = crashing
+    key = server.create_key(f"database-{collection}", "--rate-limit", "0")
+    with Caller(server, key) as caller, ThreadPoolExecutor() as threads:
+        kept = good(caller.rest(batch(3), "kept"), replayed=False)
+        until_one_hangs = block(mongo, collection)
+        cut = threads.submit(caller.post, batch(50), "cut")
+        until_one_hangs()
+        mongod.kill()
+        answer = cut.result()
+        assert (answer.status_code, answer.json()["outcome"]) == (503, outcome)
+        mongod.start()
+        wait_until(lambda: accepts(caller), "the database to be found again")
+        receipt = good(caller.unary(batch(50), "cut"), replayed=collection == "events")
+        assert good(caller.rest(batch(50), "cut"), replayed=True) == receipt
+        assert good(caller.unary(batch(3), "kept"), replayed=True) == kept
+        assert stored_ids(mongo, key) == [*kept.ids, *receipt.ids]
+
+
+def test_kill_9_of_a_worker_between_claim_and_events(crashing: Crashing) -> None:
+    server, _, mongo = crashing
+    key = server.create_key("worker", "--rate-limit", "0")
+    with Caller(server, key) as caller, ThreadPoolExecutor() as threads:
+        until_one_hangs = block(mongo, "events")
+        cut = threads.submit(caller.post, batch(50), "a")
+        until_one_hangs()
+        (worker,) = server.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        assert isinstance(cut.exception(), httpx.TransportError)
+    (claim,) = claims(mongo, key)
+    assert stored(mongo, key) == []
+    wait_until(lambda: server.worker_pids() not in ([], [worker]), "another worker")
+    with Caller(server, key) as caller:
+        wait_until(lambda: accepts(caller), "the other worker to accept")
+        assert caller.rest(batch(51), "a") == CONFLICT
+        receipt = good(caller.rest(batch(50), "a"), replayed=True)
+    assert len(receipt.ids) == 50
+    assert stored_ids(mongo, key) == receipt.ids
+    assert {item["received_at"] for item in stored(mongo, key)} == {claim["received_at"]}

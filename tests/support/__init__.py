@@ -1,0 +1,1 @@
+"""What tests share: servers and databases to start, clients of both APIs, and checks of their responses."""

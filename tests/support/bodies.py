@@ -1,0 +1,50 @@
+"""Bodies for `POST /api/v1/events`, good and bad, and the headers that go with them."""
+
+import json
+
+from tests.support.harness import batch, event
+
+JSON_TYPE = "application/json"
+
+JSON = {"Content-Type": JSON_TYPE}
+
+GZIP = {**JSON, "Content-Encoding": "gzip"}
+
+ZSTD = {**JSON, "Content-Encoding": "zstd"}
+
+MIB = 1024 * 1024
+
+GOOD = json.dumps(batch()).encode()
+
+HALF_GOOD = {"source": "backend", "events": [event(0), {"type": "no data"}, event(2)]}
+
+
+def with_data(data: str) -> bytes:
+    """A batch of one event whose data is this JSON text."""
+    return b'{"source":"backend","events":[{"type":"purchase","data":%s}]}' % data.encode()
+
+
+def padded(size: int) -> bytes:
+    """A good batch of that many bytes."""
+    return GOOD.ljust(size)
+
+
+def many_integers(count: int) -> bytes:
+    """A batch of 1,000 events with that many integers each: in BSON each takes 5 times its JSON."""
+    data = json.dumps({"a": [1] * count}, separators=(",", ":"))
+    item = f'{{"type":"purchase","data":{data}}}'
+    return f'{{"source":"backend","events":[{",".join([item] * 1000)}]}}'.encode()
+
+
+def objects(levels: int) -> str:
+    """So many nested objects, as JSON."""
+    return '{"a":' * (levels - 1) + "{}" + "}" * (levels - 1)
+
+
+def arrays(levels: int) -> str:
+    """An object and arrays in it, together so many levels, as JSON."""
+    return '{"a":' + "[" * (levels - 1) + "]" * (levels - 1) + "}"
+
+
+def header_bytes(headers: dict[str, str]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in headers.items()]

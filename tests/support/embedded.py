@@ -1,0 +1,100 @@
+"""Processes that own an embedded database, and what tests of it do to them."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from server.core.errors import ConfigurationError
+from storage.client import close, connect, database
+from storage.embedded import EmbeddedMongod
+
+DEADLINE_S = 30
+"""For what another process is about to do."""
+
+LOADER_ERROR = "error while loading shared libraries"
+
+OWNER = """
+import asyncio, sys
+from pathlib import Path
+from storage.embedded import EmbeddedMongod
+
+async def main():
+    mongod = await EmbeddedMongod.start(Path(sys.argv[1]))
+    print(mongod.pid, flush=True)
+    await mongod.wait()
+
+asyncio.run(main())
+"""
+
+
+def own(data_dir: Path) -> "subprocess.Popen[str]":
+    """A process that owns the database as `serve` does."""
+    return subprocess.Popen([sys.executable, "-c", OWNER, str(data_dir)], stdout=subprocess.PIPE, text=True)
+
+
+def pid_once_ready(owner: "subprocess.Popen[str]") -> int:
+    assert owner.stdout is not None
+    return int(owner.stdout.readline())
+
+
+def kill(owner: "subprocess.Popen[str]") -> None:
+    assert owner.stdout is not None
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+
+
+def kill_both(owner: "subprocess.Popen[str]") -> None:
+    """As a power cut does: mongod gets no chance to stop cleanly."""
+    owner.send_signal(signal.SIGSTOP)
+    for child in Path(f"/proc/{owner.pid}/task/{owner.pid}/children").read_text().split():
+        os.kill(int(child), signal.SIGKILL)
+    kill(owner)
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state != "Z"
+
+
+def until(condition: Callable[[], object]) -> None:
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+async def write(url: str, value: int) -> None:
+    client = connect(url, "pymongo")
+    await database(client, "sluice")["things"].insert_one({"_id": value})
+    await close(client)
+
+
+async def read(url: str) -> list[int]:
+    client = connect(url, "pymongo")
+    found = [thing["_id"] async for thing in database(client, "sluice")["things"].find().sort("_id")]
+    await close(client)
+    return found
+
+
+def fake_mongod(folder: Path, script: str) -> None:
+    binary = folder / "mongod"
+    binary.write_text(f"#!/bin/sh\n{script}\n")
+    binary.chmod(0o755)
+
+
+def refusal(data_dir: Path) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        asyncio.run(EmbeddedMongod.start(data_dir))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)

@@ -1,0 +1,64 @@
+"""A server with one worker whose inserts can be held up or made to fail."""
+
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.support.harness import Json, MongoClient, Server
+from tests.support.mongod import Mongod
+from tests.support.pressure import (
+    Senders,
+    Sent,
+    wait_until_quiet,
+)
+
+AT_ONCE = 2
+"""Inserts that a worker has under way at most."""
+
+NOT_WRITABLE_PRIMARY = 10107
+
+
+class Host(NamedTuple):
+    """A server with one worker, the database that it uses, and tenants' keys."""
+
+    server: Server
+    mongo: MongoClient
+    senders: Senders
+    keys: list[Json]
+
+    def hold(self, sent: list[Sent]) -> None:
+        """Wait until all that was sent waits in the worker."""
+        assert sent
+        wait_until_quiet(self.server.worker_pids()[0])
+
+
+def start(stack: ExitStack, path: Path, *options: str) -> Host:
+    """Start one."""
+    mongod = stack.enter_context(Mongod(path / "db"))
+    mongo = stack.enter_context(mongod.client())
+    server = stack.enter_context(Server(path / "data", "--mongodb-url", mongod.url, *options))
+    with ThreadPoolExecutor(3) as threads:
+        keys = list(threads.map(lambda number: server.create_key(f"t{number}", "--rate-limit", "0"), range(3)))
+    return Host(server, mongo, stack.enter_context(Senders(server)), keys)
+
+
+def write_concern_error(code: int) -> Json:
+    """A write that is carried out, but of which nobody knows whether a majority has it."""
+    return {"writeConcernError": {"code": code, "errmsg": "no majority"}}
+
+
+FAILURES: dict[str, Json] = {
+    "WriteConcernTimeout": write_concern_error(64),
+    "ShutdownInProgress-stored": write_concern_error(91),
+    "InterruptedDueToReplStateChange-stored": write_concern_error(11602),
+    "ShutdownInProgress": {"errorCode": 91},
+    "PrimarySteppedDown": {"errorCode": 189},
+    "NotWritablePrimary": {"errorCode": NOT_WRITABLE_PRIMARY},
+    "InterruptedAtShutdown": {"errorCode": 11600},
+    "InterruptedDueToReplStateChange": {"errorCode": 11602},
+    "closed": {"closeConnection": True},
+    "blocked": {"blockConnection": True, "blockTimeMS": 500},
+    "blocked-closed": {"blockConnection": True, "blockTimeMS": 300, "closeConnection": True},
+}
+"""What may befall an insert, for `failCommand`."""

@@ -1,0 +1,28 @@
+"""What tests of `sluice keys` share."""
+
+import json
+
+from tests.support.harness import Json, Server, sluice
+
+EVENTS = "/api/v1/events"
+
+CREATED = ["id", "key", "tenant", "tenant_id", "name", "scopes", "allowed_domains", "rate_limit", "created_at"]
+
+
+def listed(server: Server, *options: str) -> list[Json]:
+    """What `keys list --json` prints."""
+    done = sluice("keys", "list", "--json", *options, *server.database_options)
+    assert done.returncode == 0, done.stderr
+    found: list[Json] = json.loads(done.stdout)
+    return found
+
+
+def status(server: Server, secret: str) -> int:
+    """What a server answers to a key."""
+    with server.client(secret) as client:
+        return client.get(EVENTS, params={"limit": 1}).status_code
+
+
+def statement(server: Server, database: str = "sluice") -> str:
+    """How a command says which database it used."""
+    return f"database: {database} embedded in {server.data_dir} (MongoDB "

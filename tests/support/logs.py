@@ -1,0 +1,17 @@
+"""What a server's log must not hold: words that tell of an internal error."""
+
+from tests.support.harness import Server
+
+ERROR_WORDS = ("internal error", "fault", "exception", "error", "traceback")
+"""In lower case. A log that holds one of them tells of something that went wrong inside the server."""
+
+
+def tells_of_an_error(text: str) -> bool:
+    """Whether a log, or a line of it, tells of an error."""
+    return any(word in text.lower() for word in ERROR_WORDS)
+
+
+def assert_no_internal_errors(server: Server) -> None:
+    """Nothing went wrong inside the server, as far as its log tells."""
+    log = server.stderr()
+    assert not tells_of_an_error(log), log

