@@ -15,12 +15,13 @@ from server.core.jobs.store import JobLease
 from server.runtime.background import DeploymentJob
 from server.runtime.logs import configure_logging
 from server.settings import Driver
-from storage.client import Database, connect, database
+from storage.client import connect, database
+from storage.commands import Database
 from storage.leases import Leases
 
 JOB = "append"
 
-LEASE_S = 1.5
+LEASE_S = 3.0
 """Short, so that the tests are quick, and long beside what an update takes on a busy machine."""
 
 INTERVAL_S = 0.02
