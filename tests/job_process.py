@@ -20,7 +20,7 @@ from storage.leases import Leases
 
 JOB = "append"
 
-LEASE_S = 1.5
+LEASE_S = 3.0
 """Short, so that the tests are quick, and long beside what an update takes on a busy machine."""
 
 INTERVAL_S = 0.02
