@@ -227,10 +227,10 @@ def test_only_a_change_of_holder_changes_the_number(mongod: Mongod) -> None:
 
 def test_a_lease_ends_by_the_clock_of_the_database(mongod: Mongod) -> None:
     async def scenario(leases: Leases) -> None:
-        short = await acquired(leases, "job", "a", 0.2)
         started = time.monotonic()
+        short = await acquired(leases, "job", "a", 0.2)
         assert (await acquired(leases, "job", "b", 0.2)).fence == short.fence + 1
-        assert time.monotonic() - started > 0.1
+        assert time.monotonic() - started > 0.19
         assert not await leases.renew(short, EVER_S, Deadline())
         third = await acquired(leases, "job", "c", 0.0)
         assert await leases.renew(third, EVER_S, Deadline())  # it has ended, but nobody else acquired it
