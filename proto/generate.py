@@ -1,6 +1,7 @@
-"""Generate the Python code of the schema: `python -m proto.generate`; with `--check`, fail where it is stale.
+"""Generate the Python code of the schema: `python proto/generate.py`; with `--check`, fail if it is stale.
 
 The code imports as `sluice.v1`, which is the path that protoc gives it. grpcio-tools is needed for development only.
+This is a script and no module `proto.generate`, because proto-plus installs a package that is called `proto`.
 """
 
 import sys
@@ -31,7 +32,7 @@ def generate(target: Path) -> list[Path]:
 
 
 def is_stale() -> bool:
-    """Whether the code checked in is not what the schema gives."""
+    """Whether the code that is checked in differs from what the schema gives."""
     with tempfile.TemporaryDirectory() as directory:
         target = Path(directory)
         fresh = {path.relative_to(target): path.read_bytes() for path in generate(target)}
@@ -43,7 +44,7 @@ def main() -> None:
     if "--check" not in sys.argv[1:]:
         generate(PROTO)
     elif is_stale():
-        sys.exit("the generated code is stale: run `python -m proto.generate`")
+        sys.exit("the generated code is stale: run `python proto/generate.py`")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Fixtures: one server for all tests that leave it as they found it, and a tenant of its own for each test."""
 
+import os
 import subprocess
 import uuid
 from collections.abc import Iterator
@@ -9,6 +10,15 @@ import httpx
 import pytest
 
 from tests.support.harness import Json, MongoClient, Server
+
+LONG_TIMEOUT_S = 3_600
+"""A test with SLUICE_LONG=1. Schemathesis alone may take 1,800 s. Without it, `timeout` in pyproject.toml holds."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Give each test more time with SLUICE_LONG=1, unless `--timeout` says how much."""
+    if os.environ.get("SLUICE_LONG") and config.option.timeout is None:
+        config.option.timeout = LONG_TIMEOUT_S
 
 
 @pytest.fixture(scope="session")

@@ -43,7 +43,7 @@ class Coalescer(Generic[Item, Result]):
 
     At most `at_once` calls of `run` are in flight. The items of a group weigh at most `limit` together, unless one item
     alone weighs more. If `run` raises, every call of the group raises the same. `outcome` is what `run` may leave
-    behind if a caller's deadline passes while it runs.
+    behind if a client's deadline passes while it runs.
 
     `run` gets a deadline of its own. The calls of a group have different deadlines, and the group must not fail because
     the first of them has passed. So the coalescer keeps the deadline of each call itself, and `run` a full one.

@@ -43,7 +43,7 @@ class InFlight:
         return Slot(self, arrived)
 
     async def wait_for_capacity(self) -> None:
-        """Return as soon as no limit is reached. That stays true until the caller awaits something else."""
+        """Return as soon as no limit is reached. That stays true until the current task awaits something else."""
         while not self._has_capacity.is_set():
             await self._has_capacity.wait()  # others that waited may already have used it
 

@@ -1,4 +1,4 @@
-"""The responses that one stream still owes, in order, and the limit on their number."""
+"""The responses that one stream still has to send, in order, and the limit on their number."""
 
 import asyncio
 from dataclasses import dataclass

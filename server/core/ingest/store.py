@@ -68,7 +68,7 @@ class IdempotencyRecord(NamedTuple):
     fingerprint: bytes
     """A hash of the batch."""
     seed: Seed
-    """The ids of the events are made from it. It is drawn anew for each request, so it tells two requests apart."""
+    """The ids of the events are made from it. It is new for each request, so it tells two requests apart."""
 
 
 class IdempotencyStore(Protocol):
