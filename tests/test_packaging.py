@@ -43,7 +43,7 @@ class Installation:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
 
     def install(self, *arguments: str | Path) -> None:
-        pip("--python", self.python, "install", "--quiet", *arguments)
+        pip("--python", self.python, "install", "--quiet", "--no-compile", *arguments)
 
     def run(self, command: str, *arguments: str) -> str:
         """What a command prints. Raises CalledProcessError if it fails."""
