@@ -1,1 +1,1 @@
-"""The tests. They use the public faces only: HTTP, the command line, processes, signals, and what stands in MongoDB."""
+"""All tests. README.md in this folder says what they promise, where each kind is, and how to run it."""

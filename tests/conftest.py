@@ -1,4 +1,4 @@
-"""Fixtures: one server for all tests that leave it as they found it, and a tenant of its own for each test."""
+"""Fixtures: a server that all tests of a process share, and a new tenant for each test."""
 
 import os
 import subprocess
@@ -37,20 +37,20 @@ def mongo(server: Server) -> Iterator[MongoClient]:
 
 @pytest.fixture
 def key(server: Server) -> Json:
-    """A fresh tenant's key, with all scopes and no limit."""
+    """A key of a new tenant, with all scopes and no rate limit."""
     return server.create_key(f"tenant-{uuid.uuid4().hex}", "--rate-limit", "0")
 
 
 @pytest.fixture
 def client(server: Server, key: Json) -> Iterator[httpx.Client]:
-    """An HTTP client with the fresh tenant's key."""
+    """An HTTP client with the key of the new tenant."""
     with server.client(key["key"]) as opened:
         yield opened
 
 
 @pytest.fixture(scope="session")
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A directory with an authority (`ca`), and a server and a client it vouches for: NAME.pem and NAME.key."""
+    """A directory with certificates of an authority (`ca`), and of a server and a client that it signed."""
     directory = tmp_path_factory.mktemp("certificates")
     for name in ("ca", "server", "client"):
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]

@@ -1,5 +1,5 @@
-"""Everything that callers may do wrong, or in bad faith, against a real server.
+"""What clients may do wrong, by mistake or on purpose, against a real server.
 
-The tests here are the short form. `python -m tests.abuse` tries 100,000 bad inputs, and every way into another tenant;
-`python -m tests.abuse.good_clients` measures what good callers notice of bad ones.
+The tests are the short form. `python -m tests.abuse` sends 100,000 bad inputs and attacks another tenant 10,000 times.
+`python -m tests.abuse.good_clients` measures how bad clients slow down good ones.
 """

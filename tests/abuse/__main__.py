@@ -1,7 +1,7 @@
 """The long form of the tests here: `python -m tests.abuse --inputs 100000 --attempts 10000`.
 
-It starts a server of its own, sends it that many bad inputs, tries that often to get at what another tenant has, and
-prints what came of it. It fails where an answer was not one clear refusal, or where anything leaked.
+It starts a server, sends it bad inputs, attacks the data of another tenant, and prints the outcomes. It fails if a
+response is not one clear rejection, or if anything leaks.
 """
 
 import tempfile
@@ -16,11 +16,11 @@ from tests.support.harness import Server
 
 @click.command(help=__doc__)
 @click.option("--inputs", default=100_000, show_default=True, help="How many bad inputs to send.")
-@click.option("--attempts", default=10_000, show_default=True, help="How often to try for another tenant's data.")
+@click.option("--attempts", default=10_000, show_default=True, help="How many attacks on another tenant's data.")
 @click.option("--seed", default=1, show_default=True, help="The same seed makes the same inputs.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures there, too.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the figures to this file, too.")
 def main(inputs: int, attempts: int, seed: int, json_file: Path | None) -> None:
-    """Run both."""
+    """Run both parts."""
     with tempfile.TemporaryDirectory() as directory, Server(Path(directory), "--workers", "2") as server:
         key = server.create_key("abuse", "--rate-limit", "0")["key"]
         with click.progressbar(length=inputs, label="bad inputs") as bar:

@@ -1,8 +1,8 @@
-"""What good callers notice of bad ones: `python -m tests.abuse.good_clients`, 7 minutes.
+"""How bad clients slow down good ones: `python -m tests.abuse.good_clients`, 7 minutes.
 
-Good callers send single events at a steady rate, each due at a fixed moment, from which its latency counts. In turn
-they are alone, beside thousands of connections that send their heads and bodies byte by byte, and beside callers who
-post gzip bombs with a good key, one after the other. Medians of the rounds; it fails where a ratio is over the limit.
+Good clients send single events at a steady rate. Each is due at a fixed time, from which its latency counts. They are
+measured alone, beside thousands of connections that send heads and bodies byte by byte, and beside clients that post
+gzip bombs with a good key. The figures are medians of the rounds. It fails if a ratio is over the limit.
 """
 
 import gzip
@@ -31,22 +31,22 @@ from tests.support.wire import EVENTS, head
 RATE = 200
 """Good requests a second."""
 
-CALLERS = 32
-"""Threads that send them: enough to be free when one is due, up to a latency of 160 ms."""
+CLIENTS = 32
+"""Threads that send good requests: enough that one is free when a request is due, up to a latency of 160 ms."""
 
 SLOW_CONNECTIONS = 2_000
 TOGETHER = 50
-"""Slow connections that get their next byte at the same moment."""
+"""Slow connections that get their next byte at the same time."""
 
 BOMBERS = 8
-"""Callers who post bombs, each the next as soon as the last is refused: 700 in a round of 40 s on 2 cores."""
+"""Clients that post bombs, each the next as soon as the last is rejected: 700 in a round of 40 s on 2 cores."""
 
 BOMB_MIB = 100
 SETTLE_S = 3
-"""How long the bad callers have, before the good ones are measured."""
+"""How long the bad clients run before the good ones are measured."""
 
 LOWEST_PRIORITY = 19
-"""Bad callers stand for other machines: they have what the server, the database and good callers leave of this one."""
+"""Bad clients stand for other machines. So they get only the CPU time that the server and good clients leave."""
 
 MAX_RATIO = 2.0
 
@@ -54,7 +54,7 @@ Attack = Callable[[str, str, Event], int]
 
 
 def steady(target: str, key: str, seconds: float) -> float:
-    """Send good requests at the rate. Returns the p99 of their latencies, in ms."""
+    """Send good requests at RATE. Returns the p99 of their latencies, in ms."""
     begun = time.monotonic() + 0.5
     due = iter([begun + number / RATE for number in range(int(seconds * RATE))])
     lock, latencies = threading.Lock(), list[float]()
@@ -74,17 +74,16 @@ def steady(target: str, key: str, seconds: float) -> float:
             assert response.status == 201, response.status
             latencies.append((time.monotonic() - moment) * 1_000)
 
-    with ThreadPoolExecutor(CALLERS) as threads:
-        for done in [threads.submit(send) for _ in range(CALLERS)]:
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        for done in [threads.submit(send) for _ in range(CLIENTS)]:
             done.result()
     return statistics.quantiles(latencies, n=100)[98]
 
 
 def slow_connections(target: str, key: str, stop: Event) -> int:
-    """Hold so many connections, half of them in their heads and half in their bodies. Returns how many were opened.
+    """Hold SLOW_CONNECTIONS open, half in their heads and half in their bodies. Returns how many were opened.
 
-    Each gets a byte a second. One thread sees to all and takes a twentieth of a core: it is the server that is to be
-    busy.
+    Each sends a byte a second. One thread does it for all, with a twentieth of a core, so that only the server is busy.
     """
     host, port = target.split(":")
     beginnings = head(key, "Content-Length: 100000"), b"POST / HTTP/1.1\r\nX: "
@@ -106,7 +105,7 @@ def slow_connections(target: str, key: str, stop: Event) -> int:
 
 
 def takes_a_byte(connection: socket.socket) -> bool:
-    """Send a byte, unless the server has answered or ended the connection."""
+    """Send a byte. Returns False if the server has responded or closed the connection."""
     with suppress(ConnectionError):
         try:
             connection.recv(1)
@@ -117,7 +116,7 @@ def takes_a_byte(connection: socket.socket) -> bool:
 
 
 def bombs(target: str, key: str, stop: Event) -> int:
-    """Post bombs. Returns how many."""
+    """Post bombs. Returns how many were posted."""
     bomb = gzip.compress(bytes(BOMB_MIB << 20))
     headers = {"X-API-Key": key, "Content-Type": "application/json", "Content-Encoding": "gzip"}
 
@@ -139,7 +138,7 @@ def bombs(target: str, key: str, stop: Event) -> int:
 
 @contextmanager
 def under(attack: Attack | None, target: str, key: str) -> Iterator[list[int]]:
-    """Let bad callers go on, in a process of their own, while the block runs. At its end the value says how often."""
+    """Run bad clients in a process of their own inside. At the end the value gets the number of their attempts."""
     counts = list[int]()
     if attack is None:
         yield counts
@@ -158,7 +157,7 @@ def under(attack: Attack | None, target: str, key: str) -> Iterator[list[int]]:
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--seconds", default=40.0, show_default=True, help="How long each measurement takes.")
 def main(rounds: int, seconds: float) -> None:
-    """Measure."""
+    """Measure and compare."""
     attacks: dict[str, Attack | None] = {"quiet": None, "slow connections": slow_connections, "bombs": bombs}
     found: dict[str, list[float]] = {name: [] for name in attacks}
     with tempfile.TemporaryDirectory() as directory, Server(Path(directory), "--workers", "2") as server:

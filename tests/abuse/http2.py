@@ -1,4 +1,4 @@
-"""HTTP/2 by hand (RFC 9113): the frames that a well-behaved library would never send."""
+"""HTTP/2 frames (RFC 9113) that no correct library would send."""
 
 import socket
 import struct
@@ -10,7 +10,7 @@ from tests.support.harness import Server
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, CONTINUATION = 0, 1, 3, 4, 6, 7, 9
 
 END_STREAM, END_HEADERS = 0x1, 0x4
 
@@ -68,7 +68,7 @@ def call_headers(*others: tuple[bytes, bytes], path: bytes = INGEST) -> bytes:
 
 
 def open_http2(server: Server, settings: bytes = b"") -> socket.socket:
-    """A connection that has said that it speaks HTTP/2."""
+    """A connection to the gRPC port, after the preface of HTTP/2."""
     host, port = server.grpc.split(":")
     connection = socket.create_connection((host, int(port)), timeout=TIMEOUT_S)
     connection.sendall(PREFACE + frame(SETTINGS, payload=settings))
@@ -85,12 +85,12 @@ def frames_of(received: bytes) -> Iterator[Frame]:
 
 
 def flood(connection: socket.socket, unit: bytes, times: int) -> bool:
-    """Send `unit` so often, reading nothing. Returns whether the server cut the connection meanwhile."""
+    """Send `unit` this many times and read nothing. Returns whether the server closed the connection meanwhile."""
     connection.settimeout(2)
     for _ in range(times):
         try:
             connection.sendall(unit)
-        except TimeoutError:  # it takes no more, which is as good
+        except TimeoutError:  # the server reads no more, which is fine too
             return False
         except ConnectionError:
             return True
@@ -98,7 +98,7 @@ def flood(connection: socket.socket, unit: bytes, times: int) -> bool:
 
 
 def rest_of(connection: socket.socket) -> bytes:
-    """What comes within a moment, or until the server closes the connection."""
+    """What arrives until 2 s pass without data, or the server closes the connection."""
     received = b""
     with suppress(TimeoutError, ConnectionError):
         connection.settimeout(2)

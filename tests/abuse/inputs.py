@@ -1,6 +1,6 @@
-"""Bad inputs, made at random from a seed: good ones with something done to them. Pure functions of a generator.
+"""Random bad inputs: good ones that are changed. Pure functions of a random generator.
 
-What is done may leave an input good: whoever sends it must not mind.
+A change may leave an input good, so the response to one input may also be good.
 """
 
 import gzip
@@ -62,24 +62,28 @@ PATHS = (
 def mutated(rng: random.Random, data: bytes) -> bytes:
     """`data` with a few bytes changed, lost, added, repeated or moved."""
     for _ in range(rng.randint(1, MAX_MUTATIONS)):
-        at, end = sorted((rng.randrange(len(data) + 1), rng.randrange(len(data) + 1)))
-        few = min(end, at + 8)
-        match rng.randrange(7):
-            case 0:
-                data = data[:at] + rng.randbytes(1) + data[at + 1 :]
-            case 1:
-                data = data[:at] + data[few:]
-            case 2:
-                data = data[:at] + rng.choice(SPECIAL) + data[at:]
-            case 3:
-                data = data[:at] + rng.choice(NUMBERS) + data[few:]
-            case 4:
-                data = data[:end] + data[at:end] + data[end:]
-            case 5:
-                data = data[:at] + data[end:] + data[at:end]
-            case 6:
-                data = data[:end]
+        data = mutated_once(rng, data)
     return data
+
+
+def mutated_once(rng: random.Random, data: bytes) -> bytes:
+    """`data` with one change."""
+    at, end = sorted((rng.randrange(len(data) + 1), rng.randrange(len(data) + 1)))
+    few = min(end, at + 8)
+    match rng.randrange(7):
+        case 0:
+            return data[:at] + rng.randbytes(1) + data[at + 1 :]
+        case 1:
+            return data[:at] + data[few:]
+        case 2:
+            return data[:at] + rng.choice(SPECIAL) + data[at:]
+        case 3:
+            return data[:at] + rng.choice(NUMBERS) + data[few:]
+        case 4:
+            return data[:end] + data[at:end] + data[end:]
+        case 5:
+            return data[:at] + data[end:] + data[at:end]
+    return data[:end]
 
 
 def json_body(rng: random.Random) -> bytes:

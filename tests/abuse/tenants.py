@@ -1,4 +1,4 @@
-"""Ways for one tenant to get at what another has: every route and method, and gRPC, with the other's ids and keys."""
+"""Attacks of one tenant on the data of another: every route and method, and gRPC, with the other's ids and keys."""
 
 import json
 import random
@@ -41,7 +41,7 @@ HEADERS = ("X-Tenant-Id", "X-Tenant", "X-Forwarded-User", "Tenant-Id", "X-Origin
 
 
 class Victim:
-    """A tenant with events, and all that a stranger might know of them but what they hold."""
+    """A tenant with events, and all that an attacker may know of them except their contents."""
 
     def __init__(self, server: Server) -> None:
         self.key = server.create_key(f"victim-{uuid.uuid4().hex}", "--rate-limit", "0")
@@ -57,9 +57,9 @@ class Victim:
         events = [{"type": f"type-{number}", "data": {"text": self.secret}}] * EVENTS_A_BATCH
         batch = {"source": f"source-{number}", "source_id": f"sid-{number}", "events": events}
         idempotency_key = f"key-{number}"
-        answer = client.post(EVENTS, json=batch, headers={"Idempotency-Key": idempotency_key})
-        assert answer.status_code == 201, answer.text
-        self.ids += [item["id"] for item in answer.json()["events"]]
+        response = client.post(EVENTS, json=batch, headers={"Idempotency-Key": idempotency_key})
+        assert response.status_code == 201, response.text
+        self.ids += [item["id"] for item in response.json()["events"]]
         self.batches.append((idempotency_key, batch))
 
     def stored(self, mongo: MongoClient) -> list[Json]:
@@ -68,7 +68,7 @@ class Victim:
 
 
 class Attacker:
-    """A tenant with a key of its own, who tries to see what the victim has, to change it, or to find out about it."""
+    """A tenant with a key of its own that tries to read or change what the victim has, or to learn of it."""
 
     def __init__(self, server: Server, victim: Victim, rng: random.Random) -> None:
         self._victim = victim
@@ -78,38 +78,44 @@ class Attacker:
         self._channel = channel_to(server.grpc)
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connections."""
         self._client.close()
         self._channel.close()
 
     def attempt(self) -> str:
-        """Try one way. Returns what it came to; fails where it got anything."""
-        ways: tuple[Callable[[], str], ...] = (self._ask, self._ask, self._replay, self._call, self._smuggle_fields)
+        """Attack once. Returns the status. Fails if the attack got anything."""
+        ways: tuple[Callable[[], str], ...] = (
+            self._request,
+            self._request,
+            self._replay,
+            self._call,
+            self._smuggle_fields,
+        )
         return self._rng.choice(ways)()
 
-    def _ask(self) -> str:
-        """Any method, path, filter and header."""
+    def _request(self) -> str:
+        """Send any method, path, filter and header."""
         number, tenant = self._rng.randrange(VICTIM_BATCHES), self._victim.key["tenant_id"]
         event_id = self._rng.choice(self._victim.ids)
         names = {"id": event_id, "tenant": tenant, "source": f"source-{number}", "source_id": f"sid-{number}"}
         path = self._rng.choice(PATHS).replace("%s", tenant).format(**names, type=f"type-{number}")
         headers = {self._rng.choice(HEADERS): self._rng.choice((tenant, event_id, "GET"))}
-        answer = self._client.request(self._rng.choice(METHODS), EVENTS + path, headers=headers)
-        self._look_at(answer.text + str(answer.headers), without=path)
-        return str(answer.status_code)
+        response = self._client.request(self._rng.choice(METHODS), EVENTS + path, headers=headers)
+        self._check_leaks(response.text + str(response.headers), without=path)
+        return str(response.status_code)
 
     def _replay(self) -> str:
-        """The victim's batch, or another, under the victim's idempotency key: as if nobody had used it."""
+        """Send another batch under an idempotency key of the victim. It is free for this tenant."""
         idempotency_key, batch = self._rng.choice(self._victim.batches)
         own = {**batch, "events": [{"type": "own", "data": {"n": self._rng.randrange(3)}}]}
         headers = {"Idempotency-Key": idempotency_key}
-        answer = self._client.post(EVENTS, json=own, headers=headers)
-        self._look_at(answer.text + str(answer.headers))
-        assert answer.status_code in {201, 422}, answer.text  # 422: with what this tenant itself sent under it
-        return str(answer.status_code)
+        response = self._client.post(EVENTS, json=own, headers=headers)
+        self._check_leaks(response.text + str(response.headers))
+        assert response.status_code in {201, 422}, response.text  # 422: with what this tenant itself sent under it
+        return str(response.status_code)
 
     def _call(self) -> str:
-        """The same over gRPC."""
+        """Do the same over gRPC."""
         idempotency_key, batch = self._rng.choice(self._victim.batches)
         events = [pb.Event(type="own", data_json=b'{"n":%d}' % self._rng.randrange(3))]
         request = pb.IngestEventsRequest(
@@ -119,24 +125,24 @@ class Attacker:
         try:
             response = stub_of(self._channel).IngestEvents(request, metadata=sent, timeout=20)
         except grpc.RpcError as error:
-            self._look_at(str(error))
+            self._check_leaks(str(error))
             return code_of(error).name
-        self._look_at(str(response))
+        self._check_leaks(str(response))
         return "OK"
 
     def _smuggle_fields(self) -> str:
-        """Fields that would decide whose the event is, or which."""
+        """Send fields that name the owner, the id or the time of an event."""
         field = self._rng.choice(("tenant_id", "_id", "id", "received_at"))
         value: Any = self._rng.choice((self._victim.key["tenant_id"], self._victim.ids[0], {"$ne": None}))
         batch: Json = {"source": "a", "events": [{"type": "a", "data": {}}]}
         self._rng.choice([batch, batch["events"][0]])[field] = value
-        answer = self._client.post(EVENTS, json=batch)
-        self._look_at(answer.text)
-        assert answer.status_code == 400, answer.text
-        return str(answer.status_code)
+        response = self._client.post(EVENTS, json=batch)
+        self._check_leaks(response.text)
+        assert response.status_code == 400, response.text
+        return str(response.status_code)
 
-    def _look_at(self, text: str, without: str = "") -> None:
-        """Fail where an answer holds anything of the victim's, but for what was asked with."""
+    def _check_leaks(self, text: str, without: str = "") -> None:
+        """Fail if a response holds anything of the victim's that the request did not hold."""
         owned = {self._victim.secret, self._victim.key["tenant_id"], *self._victim.ids}
         leaked = [item for item in owned if item in text and item not in without]
         assert not leaked, text
@@ -145,7 +151,7 @@ class Attacker:
 def run_attempts(
     server: Server, attempts: int, seed: int, on_progress: Callable[[int], None] = lambda _count: None
 ) -> Counter[str]:
-    """Try so often. Returns how many came to what; fails where one got anything, or changed anything."""
+    """Attack this many times. Returns the statuses. Fails if an attack got or changed anything."""
     victim, outcome = Victim(server), Counter[str]()
     attacker = Attacker(server, victim, random.Random(seed))
     with server.mongo() as mongo:
@@ -157,9 +163,12 @@ def run_attempts(
         attacker.close()
         assert victim.stored(mongo) == before
     with server.client(victim.key["key"]) as client:
-        for idempotency_key, batch in victim.batches:  # a retry finds what it did, whatever others did with its key
-            answer = client.post(EVENTS, content=json.dumps(batch), headers=replay_headers(idempotency_key))
-            assert answer.headers["Idempotent-Replayed"] == "true"
+        for (
+            idempotency_key,
+            batch,
+        ) in victim.batches:  # a retry finds its own record, whatever others did under the same key
+            response = client.post(EVENTS, content=json.dumps(batch), headers=replay_headers(idempotency_key))
+            assert response.headers["Idempotent-Replayed"] == "true"
     return outcome
 
 

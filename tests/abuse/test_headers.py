@@ -1,6 +1,6 @@
-"""Heads that are too large or too slow, and connections that bring or take nothing.
+"""Heads that are too large or too slow, and connections that send or read nothing.
 
-What takes its time to be given up is opened when the first test of this module starts, and looked at by the last.
+The slow connections are opened when the first test of this module starts, and the last tests look at them.
 """
 
 import json
@@ -16,25 +16,25 @@ import pytest
 from server.rest.http.protocol import DISCARD_TIMEOUT_S, HEAD_TIMEOUT_S, MAX_HEAD_BYTES, WRITE_TIMEOUT_S
 from tests.support.harness import Json, Server, batch, wait_until
 from tests.support.pressure import memory_mib
-from tests.support.wire import EVENTS, answers_in, connect, head, post, rest_of, talk
+from tests.support.wire import EVENTS, connect, head, post, responses_in, rest_of, talk
 
 GOOD = json.dumps(batch()).encode()
 CLOSE = "Connection: close"
 LATE_S = 5
-"""By how much the end of a slow connection may be late, on a machine with much to do."""
+"""By how much the end of a slow connection may be late on a busy machine."""
 
 SOME = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
 WHOLE = SOME + b"\r\n"
 
 
 def padded(start: bytes, size: int) -> bytes:
-    """A head of that many bytes that begins so."""
+    """A head of `size` bytes that begins with `start`."""
     return start + b"X: " + b"x" * (size - len(start) - 7) + b"\r\n\r\n"
 
 
 def codes_of(received: bytes) -> list[str]:
-    """The codes of the answers."""
-    return [answer.code for answer in answers_in(received)]
+    """The codes of the responses."""
+    return [response.code for response in responses_in(received)]
 
 
 # --- size
@@ -60,11 +60,11 @@ HUGE = {
 
 @pytest.mark.parametrize("request_bytes", HUGE.values(), ids=HUGE)
 @pytest.mark.parametrize("piece_size", [1_000_000, 1_000])
-def test_a_larger_head_is_refused(server: Server, request_bytes: bytes, piece_size: int) -> None:
+def test_a_larger_head_is_rejected(server: Server, request_bytes: bytes, piece_size: int) -> None:
     pieces = [request_bytes[start : start + piece_size] for start in range(0, len(request_bytes), piece_size)]
-    (answer,) = answers_in(talk(server, *pieces))
-    assert (answer.status, answer.code) == (431, "headers_too_large")
-    assert answer.headers["connection"] == "close"
+    (response,) = responses_in(talk(server, *pieces))
+    assert (response.status, response.code) == (431, "headers_too_large")
+    assert response.headers["connection"] == "close"
 
 
 def test_each_request_of_a_connection_has_its_own_64_kib(server: Server) -> None:
@@ -81,7 +81,7 @@ def test_each_request_of_a_connection_has_its_own_64_kib(server: Server) -> None
 
 
 def chunked(*chunks: bytes) -> bytes:
-    """The body in chunks, each with what stands in its line after its length."""
+    """The body in chunks of a byte, each with its extension."""
     return b"".join(b"%x%s\r\n%s\r\n" % (1, extension, GOOD[n : n + 1]) for n, extension in enumerate(chunks))
 
 
@@ -115,16 +115,16 @@ def test_a_trailer_is_no_header(server: Server, key: Json) -> None:
     assert codes_of(talk(server, request)) == ["unauthenticated"]
 
 
-# --- whose answer it is
+# --- which request a response belongs to
 
 
-def test_what_comes_after_a_request_does_not_take_its_answer(server: Server, key: Json) -> None:
-    """A caller who pipelines reads the answers in turn: a refusal must not pass for the answer to what came before."""
+def test_what_comes_after_a_request_does_not_take_its_response(server: Server, key: Json) -> None:
+    """A pipelining client reads responses in turn. A rejection must not look like the response to an earlier one."""
     for nonsense in (b"nonsense\r\n\r\n", HUGE["one header"], head(key["key"], "Content-Length: x")):
         assert codes_of(talk(server, post(key["key"], GOOD) * 3 + nonsense)) == ["ok"] * 3
 
 
-def test_a_body_that_breaks_off_is_refused_once(server: Server, key: Json) -> None:
+def test_a_body_that_breaks_off_is_rejected_once(server: Server, key: Json) -> None:
     broken = head(key["key"], "Transfer-Encoding: chunked") + b"3\r\nabc\r\nx\r\n"
     for pieces in ((broken,), (broken[:-3], broken[-3:])):
         assert codes_of(talk(server, *pieces)) == ["malformed_request"]
@@ -140,7 +140,7 @@ def test_answered_early_means_answered_once(server: Server) -> None:
 
 
 def test_pipelined_requests_are_answered_in_turn_and_held_back(server: Server) -> None:
-    """The memory that they take is that of the bytes, however small the requests are."""
+    """They take no more memory than their bytes, even if each request is small."""
     before = sum(map(memory_mib, server.worker_pids()))
     with connect(server) as connection:
         connection.setblocking(False)
@@ -156,7 +156,7 @@ def test_pipelined_requests_are_answered_in_turn_and_held_back(server: Server) -
                 answered += connection.recv(1_000_000).count(b"HTTP/1.1 200 OK")
             return answered >= min(20_000, sent // len(WHOLE))
 
-        wait_until(read, "answers to what was sent")
+        wait_until(read, "responses to what was sent")
         assert sum(map(memory_mib, server.worker_pids())) - before < 50
 
 
@@ -164,7 +164,7 @@ def test_pipelined_requests_are_answered_in_turn_and_held_back(server: Server) -
 
 
 class Slow(NamedTuple):
-    """A connection that is slow: what it sends at first, and each second, and how it ends."""
+    """A slow connection: what it sends at first and then each second, and how it must end."""
 
     first: bytes
     again: bytes
@@ -173,7 +173,7 @@ class Slow(NamedTuple):
 
 
 MANY = WHOLE.replace(b"/health/live", b"/schema") * 3_000
-"""Requests whose answers fill every buffer on the way."""
+"""Requests whose responses fill every buffer between server and client."""
 
 SLOW = {
     "nothing": Slow(b"", b"", [], HEAD_TIMEOUT_S),
@@ -185,7 +185,7 @@ SLOW = {
     "a body already answered": Slow(
         head("slc_none", "Content-Length: 1000"), b"x", ["unauthenticated"], DISCARD_TIMEOUT_S
     ),
-    "an answer not read": Slow(MANY, b"", [], WRITE_TIMEOUT_S),
+    "a response not read": Slow(MANY, b"", [], WRITE_TIMEOUT_S),
 }
 
 
@@ -198,7 +198,7 @@ class Ended(NamedTuple):
 
 @pytest.fixture(scope="module", autouse=True)
 def slow(server: Server) -> Iterator[dict[str, Future[Ended]]]:
-    """Slow connections: they age while the other tests run."""
+    """Slow connections, which wait while the other tests run."""
     opened = {name: connect(server) for name in SLOW}
 
     def wait_for_the_end(name: str) -> Ended:
@@ -207,9 +207,9 @@ def slow(server: Server) -> Iterator[dict[str, Future[Ended]]]:
         received = b""
         with suppress(ConnectionError):
             if SLOW[name].first:
-                send_all_there_is_room_for(connection, SLOW[name].first)
+                send_until_full(connection, SLOW[name].first)
             while time.monotonic() - since < 2 * SLOW[name].seconds:
-                if name == "an answer not read":
+                if name == "a response not read":
                     wait_until(lambda: is_gone(connection), "its end", 2 * WRITE_TIMEOUT_S)
                     raise ConnectionError
                 with suppress(TimeoutError):
@@ -225,22 +225,22 @@ def slow(server: Server) -> Iterator[dict[str, Future[Ended]]]:
         yield futures
         for connection in opened.values():
             with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)  # where the test that waits for them was not run
+                connection.shutdown(socket.SHUT_RDWR)  # if the test that waits for them did not run
             connection.close()
 
 
-def send_all_there_is_room_for(connection: socket.socket, data: bytes) -> None:
-    """Send until the server takes no more."""
+def send_until_full(connection: socket.socket, data: bytes) -> None:
+    """Send until the server reads no more."""
     with suppress(TimeoutError):
         connection.sendall(data)
 
 
 def is_gone(connection: socket.socket) -> bool:
-    """Whether the other end has given a connection up."""
+    """Whether the server has closed the connection."""
     return connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
 
-def test_a_caller_who_comes_back_in_time_is_served(server: Server, key: Json) -> None:
+def test_a_client_that_comes_back_in_time_is_served(server: Server, key: Json) -> None:
     request = post(key["key"], GOOD, CLOSE)
     assert codes_of(talk(server, *(request[n : n + 1] for n in range(len(request))))) == ["ok"]
     assert codes_of(talk(server, f"GET {EVENTS} HTTP/1.1\r\nX-API-Key: {key['key']}\r\n{CLOSE}\r\n\r\n".encode())) == [
@@ -249,7 +249,7 @@ def test_a_caller_who_comes_back_in_time_is_served(server: Server, key: Json) ->
 
 
 @pytest.mark.parametrize("name", SLOW)
-def test_nobody_holds_a_connection_for_nothing(slow: dict[str, Future[Ended]], name: str) -> None:
+def test_no_client_holds_a_connection_for_nothing(slow: dict[str, Future[Ended]], name: str) -> None:
     ended = slow[name].result()
     assert codes_of(ended.received) == SLOW[name].codes
     assert SLOW[name].seconds - 1 < ended.seconds < SLOW[name].seconds + LATE_S

@@ -1,4 +1,4 @@
-"""Floods of HTTP/2 frames on the gRPC port: cut, or taken at next to no cost, and calls go on beside them."""
+"""Floods of HTTP/2 frames on the gRPC port: they are cut or cost nearly nothing, and other calls are served."""
 
 import socket
 import struct
@@ -32,18 +32,18 @@ from tests.support.harness import Json, Server, wait_until
 from tests.support.pressure import memory_mib
 
 MAX_GROWTH_MIB = 150
-"""Of all workers, by one connection."""
+"""The growth of the memory of all workers by one connection."""
 
 UNKNOWN_KEY = (b"x-api-key", b"slc_none")
 
 
 def memory_of(server: Server) -> float:
-    """What the workers hold."""
+    """The memory of all workers, in MiB."""
     return sum(map(memory_mib, server.worker_pids()))
 
 
 def ingest(server: Server, key: Json, *others: tuple[str, str]) -> None:
-    """One good call, on a connection of its own."""
+    """Make one good call on a connection of its own."""
     with channel_to(server.grpc) as channel:
         request = pb.IngestEventsRequest(batch=good_batch())
         stub_of(channel).IngestEvents(request, metadata=[*metadata(key["key"]), *others], timeout=20)
@@ -90,11 +90,11 @@ def test_floods(server: Server, key: Json, name: str) -> None:
 
 
 @pytest.mark.parametrize("size", [MAX_METADATA_BYTES, 10 * MAX_METADATA_BYTES])
-def test_huge_metadata_is_refused(server: Server, key: Json, size: int) -> None:
+def test_huge_metadata_is_rejected(server: Server, key: Json, size: int) -> None:
     ingest(server, key, ("x-filler", "x" * (MAX_METADATA_BYTES - 2_000)))
-    with pytest.raises(grpc.RpcError) as refused:
+    with pytest.raises(grpc.RpcError) as rejected:
         ingest(server, key, ("x-filler", "x" * size))
-    assert code_of(refused.value) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert code_of(rejected.value) is grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
 def test_a_connection_that_says_nothing_is_cut(server: Server) -> None:
@@ -107,7 +107,7 @@ def test_a_connection_that_says_nothing_is_cut(server: Server) -> None:
 
 
 def test_a_path_that_is_no_text(server: Server, key: Json) -> None:
-    """The library gives up; Sluice listens again, and no stream notices."""
+    """The library stops accepting calls. Sluice listens again, and no open stream notices."""
     with channel_to(server.grpc) as channel, Stream(channel, key["key"]) as stream:
         stream.send(0, good_batch())
         assert stream.receive().HasField("receipt")
@@ -115,13 +115,13 @@ def test_a_path_that_is_no_text(server: Server, key: Json) -> None:
             with open_http2(server) as connection:
                 connection.sendall(frame(HEADERS, END_HEADERS, 1, call_headers(path=b"/\xff")))
                 rest_of(connection)
-            wait_until(lambda: answers(server, key), "calls are taken again", 5)
+            wait_until(lambda: accepts_calls(server, key), "calls that are accepted again", 5)
             stream.send(sequence, good_batch())
             assert stream.receive().HasField("receipt")
 
 
-def answers(server: Server, key: Json) -> bool:
-    """Whether calls are taken."""
+def accepts_calls(server: Server, key: Json) -> bool:
+    """Whether calls are accepted."""
     try:
         ingest(server, key)
     except grpc.RpcError as error:

@@ -1,4 +1,4 @@
-"""Bad inputs of every kind: one clear refusal each. The short form of `python -m tests.abuse`.
+"""Bad inputs of every kind: one clear rejection each. The short form of `python -m tests.abuse`.
 
 Set SLUICE_LONG=1 for 100,000 tiny requests.
 """
@@ -11,10 +11,10 @@ import pytest
 
 from server.core.errors import Code
 from tests.abuse.campaign import run_campaign
-from tests.abuse.senders import CUT, MORE, OK
+from tests.abuse.clients import CUT, MORE, OK
 from tests.support.harness import Json, Server, event
 from tests.support.pressure import memory_mib
-from tests.support.wire import answers_in, post, talk
+from tests.support.wire import post, responses_in, talk
 
 INPUTS = 1_800
 TINY_REQUESTS = 100_000 if os.environ.get("SLUICE_LONG") else 1_000
@@ -23,15 +23,15 @@ CLOSE = "Connection: close"
 KNOWN = {*map(str, Code), OK, CUT, MORE} - {Code.INTERNAL}
 
 
-def test_bad_inputs_are_refused(server: Server, key: Json) -> None:
+def test_bad_inputs_are_rejected(server: Server, key: Json) -> None:
     figures = run_campaign(server, key["key"], INPUTS, random.randrange(2**32))
     assert figures.inputs == INPUTS
     assert {code for codes in figures.codes.values() for code in codes} <= KNOWN
-    assert all(codes.keys() != {OK} for codes in figures.codes.values()), "a kind of input that is never bad"
+    assert all(codes.keys() != {OK} for codes in figures.codes.values()), "an input kind that is never bad"
 
 
 def in_data(text: str) -> bytes:
-    """A batch of an event with that in its data, as JSON."""
+    """A batch of one event with this JSON text in its data."""
     return b'{"source":"a","events":[{"type":"a","data":{"a":%s}}]}' % text.encode()
 
 
@@ -52,17 +52,17 @@ HUGE = {
 
 @pytest.mark.parametrize(("body", "code"), HUGE.values(), ids=HUGE)
 def test_huge_values(server: Server, key: Json, body: bytes, code: str) -> None:
-    (answer,) = answers_in(talk(server, post(key["key"], body, CLOSE)))
-    assert answer.code == code, answer.body[:300]
-    assert len(answer.body) < 100_000
+    (response,) = responses_in(talk(server, post(key["key"], body, CLOSE)))
+    assert response.code == code, response.body[:300]
+    assert len(response.body) < 100_000
 
 
 def test_tiny_requests_by_the_thousand(server: Server, key: Json) -> None:
-    """One connection a request, nothing in it: nothing stays."""
+    """One connection for each request, which has no body: the workers keep no memory of them."""
     before = sum(map(memory_mib, server.worker_pids()))
     for _ in range(TINY_REQUESTS):
-        (answer,) = answers_in(talk(server, b"GET /x HTTP/1.1\r\n" + CLOSE.encode() + b"\r\n\r\n"))
-        assert answer.code == "not_found"
+        (response,) = responses_in(talk(server, b"GET /x HTTP/1.1\r\n" + CLOSE.encode() + b"\r\n\r\n"))
+        assert response.code == "not_found"
     assert sum(map(memory_mib, server.worker_pids())) - before < 20
     body = json.dumps({"source": "a", "events": [event()]}).encode()
-    assert [answer.code for answer in answers_in(talk(server, post(key["key"], body, CLOSE)))] == ["ok"]
+    assert [response.code for response in responses_in(talk(server, post(key["key"], body, CLOSE)))] == ["ok"]

@@ -1,6 +1,6 @@
-"""Nothing that is secret, or another's, or a driver's, is in anything that the processes write or answer.
+"""No secret, no data of another tenant and no text of a driver is in a log or a response.
 
-Canaries are planted wherever a caller or an operator can put one: then all logs and all answers are searched for them.
+Canaries are planted everywhere that a client or an operator can put one. Then all logs and responses are searched.
 """
 
 import json
@@ -24,12 +24,12 @@ from tests.support.mongod import Mongod, failing_inserts
 from tests.support.wire import EVENTS, head, post, talk
 
 CANARY = f"canary{uuid.uuid4().hex}"
-"""In everything that is planted, and in nothing else."""
+"""A text in everything that is planted, and in nothing else."""
 
 WRITE_CONCERN_FAILED, BAD_VALUE = 64, 2
 
 TRACES = re.compile(r"Traceback|File \"|pymongo|motor|\.py\b|mongodb://", re.IGNORECASE)
-"""What an answer never holds, whoever put it there."""
+"""What a response never holds."""
 
 HEADERS: tuple[Json, ...] = (
     {"X-API-Key": f"slc_{CANARY}"},
@@ -57,7 +57,7 @@ VALUES = (
 
 
 class Host(NamedTuple):
-    """A server whose database's password is a canary, the same over TLS, their database, and a key."""
+    """A server whose database password is a canary, one with TLS, their database, and a key."""
 
     server: Server
     secure: Server
@@ -82,17 +82,16 @@ def host(tmp_path_factory: pytest.TempPathFactory, certificates: Path) -> Iterat
 
 
 def test_no_canary_is_seen(host: Host) -> None:
-    said = [*over_rest(host), *over_the_wire(host), *over_grpc(host)]
-    said += with_a_database_that_fails(host)
+    texts = [*over_rest(host), *over_the_wire(host), *over_grpc(host)]
+    texts += with_a_database_that_fails(host)
     handshakes_of_garbage(host.secure)
     host.mongod.kill()
-    with ThreadPoolExecutor(2) as threads:
-        said += [text for texts in threads.map(lambda ask: ask(host), (one_over_rest, one_over_grpc)) for text in texts]
-    said.append(sluice("keys", "list", *host.server.database_options).stderr)
+    texts += one_over_each(host)
+    texts.append(sluice("keys", "list", *host.server.database_options).stderr)
     host.server.stop()
     host.secure.stop()
-    assert len(said) > 50
-    for text in said:
+    assert len(texts) > 50
+    for text in texts:
         assert CANARY not in text
         assert host.key["key"] not in text
         assert not TRACES.search(text), text
@@ -105,16 +104,16 @@ def test_no_canary_is_seen(host: Host) -> None:
 
 
 def over_rest(host: Host) -> Iterator[str]:
-    """Answers to canaries in headers, bodies, paths and queries."""
+    """Responses to canaries in headers, bodies, paths and queries."""
     with host.server.client(host.key["key"]) as client:
         for headers in HEADERS:
-            answer = client.post(EVENTS, json=batch(), headers=headers)
-            yield answer.text + str(answer.headers)
+            response = client.post(EVENTS, json=batch(), headers=headers)
+            yield response.text + str(response.headers)
         for value in VALUES:
             for field in ("data", "metadata", "timestamp", "type"):
                 body = f'{{"source": "a", "events": [{{"type": "a", "data": {{}}, "{field}": {value}}}]}}'
-                answer = client.post(EVENTS, content=body.encode(), headers={"Content-Type": "application/json"})
-                yield answer.text + str(answer.headers) if answer.status_code != 201 else ""
+                response = client.post(EVENTS, content=body.encode(), headers={"Content-Type": "application/json"})
+                yield response.text + str(response.headers) if response.status_code != 201 else ""
         for field in ("source", "source_id", "events"):
             yield client.post(EVENTS, json={**batch(), field: [CANARY]}).text
         for path in (f"{EVENTS}/{CANARY}", f"/{CANARY}", f"{EVENTS}?limit={CANARY}", f"{EVENTS}?since={CANARY}"):
@@ -126,7 +125,7 @@ def over_rest(host: Host) -> Iterator[str]:
 
 
 def over_the_wire(host: Host) -> Iterator[str]:
-    """Answers to what is no HTTP."""
+    """Responses to what is not HTTP."""
     canary = CANARY.encode()
     for request in (
         canary + b"\r\n\r\n",
@@ -151,49 +150,54 @@ def over_grpc(host: Host) -> Iterator[str]:
     with channel_to(host.server.grpc) as channel:
         for secret in (host.key["key"], f"slc_{CANARY}", CANARY):
             for sent in batches:
-                yield refusal(channel, secret, sent)
+                yield rejection(channel, secret, sent)
 
 
-def refusal(channel: grpc.Channel, secret: str, sent: pb.EventBatch) -> str:
-    """All that a caller learns of a call that is refused."""
-    with pytest.raises(grpc.RpcError) as refused:
+def rejection(channel: grpc.Channel, secret: str, sent: pb.EventBatch) -> str:
+    """All that a client learns of a call that is rejected."""
+    with pytest.raises(grpc.RpcError) as rejected:
         stub_of(channel).IngestEvents(
             pb.IngestEventsRequest(batch=sent), metadata=[("x-api-key", secret), ("x-canary", CANARY)], timeout=60
         )
-    return f"{refused.value}{details_of(refused.value)}"
+    return f"{rejected.value}{details_of(rejected.value)}"
 
 
 def with_a_database_that_fails(host: Host) -> list[str]:
-    """Answers while the database says things that hold canaries."""
+    """Responses while the errors of the database hold canaries."""
     failures: tuple[Json, ...] = (
         {"writeConcernError": {"code": WRITE_CONCERN_FAILED, "errmsg": CANARY}},
         {"errorCode": BAD_VALUE},
     )
-    said = list[str]()
+    texts = list[str]()
     for failure in failures:
-        with failing_inserts(host.mongo, **failure), ThreadPoolExecutor(2) as threads:
-            for texts in threads.map(lambda ask: ask(host), (one_over_rest, one_over_grpc)):
-                said += texts
-    return said
+        with failing_inserts(host.mongo, **failure):
+            texts += one_over_each(host)
+    return texts
 
 
-def one_over_rest(host: Host) -> list[str]:
-    """The answer to a good batch, which the database does not take."""
+def one_over_each(host: Host) -> list[str]:
+    """The responses to a good batch over REST and over gRPC, sent at the same time."""
+    with ThreadPoolExecutor(2) as threads:
+        return list(threads.map(lambda send: send(host), (one_over_rest, one_over_grpc)))
+
+
+def one_over_rest(host: Host) -> str:
+    """The response to a good batch that the database does not store."""
     with host.server.client(host.key["key"]) as client:
         good = client.post(EVENTS, json={"source": CANARY, "events": [{"type": CANARY, "data": {"s": CANARY}}]})
     assert good.status_code >= 500, good.text
-    return [good.text + str(good.headers)]
+    return good.text + str(good.headers)
 
 
-def one_over_grpc(host: Host) -> list[str]:
-    """The status of a good batch, which the database does not take."""
+def one_over_grpc(host: Host) -> str:
+    """The status of a good batch that the database does not store."""
     sent = pb.EventBatch(source=CANARY, events=[pb.Event(type=CANARY, data_json=json.dumps({"s": CANARY}).encode())])
     with channel_to(host.server.grpc) as channel:
-        return [refusal(channel, host.key["key"], sent)]
+        return rejection(channel, host.key["key"], sent)
 
 
 def handshakes_of_garbage(server: Server) -> None:
-    """What is no TLS, or breaks off in the middle of it, on both ports."""
+    """Send what is not TLS, or breaks off within a handshake, to both ports."""
     plain = CANARY.encode()
     for target in (server.url.removeprefix("https://"), server.grpc):
         host, port = target.split(":")

@@ -1,11 +1,11 @@
-"""Requests that a proxy in front may read differently: refused, or read in the one way that there is."""
+"""Requests that a proxy in front may read differently: rejected, or read in the only possible way."""
 
 import json
 
 import pytest
 
 from tests.support.harness import Json, Server, batch
-from tests.support.wire import answers_in, talk
+from tests.support.wire import responses_in, talk
 
 GOOD = json.dumps(batch()).encode()
 LENGTH = b"Content-Length: %d\r\n" % len(GOOD)
@@ -14,7 +14,7 @@ CHUNKS = b"%x\r\n%s\r\n0\r\n\r\n" % (len(GOOD), GOOD)
 
 
 def shape(headers: bytes, body: bytes = CHUNKS, line: bytes = b"POST /api/v1/events HTTP/1.1\r\n") -> bytes:
-    """A request with these headers besides the usual, `{key}` standing for the key."""
+    """A request with these headers and the usual ones. `{key}` stands for the key."""
     return line + b"Host: x\r\nX-API-Key: {key}\r\nContent-Type: application/json\r\n" + headers + b"\r\n" + body
 
 
@@ -53,12 +53,12 @@ MALFORMED = {
 
 
 @pytest.mark.parametrize("name", MALFORMED)
-def test_it_is_refused_and_what_follows_is_not_read(server: Server, key: Json, name: str) -> None:
+def test_it_is_rejected_and_what_follows_is_not_read(server: Server, key: Json, name: str) -> None:
     request = MALFORMED[name].replace(b"{key}", key["key"].encode())
     hidden = shape(LENGTH + b"Connection: close\r\n", GOOD).replace(b"{key}", key["key"].encode())
     for pieces in ((request + hidden,), (request[:40], request[40:] + hidden)):
-        (answer,) = answers_in(talk(server, *pieces))
-        assert (answer.status, answer.code) == (400, "malformed_request")
+        (response,) = responses_in(talk(server, *pieces))
+        assert (response.status, response.code) == (400, "malformed_request")
 
 
 @pytest.mark.parametrize(
@@ -74,4 +74,4 @@ def test_it_is_refused_and_what_follows_is_not_read(server: Server, key: Json, n
 )
 def test_targets(server: Server, key: Json, line: bytes, codes: list[str]) -> None:
     request = shape(LENGTH + b"Connection: close\r\n", GOOD, line).replace(b"{key}", key["key"].encode())
-    assert [answer.code for answer in answers_in(talk(server, request))] == codes
+    assert [response.code for response in responses_in(talk(server, request))] == codes

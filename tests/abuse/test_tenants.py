@@ -1,4 +1,4 @@
-"""No way leads into another tenant. The short form of `python -m tests.abuse`."""
+"""No attack on another tenant gets anything. The short form of `python -m tests.abuse`."""
 
 import random
 

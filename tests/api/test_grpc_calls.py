@@ -56,7 +56,7 @@ def test_key_that_may_only_read(server: Server, channel: grpc.Channel) -> None:
         assert (code_of(error), reason_of(error)) == (grpc.StatusCode.PERMISSION_DENIED, "INSUFFICIENT_SCOPE")
 
 
-def test_refused_batches_leave_nothing_in_memory(server: Server, channel: grpc.Channel, key: Json) -> None:
+def test_rejected_batches_leave_nothing_in_memory(server: Server, channel: grpc.Channel, key: Json) -> None:
     padded = pb.Event(type="big", data_json=b'{"mark":0' + b" " * MIB + b"}")
     events = [*[padded] * 9, pb.Event(type="no data")]
     before = workers_memory(server)
@@ -153,8 +153,8 @@ def test_reflection_alone_is_enough_for_a_client(channel: grpc.Channel, key: Jso
         request_kind(batch=batch), metadata=metadata(key["key"]), timeout=TIMEOUT_S
     )
     assert response.receipt.events_received == 1
-    answers: Any = channel.stream_stream(STREAM, item_kind.SerializeToString, answer_kind.FromString)(
+    responses: Any = channel.stream_stream(STREAM, item_kind.SerializeToString, answer_kind.FromString)(
         iter([item_kind(sequence=9, batch=batch)]), metadata=metadata(key["key"]), timeout=TIMEOUT_S
     )
-    assert [(answer.sequence, answer.receipt.events_received) for answer in answers] == [(9, 1)]
+    assert [(response.sequence, response.receipt.events_received) for response in responses] == [(9, 1)]
     assert stored_marks(mongo, key) == [1, 1]

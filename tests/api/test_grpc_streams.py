@@ -31,7 +31,7 @@ from tests.support.harness import Json, MongoClient, Server, sluice, workers_mem
 
 
 def requests(count: int, size: int = 1) -> Iterator[pb.StreamEventsRequest]:
-    """Batches of one tiny stream, numbered; their marks too."""
+    """Requests of `size` events each. Sequences and marks count up from 0."""
     for sequence in range(count):
         marks = range(sequence * size, (sequence + 1) * size)
         yield pb.StreamEventsRequest(sequence=sequence, batch=good_batch(marks))
@@ -92,17 +92,17 @@ def test_key_revoked_in_mid_stream(server: Server, channel: grpc.Channel, key: J
     assert stored_marks(mongo, key) == list(range(5))
 
 
-def test_message_over_10_mib_is_refused_and_the_stream_goes_on(
+def test_message_over_10_mib_is_rejected_and_the_stream_goes_on(
     channel: grpc.Channel, key: Json, mongo: MongoClient
 ) -> None:
     large = big_batch(11 * MIB)
     with Stream(channel, key["key"]) as stream:
         stream.send(1, large)
         stream.send(2, good_batch([7]))
-        refused = stream.receive()
-        assert (refused.sequence, reason_of(refused.error)) == (1, "PAYLOAD_TOO_LARGE")
-        assert refused.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
-        assert "10 MiB" in refused.error.message
+        rejected = stream.receive()
+        assert (rejected.sequence, reason_of(rejected.error)) == (1, "PAYLOAD_TOO_LARGE")
+        assert rejected.error.code == grpc.StatusCode.INVALID_ARGUMENT.value[0]
+        assert "10 MiB" in rejected.error.message
         assert stream.receive().receipt.events_received == 1
     with pytest.raises(grpc.RpcError) as caught:
         ingest(channel, key["key"], large)
@@ -113,11 +113,11 @@ def test_message_over_10_mib_is_refused_and_the_stream_goes_on(
 def test_what_came_before_bytes_that_are_no_message_is_answered(channel: grpc.Channel, key: Json) -> None:
     sent = [request.SerializeToString() for request in requests(5)]
     call = raw_stream(channel)(iter([*sent, b"\xff"]), metadata=metadata(key["key"]), timeout=TIMEOUT_S)
-    answers: list[pb.StreamEventsResponse] = []
+    responses: list[pb.StreamEventsResponse] = []
     with pytest.raises(grpc.RpcError) as ended:
-        answers.extend(pb.StreamEventsResponse.FromString(answer) for answer in call)
+        responses.extend(pb.StreamEventsResponse.FromString(response) for response in call)
     assert code_of(ended.value) == grpc.StatusCode.INVALID_ARGUMENT
-    assert [answer.sequence for answer in answers if answer.HasField("receipt")] == list(range(5))
+    assert [response.sequence for response in responses if response.HasField("receipt")] == list(range(5))
 
 
 def test_200_streams_at_once(server: Server, key: Json, mongo: MongoClient) -> None:
@@ -126,7 +126,7 @@ def test_200_streams_at_once(server: Server, key: Json, mongo: MongoClient) -> N
         for sequence in range(5):
             await call.write(pb.StreamEventsRequest(sequence=sequence, batch=good_batch([number * 5 + sequence])))
         await call.done_writing()
-        assert [answer.sequence async for answer in call if answer.HasField("receipt")] == list(range(5))
+        assert [response.sequence async for response in call if response.HasField("receipt")] == list(range(5))
         assert await call.code() == grpc.StatusCode.OK
 
     async def all_streams() -> None:
@@ -142,7 +142,7 @@ def test_200_streams_at_once(server: Server, key: Json, mongo: MongoClient) -> N
 
 
 class SlowReader:
-    """A stream of `total` batches of 200 kB that reads no answer until it is asked to."""
+    """A stream of `total` batches of 200 kB that does not read its responses at first."""
 
     def __init__(self, channel: grpc.Channel, secret: str, total: int) -> None:
         self._total = total
@@ -161,7 +161,7 @@ class SlowReader:
 
 @pytest.fixture
 def narrow(server: Server) -> Iterator[grpc.Channel]:
-    """A channel that keeps little of what its user does not read."""
+    """A channel that buffers little of what its client does not read."""
     small_window = [("grpc.http2.lookahead_bytes", 65_536), ("grpc.http2.bdp_probe", 0)]
     with grpc.insecure_channel(server.grpc, options=[*OWN_CONNECTION, *small_window]) as opened:
         yield opened
@@ -174,18 +174,22 @@ def test_slow_reader_is_not_read_ahead_of(server: Server, narrow: grpc.Channel, 
     assert 16 <= slow.taken < total // 2, "the server read on without being read"
     assert len(stored_marks(mongo, key)) <= slow.taken * 100
     assert workers_memory(server) - before < 100 * MIB
-    assert [answer.sequence for answer in slow.call if answer.receipt.events_received == 100] == list(range(total))
+    assert [response.sequence for response in slow.call if response.receipt.events_received == 100] == list(
+        range(total)
+    )
     assert slow.call.code() == grpc.StatusCode.OK
     assert workers_memory(server) - before < 100 * MIB
     assert len(stored_marks(mongo, key)) == total * 100
 
 
-def test_client_that_vanishes_in_mid_answer_is_no_fault(server: Server, narrow: grpc.Channel, key: Json) -> None:
+def test_client_that_vanishes_in_mid_response_is_no_internal_error(
+    server: Server, narrow: grpc.Channel, key: Json
+) -> None:
     before = len(server.stderr())
     slow = SlowReader(narrow, key["key"], 400)
     assert slow.taken < 400
     slow.call.cancel()
-    for _ in range(4):  # either worker
+    for _ in range(4):  # on either worker
         with channel_to(server.grpc) as fresh:
             assert ingest(fresh, key["key"]).events_received == 1
     assert server.stderr()[before:] == ""

@@ -1,4 +1,4 @@
-"""The way of an event: sent, acknowledged, stored, read back."""
+"""A good batch: its receipt, its ids, and its documents in MongoDB."""
 
 import re
 import uuid
@@ -11,10 +11,10 @@ from tests.support.harness import Json, MongoClient, batch, event
 
 def test_receipt_is_as_documented(client: httpx.Client, key: Json) -> None:
     sent = {"source": "backend", "events": [event(type="purchase"), event(type="signup")]}
-    answer = client.post("/api/v1/events", json=sent)
-    assert answer.status_code == 201
-    assert answer.headers["content-type"] == "application/json"
-    receipt = answer.json()
+    response = client.post("/api/v1/events", json=sent)
+    assert response.status_code == 201
+    assert response.headers["content-type"] == "application/json"
+    receipt = response.json()
     assert list(receipt) == ["success", "events_received", "events"]
     assert receipt["success"] is True
     assert receipt["events_received"] == 2
@@ -28,8 +28,8 @@ def test_receipt_is_as_documented(client: httpx.Client, key: Json) -> None:
 
 
 def test_ids_ascend_and_a_full_batch_is_stored(client: httpx.Client, key: Json, mongo: MongoClient) -> None:
-    answer = client.post("/api/v1/events/", json=batch(1000))
-    ids = [item["id"] for item in answer.json()["events"]]
+    response = client.post("/api/v1/events/", json=batch(1000))
+    ids = [item["id"] for item in response.json()["events"]]
     assert len(ids) == 1000
     assert ids == sorted(ids)
     stored = mongo.sluice.events.find({"tenant_id": uuid.UUID(key["tenant_id"])}, sort=[("_id", 1)])

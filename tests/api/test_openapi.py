@@ -1,7 +1,7 @@
 """The OpenAPI document against the real server: it is valid and complete, and what it says is what the server does.
 
-Schemathesis makes the requests up: some hundreds by default, many more, for minutes, with SLUICE_LONG=1. Its command
-line imports this module too, for the hooks at its end, which know what no schema can say.
+Schemathesis makes up the requests: some hundreds, or with SLUICE_LONG=1 many more, for minutes. Its command line
+imports this module too, for the hooks at its end. They know what no schema can say.
 """
 
 import os
@@ -35,17 +35,17 @@ CONFIGURATION = """
 [checks.positive_data_acceptance]
 expected-statuses = ["2xx", "3xx", 401, 403, 404, 409, 422, 429, "5xx"]
 """
-"""The default and 422: no schema can tell that an idempotency key was used before, with other events."""
+"""The default and 422: no schema can say that an idempotency key was used before, with other events."""
 
 
 @pytest.fixture(scope="module")
 def document(server: Server) -> Json:
     """The document as it is served, without a key."""
     with server.client() as client:
-        answer = client.get("/schema/openapi.json")
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/json"
-    read: Json = answer.json()
+        response = client.get("/schema/openapi.json")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    read: Json = response.json()
     return read
 
 
@@ -115,11 +115,11 @@ def test_the_request_body_is_the_real_one(document: Json) -> None:
         ("/health/ready", "get", {"200", "431", "503"}),
     ],
 )
-def test_it_names_every_answer(document: Json, path: str, method: str, statuses: set[str]) -> None:
-    answers = document["paths"][path][method]["responses"]
-    assert statuses <= set(answers)
-    for status, answer in answers.items():
-        (media_type,) = answer["content"]
+def test_it_names_every_response(document: Json, path: str, method: str, statuses: set[str]) -> None:
+    responses = document["paths"][path][method]["responses"]
+    assert statuses <= set(responses)
+    for status, response in responses.items():
+        (media_type,) = response["content"]
         assert media_type == ("application/json" if status < "300" else "application/problem+json")
 
 
@@ -145,15 +145,15 @@ class Loads(HTMLParser):
 @pytest.mark.parametrize("path", ["/schema", "/schema/"])
 def test_the_page_loads_nothing(server: Server, document: Json, path: str) -> None:
     with server.client() as client:
-        answer = client.get(path)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "text/html; charset=utf-8"
-    assert answer.text.startswith("<!doctype html>")
+        response = client.get(path)
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/html; charset=utf-8"
+    assert response.text.startswith("<!doctype html>")
     page = Loads()
-    page.feed(answer.text)
+    page.feed(response.text)
     assert page.found == []
-    assert not re.search(r"@import|url\(", answer.text)
-    assert all(operation in answer.text for operation in document["paths"])
+    assert not re.search(r"@import|url\(", response.text)
+    assert all(operation in response.text for operation in document["paths"])
 
 
 def test_every_problem_type_is_explained(server: Server, document: Json) -> None:
@@ -182,7 +182,7 @@ def test_the_server_does_what_it_says(server: Server, tmp_path: Path) -> None:
 
 
 def is_storable(value: Any) -> bool:
-    """Whether MongoDB can hold a value: no schema can tell an integer of over 64 bits from a float as large."""
+    """Whether MongoDB can hold a value. No schema can tell an integer of over 64 bits from a float."""
     match value:
         case dict():
             return all("\0" not in key and is_storable(item) for key, item in value.items())
@@ -195,7 +195,7 @@ def is_storable(value: Any) -> bool:
 
 @schemathesis.hook
 def filter_case(_context: schemathesis.HookContext, case: schemathesis.Case[Any]) -> bool:
-    """Leave out what the document allows and the server rightly refuses."""
+    """Leave out requests that the document allows and the server rejects, as it should."""
     return case.headers.get("Content-Encoding", "identity") == "identity" and is_storable(case.body)
 
 

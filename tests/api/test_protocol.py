@@ -1,4 +1,4 @@
-"""HTTP/1.1 on the wire, by raw sockets: what a proxy in front might read differently, and what is not HTTP at all."""
+"""HTTP/1.1 over raw sockets: what a proxy in front may read differently, and what is not HTTP."""
 
 import json
 
@@ -20,9 +20,9 @@ def test_body_behind_an_upgrade_is_no_request(server: Server, key: Json) -> None
     whole = post("slc_none", hidden, "Upgrade: h2c", "Connection: Upgrade, close")
     cut = whole.index(b"Upgrade: h2c") + 4
     for pieces in ((whole,), (whole[: -len(hidden)], hidden), (whole[:cut], whole[cut:])):
-        answer = talk(server, *pieces)
-        assert answer.count(b"HTTP/1.1 ") == 1
-        assert b" 200 " not in answer
+        response = talk(server, *pieces)
+        assert response.count(b"HTTP/1.1 ") == 1
+        assert b" 200 " not in response
 
 
 @pytest.mark.parametrize(
@@ -43,11 +43,11 @@ def test_what_is_not_http_is_a_problem_too(server: Server, request_bytes: bytes)
     assert json.loads(body)["code"] == "malformed_request"
 
 
-def test_coded_transfer_is_refused(server: Server, key: Json) -> None:
+def test_coded_transfer_is_rejected(server: Server, key: Json) -> None:
     lines = (b"POST /api/v1/events HTTP/1.1", b"Host: x", b"X-API-Key: " + key["key"].encode(), b"Connection: close")
-    answer = talk(server, b"\r\n".join((*lines, b"Transfer-Encoding: gzip, chunked", b"", b"2\r\n{}\r\n0\r\n\r\n")))
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert b"malformed_request" in answer
+    response = talk(server, b"\r\n".join((*lines, b"Transfer-Encoding: gzip, chunked", b"", b"2\r\n{}\r\n0\r\n\r\n")))
+    assert response.startswith(b"HTTP/1.1 400 ")
+    assert b"malformed_request" in response
 
 
 def test_space_around_a_header_is_not_its_value(server: Server, key: Json) -> None:
@@ -56,7 +56,7 @@ def test_space_around_a_header_is_not_its_value(server: Server, key: Json) -> No
 
 
 @pytest.mark.parametrize("name", ["X-API-Key", "Content-Type", "Content-Encoding", "Idempotency-Key", "Origin"])
-def test_header_given_twice_is_refused(server: Server, key: Json, name: str) -> None:
+def test_header_given_twice_is_rejected(server: Server, key: Json, name: str) -> None:
     headers = [("X-API-Key", key["key"]), ("Content-Type", "application/json"), (name, "identity"), (name, "identity")]
-    answer = httpx.post(f"{server.url}/api/v1/events", content=json.dumps(batch()), headers=headers, trust_env=False)
-    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_header")
+    response = httpx.post(f"{server.url}/api/v1/events", content=json.dumps(batch()), headers=headers, trust_env=False)
+    assert (response.status_code, response.json()["code"]) == (400, "invalid_header")

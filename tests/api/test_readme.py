@@ -1,4 +1,4 @@
-"""The README's examples run as they stand there, but for address and key."""
+"""The examples of the READMEs run unchanged, except for address and key."""
 
 import json
 import re

@@ -1,7 +1,7 @@
-"""The command: `python -m tests.faults`. Carries out one seed after the other, each on a site of its own.
+"""The command `python -m tests.faults`: carries out one seed after the other, each on a site of its own.
 
-Exit status 1 where any promise was broken. The plan of a seed is always the same, its timing is not: repeat a seed to
-look for what it showed. The data is in a temporary directory; TMPDIR says where: on a disk, for the journals' sake.
+The exit status is 1 if any promise was broken. The plan of a seed is always the same, but its timing is not: repeat a
+seed to find the cause of a failure. TMPDIR names the directory for the data. It must be on a disk, because of journals.
 """
 
 import shlex
@@ -35,7 +35,7 @@ def seeds_in(_context: click.Context, _parameter: click.Parameter, text: str) ->
     "--report", "path", type=click.Path(path_type=Path), help="The JSON; by default in tests/faults/reports/."
 )
 def main(seeds: range, faults: int, only: tuple[str, ...], path: Path | None) -> None:
-    """Inflict faults on a replica set and two hosts under load, and see that the promise holds."""
+    """Inflict faults on a replica set and two hosts under load, and check that the promises hold."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what was started, as Ctrl-C does
     done: list[Figures] = []
     broken: list[int] = []
@@ -43,7 +43,7 @@ def main(seeds: range, faults: int, only: tuple[str, ...], path: Path | None) ->
         report.say(f"seed {seed}")
         try:
             done.append(carried_out(seed, plan_of(seed, faults, only or list(KINDS))))
-        except AssertionError as error:  # what should happen does not, for so long that it never will
+        except AssertionError as error:  # something that should happen has not happened in its time
             report.say(f"seed {seed}: STUCK: {error}")
             broken.append(seed)
             continue
@@ -60,7 +60,7 @@ def main(seeds: range, faults: int, only: tuple[str, ...], path: Path | None) ->
 
 
 def carried_out(seed: int, plan: Sequence[Step]) -> Figures:
-    """The figures of a seed, once its faults are over; they are shown as they go."""
+    """Carry out a seed and print each fault. Returns the figures."""
     with tempfile.TemporaryDirectory(prefix="sluice-faults-") as directory:
         return run_seed(seed, plan, Path(directory), lambda fault: report.say(report.fault_line(fault)))
 

@@ -1,4 +1,4 @@
-"""Faults of the database's answers: the primary fails Sluice's commands, by MongoDB's own fail point `failCommand`."""
+"""Faults of commands: the primary fails commands of Sluice, by MongoDB's fail point `failCommand`."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,17 +15,17 @@ NOT_NOW = (64, 91, 189, 10107, 11600, 11602)
 InterruptedDueToReplStateChange."""
 
 COMMANDS = ("insert", "insert", "update", "find")
-"""What Sluice sends while it takes in batches: events and claims, permits of a rate limit, keys and claims again."""
+"""What Sluice sends while it stores batches: events and idempotency records, permits, and reads of keys."""
 
 FAILING_TIMES = (1, 3, 10, 30)
-"""How many commands fail; after each, callers and the server itself try again."""
+"""How many commands fail. After each, clients and the server itself try again."""
 
 FAILING_S = (0.5, 3.0)
-"""Or how long every one fails."""
+"""Or for how long every command fails."""
 
 BLOCKS = ((300, 40), (2_000, 8), (11_000, 2))
-"""For how many milliseconds commands block, and how many do. The last blocks for longer than requests last, and then
-the command is carried out all the same."""
+"""For how many milliseconds commands block, and how many do. The last is longer than a request may take. A blocked
+command is carried out afterwards."""
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def failing(mode: str | dict[str, int], data: dict[str, Any], site: Site) -> Ite
 
 
 def fail(random: Random, commands: Sequence[str], text: str, **data: Any) -> Fault:
-    """A command fails some times, or every time for a while."""
+    """A command fails a number of times, or every time for a while."""
     command = random.choice(commands)
     data["failCommands"] = [command]
     if random.random() < 0.5:
@@ -56,13 +56,13 @@ def refuse(random: Random) -> Fault:
 
 
 def doubt(random: Random) -> Fault:
-    """Inserts are carried out, and the primary does not know of a majority."""
+    """Inserts are carried out, but the primary does not know whether a majority has them."""
     code = random.choice(NOT_NOW)
     return fail(random, ("insert",), str(code), writeConcernError={"code": code, "errmsg": "drawn"})
 
 
 def hang_up(random: Random) -> Fault:
-    """Connections are closed instead of an answer."""
+    """Connections are closed before the response."""
     return fail(random, COMMANDS, "closed", closeConnection=True)
 
 

@@ -1,7 +1,4 @@
-"""The course of one seed: start a site, put it under load, inflict one fault after the other, heal, drain, compare.
-
-Imports all of the package but the command.
-"""
+"""The course of one seed: start a site, put it under load, inflict one fault after the other, heal, drain, compare."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -10,27 +7,25 @@ from pathlib import Path
 from msgspec import Struct
 
 from tests.faults.ledger import Ledger
-from tests.faults.load import Load
 from tests.faults.plan import Step
 from tests.faults.site import Host, Site, running_site
+from tests.faults.users import Load
 from tests.faults.verdict import Violations, compare, events_of, stored
+from tests.support.logs import tells_of_an_error
 
 RATE_LIMITS = ("0", "1000000")
-"""Of the two keys of the tenant: the second is never reached, and takes its permits from the database all the same."""
-
-FAULT_WORDS = ("fault", "exception", "error", "traceback")
-"""In a log, they tell of what went wrong inside the server."""
+"""The rate limits of the tenant's two keys. The second is never reached, but needs permits from the database."""
 
 
 class Inflicted(Struct):
-    """A fault, and what came of it."""
+    """A fault that is over, and its figures."""
 
     kind: str
     detail: str
     seconds: float
-    """From its cause until all was well again."""
+    """From its cause until the service was complete again."""
     gap_s: float
-    """The longest stretch of that time in which nothing was acknowledged."""
+    """The longest part of that time in which nothing was acknowledged."""
     acknowledged: int
     """Events, since the seed began."""
 
@@ -41,24 +36,24 @@ class Figures(Struct):
     seed: int
     faults: list[Inflicted]
     acknowledged: dict[str, int]
-    """Events by the face that acknowledged them first."""
+    """Events by the protocol over which they were first acknowledged."""
     stored: int
     attempts: dict[str, int]
-    """By face and outcome."""
+    """By protocol and outcome."""
     repeats: int
     """Acknowledgements of batches that had been acknowledged before."""
     violations: Violations
     improper: dict[str, int]
-    """Answers that were wrong in themselves, and how often each came."""
+    """Responses that are wrong in themselves, with their number."""
 
 
 def run_seed(seed: int, plan: Sequence[Step], directory: Path, on_fault: Callable[[Inflicted], None]) -> Figures:
-    """Carry out a plan. `on_fault` hears of each fault when it is over."""
+    """Carry out a plan. `on_fault` is called with each fault when it is over."""
     ledger, faults = Ledger(), []
     with running_site(directory) as site:
         keys = [site.hosts[0].create_key("faults", "--rate-limit", limit)["key"] for limit in RATE_LIMITS]
         with Load(seed, site.hosts, keys, ledger) as load:
-            load.wait_until_it_goes_on()
+            load.wait_until_it_works()
             for step in plan:
                 faults.append(inflict(step, site, load, ledger))
                 on_fault(faults[-1])
@@ -68,14 +63,14 @@ def run_seed(seed: int, plan: Sequence[Step], directory: Path, on_fault: Callabl
 
 
 def inflict(step: Step, site: Site, load: Load, ledger: Ledger) -> Inflicted:
-    """Inflict a fault, and wait until all is well again."""
+    """Inflict a fault, and wait until the service is complete again."""
     begun_s = time.monotonic()
     with step.fault.inflict(site):
         time.sleep(step.fault.hold_s)
         if step.fault.is_survivable:
-            load.wait_until_it_goes_on()
+            load.wait_until_it_works()
     site.replicas.wait_until_complete()
-    load.wait_until_it_goes_on()
+    load.wait_until_it_works()
     ended_s = time.monotonic()
     return Inflicted(
         step.kind,
@@ -87,13 +82,13 @@ def inflict(step: Step, site: Site, load: Load, ledger: Ledger) -> Inflicted:
 
 
 def judge(seed: int, faults: list[Inflicted], ledger: Ledger, site: Site) -> Figures:
-    """Compare the ledger with what is stored, now that nothing writes any more."""
+    """Compare the ledger with what is stored, when nothing writes any more."""
     with site.replicas.client() as mongo:
         events = events_of(mongo)
         violations = compare(ledger, stored(events), site.without_majority)
         count = events.count_documents({})
     violations.failed_drains = sum(status != 0 for status in site.exit_statuses)
-    violations.faults_in_logs = sum(map(faults_in_log, site.hosts))
+    violations.errors_in_logs = sum(map(errors_in_log, site.hosts))
     return Figures(
         seed=seed,
         faults=faults,
@@ -106,6 +101,6 @@ def judge(seed: int, faults: list[Inflicted], ledger: Ledger, site: Site) -> Fig
     )
 
 
-def faults_in_log(host: Host) -> int:
-    """Lines of a host's log that tell of a fault."""
-    return sum(any(word in line.lower() for word in FAULT_WORDS) for line in host.stderr().splitlines())
+def errors_in_log(host: Host) -> int:
+    """The lines of a host's log that tell of an internal error."""
+    return sum(tells_of_an_error(line) for line in host.stderr().splitlines())

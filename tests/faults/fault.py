@@ -1,7 +1,7 @@
-"""What a fault is: something that is inflicted on a site for as long as a block runs. Imports the site.
+"""A fault: something that is inflicted on a site while a block runs.
 
-What it does to whom is drawn beforehand (which host, how long, which error code), as far as that can be known: who is
-primary is not. By the end of the block its cause is gone; what must recover may still be at it.
+Its parameters (which host, how long, which error code) are random, and fixed before it starts. Only the primary is
+found when it starts. At the end of the block the cause is gone, but the service may still recover.
 """
 
 from collections.abc import Callable
@@ -22,11 +22,11 @@ class Fault(NamedTuple):
     hold_s: float = 0.0
     """How long it lasts at least."""
     is_survivable: bool = True
-    """Whether the service goes on while it lasts; then it lasts until that is seen."""
+    """Whether the service works while the fault lasts. Then the fault lasts until that was seen."""
 
 
 Draw = Callable[[Random], Fault]
-"""Makes a fault of one kind by chance."""
+"""Makes a random fault of one kind."""
 
 
 def lasting(inflict: Inflict, hold_s: float, detail: str = "", is_survivable: bool = True) -> Fault:

@@ -13,7 +13,7 @@ from tests.faults.site import HOSTS, Site
 
 @contextmanager
 def worker_signalled(number: int, index: int, site: Site) -> Iterator[None]:
-    """A worker of a host gets a signal; its supervisor replaces it."""
+    """A worker of a host gets a signal. Its supervisor replaces it."""
     worker = site.hosts[index].worker_pids()[0]
     os.kill(worker, number)
     yield
@@ -33,7 +33,7 @@ def all_workers_killed(site: Site) -> Iterator[None]:
 
 @contextmanager
 def drained(index: int, site: Site) -> Iterator[None]:
-    """A host is told to end under load, does, and is started again."""
+    """A host is told to end under load. Then it is started again."""
     site.drain(site.hosts[index])
     yield
     site.hosts[index].start()

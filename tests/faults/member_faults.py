@@ -1,4 +1,4 @@
-"""Faults of members of the replica set: they crash, end, hang, step down; one, or so many that no majority is left."""
+"""Faults of members of the replica set: they crash, end, hang or step down. One does, or both secondaries."""
 
 import signal
 import time
@@ -13,17 +13,17 @@ from tests.support.harness import wait_until
 from tests.support.mongod import Mongod
 
 FREEZE_S = (0.5, 1.5, 4.0, 15.0)
-"""What an election does not notice; what it does; what drivers give up on; and what the other members do, of which one
-may have to find another to replicate from."""
+"""Too short for an election; long enough for one; longer than drivers wait; longer than the other members wait, one of
+which may have to find another to replicate from."""
 
 OUTAGE_S = (2.0, 4.0, 11.5)
-"""Long enough for a primary that is alone to step down; the last, for requests to run out of time."""
+"""Long enough for a lone primary to step down. In the last, requests run out of time."""
 
 FAST_SHUTDOWN = {"setParameter": 1, "shutdownTimeoutMillisForSignaledShutdown": 1_000}
-"""A mongod that is told to end gives its clients so long to find another; by default 15 s, which say no more."""
+"""How long an ending mongod gives its clients to find another. The default of 15 s would show nothing more."""
 
 STEP_DOWN = {"replSetStepDown": 5, "secondaryCatchUpPeriodSecs": 2, "force": True}
-"""A primary that steps down does not stand again for 5 s, and does so even if no secondary catches up in 2 s."""
+"""A primary steps down even if no secondary catches up in 2 s, and may be elected again after 5 s."""
 
 Members = Callable[[Site], Sequence[Mongod]]
 
@@ -86,7 +86,7 @@ def frozen(members: Members, site: Site) -> Iterator[None]:
 
 @contextmanager
 def without_majority(inflict: Inflict, site: Site) -> Iterator[None]:
-    """What is inflicted leaves one member alone. It is noted for how long."""
+    """A fault that leaves one member alone. The site records when it did."""
     with inflict(site):
         begun_s = time.monotonic()
         yield
@@ -95,7 +95,7 @@ def without_majority(inflict: Inflict, site: Site) -> Iterator[None]:
 
 @contextmanager
 def stepped_down(site: Site) -> Iterator[None]:
-    """The primary gives up its part."""
+    """The primary steps down."""
     with site.replicas.primary().client() as client:
         client.admin.command(STEP_DOWN)
     yield
@@ -111,7 +111,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def at_once(inflict: Inflict) -> Draw:
-    """Nothing about it is left to chance."""
+    """A fault without random parameters."""
     return lambda _: Fault(inflict)
 
 

@@ -1,4 +1,4 @@
-"""Which faults a seed inflicts, in which order. Imports the kinds of faults."""
+"""Which faults a seed inflicts, in which order."""
 
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -19,12 +19,12 @@ class Step(NamedTuple):
 
 
 def plan_of(seed: int, count: int, kinds: Sequence[str]) -> list[Step]:
-    """So many faults: the same ones, in the same order, for the same seed."""
+    """`count` faults: the same ones, in the same order, for the same seed."""
     random = Random(seed)
     return [Step(kind, KINDS[kind](random)) for kind in islice(in_random_order(random, kinds), count)]
 
 
 def in_random_order(random: Random, kinds: Sequence[str]) -> Iterator[str]:
-    """All of the kinds, and all again, each time in another order."""
+    """All kinds in random order, again and again."""
     while True:
         yield from random.sample(kinds, len(kinds))

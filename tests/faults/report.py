@@ -1,4 +1,4 @@
-"""What a run tells: a line for each fault as it goes, a table in the end, and all figures as JSON. Imports figures."""
+"""What a run prints: a line for each fault, and a table at the end. And all figures as JSON."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -15,14 +15,14 @@ DIRECTORY = Path(__file__).parent / "reports"
 
 
 def fault_line(fault: Inflicted) -> str:
-    """A fault that is over."""
+    """The line for a fault that is over."""
     time = f"{datetime.now(UTC):%H:%M:%S}"
     figures = f"{fault.seconds:5.1f} s  gap {fault.gap_s:5.2f} s  {fault.acknowledged:9,} acknowledged"
     return f"{time}  {figures}  {fault.kind}{f' ({fault.detail})' if fault.detail else ''}"
 
 
 def seed_line(figures: Figures) -> str:
-    """A seed that is over."""
+    """The line for a seed that is over."""
     total = figures.violations.total()
     verdict = "all as promised" if total == 0 else f"BROKEN: {wrong(figures)}"
     sums = f"{sum(figures.acknowledged.values()):,} events acknowledged, {figures.stored:,} stored"
@@ -30,7 +30,7 @@ def seed_line(figures: Figures) -> str:
 
 
 def wrong(figures: Figures) -> str:
-    """The violations that there were, and the improper answers themselves."""
+    """The violations by name, and the improper responses themselves."""
     counts = {**figures.violations.by_name(), **figures.improper}
     return ", ".join(f"{name}: {count:,}" for name, count in counts.items() if count)
 
@@ -68,7 +68,7 @@ def in_words(counts: Counter[str]) -> str:
 
 
 def write(path: Path | None, command: str, seeds: Sequence[Figures]) -> Path:
-    """Write all figures, to a new file of the reports' own directory unless told where. Returns where they are."""
+    """Write all figures to `path`, or else to a new file in the directory of reports. Returns the path."""
     now = datetime.now(UTC)
     if path is None:
         DIRECTORY.mkdir(exist_ok=True)

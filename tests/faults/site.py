@@ -1,4 +1,4 @@
-"""What a seed runs on: a replica set of three, and two hosts of Sluice that share it. Imports the tests' harness."""
+"""The site of a seed: a replica set of three, and two hosts of Sluice that share it."""
 
 import socket
 from collections.abc import Iterator
@@ -10,14 +10,14 @@ from tests.support.harness import Server, wait_until
 from tests.support.mongod import ReplicaSet
 
 PORTS = range(15_000, 32_000)
-"""Below those that the kernel gives to outgoing connections: a host that is started again finds its ports free."""
+"""Below the ports that the kernel gives to outgoing connections, so that a restarted host finds its ports free."""
 
 HOSTS = (("--workers", "2"), ("--workers", "1", "--driver", "pymongo"))
-"""Their options: two workers and one, and both drivers."""
+"""The options of the hosts: two workers and one, and both drivers."""
 
 
 class Host(Server):
-    """A `sluice serve` that comes back at the same address, with word of how many workers it should have."""
+    """A `sluice serve` with fixed ports, which knows how many workers it should have."""
 
     def __init__(self, data_dir: Path, mongodb_url: str, *options: str) -> None:
         ports = ("--port", str(free_port()), "--grpc-port", str(free_port()))
@@ -25,7 +25,7 @@ class Host(Server):
         self.workers = int(options[options.index("--workers") + 1])
 
     def wait_until_replaced(self, worker: int) -> None:
-        """Wait until a worker has ended and there is another in its place."""
+        """Wait until a worker has ended and another has replaced it."""
         wait_until(
             lambda: worker not in (pids := self.worker_pids()) and len(pids) == self.workers,
             "a worker in place of another",
@@ -33,7 +33,7 @@ class Host(Server):
 
 
 class Site:
-    """The database and the hosts, and what became of them so far."""
+    """The database and the hosts, and what happened to them so far."""
 
     def __init__(self, directory: Path) -> None:
         self.replicas = ReplicaSet(directory / "db")
@@ -41,18 +41,18 @@ class Site:
             Host(directory / str(number), self.replicas.url, *options) for number, options in enumerate(HOSTS)
         ]
         self.exit_statuses: list[int] = []
-        """Of hosts that were told to drain."""
+        """The exit statuses of hosts that were told to drain."""
         self.without_majority: list[tuple[float, float]] = []
-        """When there was no majority, on the monotonic clock."""
+        """The times without a majority, as start and end on the monotonic clock."""
 
     def drain(self, host: Host) -> None:
-        """Tell a host to end, and note how it did."""
+        """Tell a host to end, and record its exit status."""
         self.exit_statuses.append(host.stop())
 
 
 @contextmanager
 def running_site(directory: Path) -> Iterator[Site]:
-    """A site that runs, with its files in a directory."""
+    """A running site, with its files in a directory."""
     site = Site(directory)
     with ExitStack() as stack:
         stack.enter_context(site.replicas)
@@ -62,7 +62,7 @@ def running_site(directory: Path) -> Iterator[Site]:
 
 
 def free_port() -> int:
-    """A port that nobody has."""
+    """A free port of PORTS."""
     for port in Random().sample(PORTS, len(PORTS)):
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) != 0:

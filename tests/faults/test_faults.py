@@ -1,4 +1,4 @@
-"""A short run of the fault runner, with one seed: the promise holds. And its checks notice when it does not."""
+"""A short run with one seed: the promises hold. And the checks of a run notice if they do not."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -8,14 +8,14 @@ from uuid import UUID
 
 import pytest
 
-from tests.faults.answers import UNKNOWN, Answer, Receipt
 from tests.faults.course import run_seed
 from tests.faults.ledger import Batch, Ledger
 from tests.faults.plan import KINDS, plan_of
+from tests.faults.responses import UNKNOWN, Receipt, Response
 from tests.faults.verdict import Document, Violations, compare
 
 SEED = 16
-"""One of those whose faults do not last long."""
+"""A seed whose faults do not last long."""
 
 SHORT = (
     "kill -9 of the primary",
@@ -26,24 +26,24 @@ SHORT = (
     "failCommand, error code",
     "failCommand, writeConcernError",
 )
-"""Of each part that can fail something; what takes long is left to `python -m tests.faults`."""
+"""At least one fault of each part. Those that take long are left to `python -m tests.faults`."""
 
 MAX_ELECTION_GAP_S = 10
-"""After the primary's crash, batches are acknowledged again within this: in 1 to 2 s, but for the tests beside it."""
+"""The time without acknowledgements after a crash of the primary: 1 to 2 s, and more beside other tests."""
 
 RECEIVED_S = 1_795_000_000
 MOMENT = datetime.fromtimestamp(RECEIVED_S, UTC)
 
-REFUSED = Answer("refused")
+REJECTED = Response("rejected")
 
 
-def test_the_promise_holds_through_faults(tmp_path: Path) -> None:
+def test_the_promises_hold_through_faults(tmp_path: Path) -> None:
     plan = plan_of(SEED, len(SHORT), SHORT)
     figures = run_seed(SEED, plan, tmp_path, lambda _: None)
     assert figures.improper == {}
     assert figures.violations == Violations()
     assert [fault.kind for fault in figures.faults] == [step.kind for step in plan]
-    assert {face for face, events in figures.acknowledged.items() if events} == {"rest", "unary", "stream"}
+    assert {protocol for protocol, events in figures.acknowledged.items() if events} == {"rest", "unary", "stream"}
     assert figures.stored >= sum(figures.acknowledged.values())
     assert figures.repeats > 0
     (gap_s,) = (fault.gap_s for fault in figures.faults if fault.kind == "kill -9 of the primary")
@@ -73,36 +73,36 @@ def receipt_of(batch: Batch, received_ms: int | None = None, replayed: bool = Fa
     return Receipt(b"".join(id_of(mark).bytes for mark in batch.marks), RECEIVED_S, received_ms, replayed)
 
 
-def ledger_of(*answers: Answer | None) -> tuple[Ledger, Batch]:
-    """A ledger with a batch of two events, and what its attempts got: a receipt, where that is None."""
+def ledger_of(*responses: Response | None) -> tuple[Ledger, Batch]:
+    """A ledger with a batch of two events, and the responses to its attempts. None stands for a receipt."""
     ledger = Ledger()
     batch = ledger.new_batch(2, has_key=False)
-    for answer in answers:
-        ledger.record(batch, answer or Answer("acknowledged", receipt_of(batch)), "rest", 1, 2)
+    for response in responses:
+        ledger.record(batch, response or Response("acknowledged", receipt_of(batch)), "rest", 1, 2)
     return ledger, batch
 
 
-def violations_of(*answers: Answer | None, stored: Iterable[Document]) -> Violations:
-    return compare(ledger_of(*answers)[0], stored, [])
+def violations_of(*responses: Response | None, stored: Iterable[Document]) -> Violations:
+    return compare(ledger_of(*responses)[0], stored, [])
 
 
-@pytest.mark.parametrize("answers", [(None,), (UNKNOWN, None), (REFUSED, None), (None, None)])
-def test_all_is_well_where_what_was_acknowledged_is_stored_once(answers: tuple[Answer | None, ...]) -> None:
-    assert violations_of(*answers, stored=[document(1), document(0)]) == Violations()
+@pytest.mark.parametrize("responses", [(None,), (UNKNOWN, None), (REJECTED, None), (None, None)])
+def test_no_violation_if_what_was_acknowledged_is_stored_once(responses: tuple[Response | None, ...]) -> None:
+    assert violations_of(*responses, stored=[document(1), document(0)]) == Violations()
 
 
 @pytest.mark.parametrize("marks", [[], [0], [0, 1]])
 def test_what_is_unknown_may_be_stored_or_not(marks: list[int]) -> None:
-    assert violations_of(REFUSED, UNKNOWN, stored=map(document, marks)) == Violations()
+    assert violations_of(REJECTED, UNKNOWN, stored=map(document, marks)) == Violations()
 
 
-def test_events_that_should_not_be_so() -> None:
+def test_wrong_events_are_noticed() -> None:
     good = [document(0), document(1)]
     assert violations_of(None, stored=[document(0)]) == Violations(lost=1)
     assert violations_of(None, stored=[*good, document(1)]) == Violations(stored_twice=1)
     assert violations_of(UNKNOWN, stored=[*good, *good]) == Violations(stored_twice=2)
     assert violations_of(None, stored=[*good, document(2), document(1 << 20)]) == Violations(foreign=2)
-    assert violations_of(REFUSED, stored=[document(0)]) == Violations(stored_though_refused=1)
+    assert violations_of(REJECTED, stored=[document(0)]) == Violations(stored_though_rejected=1)
     swapped = [document(0, _id=id_of(1)), document(1, _id=id_of(0))]
     assert violations_of(None, stored=swapped) == Violations(unlike_their_receipt=2)
     late = document(0, received_at=MOMENT.replace(second=MOMENT.second + 1))
@@ -113,13 +113,13 @@ def test_repeats_that_differ() -> None:
     for other, count in {None: 0, RECEIVED_S * 1_000 + 1: 0, RECEIVED_S * 1_000 + 2: 1}.items():
         ledger, batch = ledger_of(None)
         for received_ms in (RECEIVED_S * 1_000 + 1, other):
-            answer = Answer("acknowledged", receipt_of(batch, received_ms, replayed=True))
-            ledger.record(batch, answer, "unary", 3, 4)
+            response = Response("acknowledged", receipt_of(batch, received_ms, replayed=True))
+            ledger.record(batch, response, "unary", 3, 4)
         assert (ledger.repeats, ledger.differing_repeats) == (2, count)
     ledger, batch = ledger_of(None)
     ids = receipt_of(batch).ids
-    answer = Answer("acknowledged", Receipt(ids[::-1], RECEIVED_S, None, replayed=True))
-    ledger.record(batch, answer, "rest", 3, 4)
+    response = Response("acknowledged", Receipt(ids[::-1], RECEIVED_S, None, replayed=True))
+    ledger.record(batch, response, "rest", 3, 4)
     assert ledger.differing_repeats == 1
 
 
@@ -130,8 +130,8 @@ def test_acknowledgements_while_there_was_no_majority(period: tuple[float, float
     stored = [document(0), document(1)]
     ledger, batch = ledger_of(None)
     assert compare(ledger, stored, [period]) == Violations(acknowledged_without_majority=count)
-    repeat = Answer("acknowledged", receipt_of(batch, replayed=True))
-    ledger.record(batch, repeat, "rest", 1, 2)  # which no majority is needed for
+    repeat = Response("acknowledged", receipt_of(batch, replayed=True))
+    ledger.record(batch, repeat, "rest", 1, 2)  # it needs no majority
     assert compare(ledger, stored, [period]) == Violations(acknowledged_without_majority=count)
 
 
@@ -142,15 +142,15 @@ def test_a_batch_with_a_key_that_is_never_acknowledged() -> None:
     assert ledger.earlier_batch(Random(1)) is None
 
 
-def test_improper_answers_are_counted() -> None:
-    assert violations_of(Answer("refused", improper="400"), stored=[]) == Violations(improper_answers=1)
+def test_improper_responses_are_counted() -> None:
+    assert violations_of(Response("rejected", improper="400"), stored=[]) == Violations(improper_responses=1)
 
 
 def test_gaps() -> None:
     ledger = Ledger()
     batch = ledger.new_batch(1, has_key=True)
     for moment_s in (1.0, 2.0, 5.0, 6.0):
-        ledger.record(batch, Answer("acknowledged", receipt_of(batch)), "rest", moment_s, moment_s)
+        ledger.record(batch, Response("acknowledged", receipt_of(batch)), "rest", moment_s, moment_s)
     assert ledger.longest_gap_s(0, 6) == 3
     assert ledger.longest_gap_s(2.5, 10) == 4
     assert ledger.longest_gap_s(7, 9) == 2

@@ -1,6 +1,6 @@
-"""What is wrong after a seed: the ledger against the database, against the times without a majority, and with itself.
+"""Finds what is wrong after a seed: compares the ledger with the database and with the times without a majority.
 
-Imports the ledger. One pass over the events that are stored; of each batch, a byte for each event is kept.
+It reads the stored events once, and keeps a byte for each event that was sent.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,8 +11,8 @@ from msgspec import Struct
 from pymongo.collection import Collection
 from pymongo.read_concern import ReadConcern
 
-from tests.faults.answers import MS_PER_S, Receipt
 from tests.faults.ledger import MAX_BATCH, Batch, Ledger
+from tests.faults.responses import MS_PER_S, Receipt
 from tests.support.harness import Json, MongoClient
 
 ID_BYTES = 16
@@ -24,62 +24,64 @@ Document = Mapping[str, Any]
 
 
 class Violations(Struct):
-    """How often the promise was broken. In events, but where it says otherwise."""
+    """How often each promise was broken: numbers of events, unless a field says otherwise."""
 
     lost: int = 0
     """Acknowledged, and not stored."""
     stored_twice: int = 0
     foreign: int = 0
     """Stored, and never sent."""
-    stored_though_refused: int = 0
-    """Every attempt got a definite no."""
+    stored_though_rejected: int = 0
+    """Stored, although every attempt was rejected."""
     unlike_their_receipt: int = 0
     """Under another id or at another time than the receipt says."""
     acknowledged_without_majority: int = 0
-    """Requests that were begun and acknowledged while no majority was there."""
+    """Requests that began and were acknowledged while there was no majority."""
     differing_repeats: int = 0
     """Repeats that got another receipt than the first time."""
     unsettled: int = 0
-    """Batches with a key that were not acknowledged at last, however often they were sent."""
-    improper_answers: int = 0
-    """Answers that say what they should not, or not what they should."""
+    """Batches with a key that were never acknowledged, although they were sent again and again."""
+    improper_responses: int = 0
+    """Responses that are wrong in themselves."""
     failed_drains: int = 0
     """Hosts that did not end with status 0 when they were told to."""
-    faults_in_logs: int = 0
-    """Lines of the hosts' logs that tell of a fault."""
+    errors_in_logs: int = 0
+    """Lines of the hosts' logs that tell of an internal error."""
 
     def by_name(self) -> dict[str, int]:
-        """Each, in words."""
+        """The numbers by name."""
         return {name.replace("_", " "): getattr(self, name) for name in self.__struct_fields__}
 
     def total(self) -> int:
-        """None, where all is well."""
+        """The sum of all numbers; 0 if all promises held."""
         return sum(self.by_name().values())
 
 
 def compare(
     ledger: Ledger, documents: Iterable[Document], without_majority: Sequence[tuple[float, float]]
 ) -> Violations:
-    """What the ledger tells of, with the documents of the database and when there was no majority."""
+    """The violations that the ledger, the documents and the times without a majority show."""
     violations = Violations(
         acknowledged_without_majority=sum(ledger.first_receipts_within(*period) for period in without_majority),
         differing_repeats=ledger.differing_repeats,
         unsettled=sum(batch.has_key and batch.receipt is None for batch in ledger.batches),
-        improper_answers=sum(ledger.improper.values()),
+        improper_responses=sum(ledger.improper.values()),
     )
     seen = [bytearray(batch.size) for batch in ledger.batches]
     for document in documents:
-        look_at(document, ledger.batches, seen, violations)
+        check_event(document, ledger.batches, seen, violations)
     for batch, places in zip(ledger.batches, seen, strict=True):
         if batch.receipt is not None:
             violations.lost += places.count(0)
         elif not batch.may_be_stored:
-            violations.stored_though_refused += places.count(1)
+            violations.stored_though_rejected += places.count(1)
     return violations
 
 
-def look_at(document: Document, batches: Sequence[Batch], seen: Sequence[bytearray], violations: Violations) -> None:
-    """Count what is wrong with an event that is stored."""
+def check_event(
+    document: Document, batches: Sequence[Batch], seen: Sequence[bytearray], violations: Violations
+) -> None:
+    """Count what is wrong with one stored event."""
     number, place = divmod(document["data"]["mark"], MAX_BATCH)
     if number >= len(batches) or place >= batches[number].size:
         violations.foreign += 1

@@ -93,7 +93,7 @@ def test_password_of_a_bad_url_is_not_shown() -> None:
 
 
 def test_database_that_is_away_is_one_line() -> None:
-    with socket.socket() as taken:  # and does not listen
+    with socket.socket() as taken:  # it does not listen
         taken.bind(("127.0.0.1", 0))
         url = f"mongodb://user:password@127.0.0.1:{taken.getsockname()[1]}/"
         done = sluice("keys", "list", "--mongodb-url", url)

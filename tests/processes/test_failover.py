@@ -22,14 +22,14 @@ from tests.support.relay import Relay
 LONG = "SLUICE_LONG" in os.environ
 
 HANG_S = 12
-"""Longer than a request lasts."""
+"""Longer than a request may take."""
 
 NO_DATABASE = "the database takes no writes"
-"""What the log says when the driver finds that nobody is there."""
+"""What the log says when the driver finds no primary."""
 
 
-def goes_on(*loads: LoadClients) -> None:
-    """Wait until each of them has had many more acknowledgements."""
+def wait_for_acknowledgements(*loads: LoadClients) -> None:
+    """Wait until each load has 200 more acknowledgements."""
     reached = [len(load.acknowledged_marks) + 200 for load in loads]
     wait_until(
         lambda: all(len(load.acknowledged_marks) > count for load, count in zip(loads, reached, strict=True)),
@@ -50,18 +50,18 @@ def test_what_was_acknowledged_outlives_elections_and_a_lost_majority(tmp_path: 
             RestLoad(server, key["key"], clients=6, events=5) as load,
             StreamLoad(server.grpc, other["key"], streams=4) as streams,
         ):
-            goes_on(load, streams)
+            wait_for_acknowledgements(load, streams)
             for _ in range(2):
                 replicas.step_down()
-                goes_on(load, streams)
+                wait_for_acknowledgements(load, streams)
             killed = replicas.primary()
             killed.kill()
-            goes_on(load, streams)
+            wait_for_acknowledgements(load, streams)
             killed.launch()
             replicas.wait_until_complete()
-            goes_on(load, streams)
+            wait_for_acknowledgements(load, streams)
             hang_majority(replicas, lambda: len(load.acknowledged_marks) + len(streams.acknowledged_marks), load)
-            goes_on(load, streams)
+            wait_for_acknowledgements(load, streams)
         with channel_to(server.grpc) as channel:
             assert ingest(channel, server.first_key).events_received == 1
         assert load.unanswered == 0
@@ -79,15 +79,15 @@ def test_what_was_acknowledged_outlives_elections_and_a_lost_majority(tmp_path: 
 
 
 def hang_majority(replicas: ReplicaSet, acknowledged: Callable[[], int], load: RestLoad) -> None:
-    """Stop both secondaries for a while. Nothing is acknowledged meanwhile, and requests are refused."""
+    """Freeze both secondaries for a while. Nothing is acknowledged meanwhile, and requests are rejected."""
     primary = replicas.primary()
     secondaries = [node for node in replicas.nodes if node is not primary]
     for node in secondaries:
         node.process.send_signal(signal.SIGSTOP)
     try:
-        time.sleep(0.5)  # for what a majority had before to reach its callers
-        before, refused = acknowledged(), load.statuses[503]
-        wait_until(lambda: load.statuses[503] > refused, "a refusal", HANG_S)
+        time.sleep(0.5)  # for responses to batches that a majority has already
+        before, rejected = acknowledged(), load.statuses[503]
+        wait_until(lambda: load.statuses[503] > rejected, "a rejection", HANG_S)
         time.sleep(HANG_S - 11)
         assert acknowledged() == before
     finally:
@@ -96,7 +96,7 @@ def hang_majority(replicas: ReplicaSet, acknowledged: Callable[[], int], load: R
 
 
 def check(mongo: MongoClient, key: Json, load: LoadClients) -> None:
-    """All acknowledged events are stored, each once, and nothing that was not sent."""
+    """All acknowledged events are stored, each once, and no event that was not sent."""
     stored = marks_stored_once(mongo, key)
     assert load.acknowledged_marks <= stored <= load.sent
 
@@ -114,10 +114,10 @@ def test_of_a_batch_of_which_a_part_is_stored_the_outcome_is_unknown(tmp_path: P
     ):
         key = server.create_key("acme", "--rate-limit", "0")
         with server.client(key["key"]) as client:
-            answer = threads.submit(client.post, "/api/v1/events", json=large)
+            response = threads.submit(client.post, "/api/v1/events", json=large)
             assert relay.is_cut.wait(30)
             wait_until(lambda: NO_DATABASE in server.stderr(), "the driver to notice")
             relay.release()
-            refused = answer.result().json()
+            rejected = response.result().json()
         assert 0 < mongo.sluice.events.count_documents({}) < 600
-    assert (refused["code"], refused["outcome"]) == ("unavailable", "unknown")
+    assert (rejected["code"], rejected["outcome"]) == ("unavailable", "unknown")

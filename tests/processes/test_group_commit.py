@@ -19,13 +19,13 @@ from tests.support.mongod import failing_inserts
 from tests.support.pressure import (
     INTERNAL,
     STORED,
-    Called,
-    Sent,
-    answers,
+    SentRequest,
+    UnaryRequest,
     check_stored,
     codes,
     counted_inserts,
     held_inserts,
+    responses_of,
     stored_ids,
 )
 
@@ -41,14 +41,14 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_what_waits_at_once_is_one_insert(host: Host) -> None:
     with counted_inserts(host.mongo) as inserts:
         with held_inserts(host.mongo) as under_way:
-            sent: list[Sent] = []
+            sent: list[SentRequest] = []
             for _ in range(AT_ONCE):  # alone, so that each is an insert of its own
-                sent.append(host.senders.post(host.keys[0]))
+                sent.append(host.clients.post(host.keys[0]))
                 wait_until(lambda: under_way() == len(sent), "an insert")
-            sent += [request for _ in range(25) for key in host.keys for request in host.senders.both(key)]
+            sent += [request for _ in range(25) for key in host.keys for request in host.clients.both(key)]
             host.hold(sent)
             assert under_way() == AT_ONCE
-        said = answers(sent)
+        said = responses_of(sent)
         counts = inserts()
     assert codes(said) == {STORED: AT_ONCE + 150}
     check_stored(host.mongo, sent, said)
@@ -63,12 +63,12 @@ def test_batches_of_a_stream_are_stored_with_those_of_others(host: Host) -> None
         counted_inserts(host.mongo) as inserts,
     ):
         with held_inserts(host.mongo):
-            sent = host.senders.both(other) + host.senders.both(other)
+            sent = host.clients.both(other) + host.clients.both(other)
             host.hold(sent)
             for sequence in range(10):
                 stream.send(sequence, good_batch([10**9 + 2 * sequence, 10**9 + 2 * sequence + 1]))
             host.hold(sent)
-        said = answers(sent)
+        said = responses_of(sent)
         responses = [stream.receive() for _ in range(10)]
         assert len(inserts()) == AT_ONCE + 1
     check_stored(host.mongo, sent, said)
@@ -86,19 +86,19 @@ def test_a_lone_request_is_one_insert_at_once(host: Host) -> None:
     things = host.mongo.get_database("direct", write_concern=None).things
     with counted_inserts(host.mongo) as inserts:
         for _ in range(15):
-            for send in (host.senders.post, host.senders.call):
+            for send in (host.clients.post, host.clients.call):
                 begun = time.monotonic()
-                assert send(key).answer().code == STORED
+                assert send(key).response().code == STORED
                 took.append(time.monotonic() - begun)
             begun = time.monotonic()
             things.with_options(write_concern=None).insert_one({})
             direct.append(time.monotonic() - begun)
         assert inserts() == [1] * 30
-    assert min(took) < min(direct) + 0.025  # the quickest waited for nobody, other processes neither
+    assert min(took) < min(direct) + 0.025  # the quickest of each waited for no other process
 
 
 def refuse_poison(mongo: MongoClient) -> None:
-    """Let the database refuse events that Sluice would store."""
+    """Make the database refuse events with `poison` in their data."""
     mongo.sluice.command("collMod", "events", validator={"data.poison": {"$exists": False}})
 
 
@@ -110,7 +110,7 @@ def refused_poison(host: Host) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("refused_poison")
-def test_a_document_that_the_database_refuses_hurts_nobody_else(host: Host) -> None:
+def test_a_document_that_the_database_rejects_hurts_no_other(host: Host) -> None:
     secret = uuid.uuid4().hex
     (key, other, third) = host.keys
     with (
@@ -119,19 +119,19 @@ def test_a_document_that_the_database_refuses_hurts_nobody_else(host: Host) -> N
         counted_inserts(host.mongo) as inserts,
     ):
         with held_inserts(host.mongo):
-            first = host.senders.both(third) + host.senders.both(third)
+            first = host.clients.both(third) + host.clients.both(third)
             host.hold(first)
             good, bad = [], []
             for _ in range(5):
-                good += [*host.senders.both(other), *host.senders.both(key)]
-                bad += host.senders.both(other, poison=secret)
+                good += [*host.clients.both(other), *host.clients.both(key)]
+                bad += host.clients.both(other, poison=secret)
             for sequence, poison in enumerate([{}, {"poison": secret}, {}]):
                 batch = good_batch([10**9 + 100 + sequence])
                 if poison:
                     batch.events[0].data_json = b'{"poison": "%s"}' % secret.encode()
                 stream.send(sequence, batch)
             host.hold(good)
-        said, good_said, bad_said = answers(first), answers(good), answers(bad)
+        said, good_said, bad_said = responses_of(first), responses_of(good), responses_of(bad)
         responses = [stream.receive() for _ in range(3)]
         assert len(inserts()) == AT_ONCE + 1
     assert codes(said) == {STORED: 4}
@@ -141,18 +141,18 @@ def test_a_document_that_the_database_refuses_hurts_nobody_else(host: Host) -> N
     assert [response.WhichOneof("outcome") for response in responses] == ["receipt", "error", "receipt"]
     assert responses[1].error.code == grpc.StatusCode.INTERNAL.value[0]
     assert reason_of(responses[1].error) == "INTERNAL"
-    for text in [answer.text for answer in bad_said] + [str(responses[1].error)]:
+    for text in [response.text for response in bad_said] + [str(responses[1].error)]:
         assert not any(word in text.lower() for word in (secret, "poison", "validat", "121", "mongo", "write"))
     assert secret not in host.server.stderr()
 
 
 @pytest.mark.usefixtures("refused_poison")
-def test_a_batch_with_one_refused_document_is_not_acknowledged(host: Host) -> None:
+def test_a_batch_with_one_rejected_document_is_not_acknowledged(host: Host) -> None:
     (key, *_) = host.keys
     with host.server.client(key["key"]) as client:
         events = [event(), event(data={"poison": 1}), event()]
-        answer = client.post("/api/v1/events", json={"source": "pressure", "events": events})
-    assert (answer.status_code, answer.json()["code"]) == (500, INTERNAL)
+        response = client.post("/api/v1/events", json={"source": "pressure", "events": events})
+    assert (response.status_code, response.json()["code"]) == (500, INTERNAL)
 
 
 @pytest.mark.parametrize("times", [1, 2, 4] if LONG else [2])
@@ -160,8 +160,8 @@ def test_a_batch_with_one_refused_document_is_not_acknowledged(host: Host) -> No
 def test_a_write_is_tried_again_until_it_is_certain(host: Host, failure: str, times: int) -> None:
     with counted_inserts(host.mongo) as inserts, failing_inserts(host.mongo, times, **FAILURES[failure]):
         begun = time.monotonic()
-        sent = host.senders.both(host.keys[0])
-        said = answers(sent)
+        sent = host.clients.both(host.keys[0])
+        said = responses_of(sent)
         assert time.monotonic() - begun < 10
         assert sum(inserts()) == 2
     assert codes(said) == {STORED: 2}
@@ -171,43 +171,43 @@ def test_a_write_is_tried_again_until_it_is_certain(host: Host, failure: str, ti
 def test_many_requests_survive_a_failure_together(host: Host) -> None:
     for failure in ("WriteConcernTimeout", "NotWritablePrimary", "closed"):
         with failing_inserts(host.mongo, 4, **FAILURES[failure]):
-            sent = [request for _ in range(10) for key in host.keys for request in host.senders.both(key)]
-            said = answers(sent)
+            sent = [request for _ in range(10) for key in host.keys for request in host.clients.both(key)]
+            said = responses_of(sent)
         assert codes(said) == {STORED: 60}
         check_stored(host.mongo, sent, said)
 
 
-def test_callers_who_go_while_they_wait_hurt_nobody_else(host: Host) -> None:
+def test_clients_that_go_while_they_wait_hurt_no_other(host: Host) -> None:
     (key, other, gone) = host.keys
     with held_inserts(host.mongo) as under_way:
-        leaving = host.senders.both(gone)  # these two are under way when their callers go
+        leaving = host.clients.both(gone)  # these are in flight when their clients disconnect
         host.hold(leaving)
         assert under_way() == AT_ONCE
         good = []
         for _ in range(10):
-            leaving += host.senders.both(gone)
-            good += [*host.senders.both(key), *host.senders.both(other)]
-        hasty = [host.senders.call(gone, timeout_s=0.2) for _ in range(5)]
+            leaving += host.clients.both(gone)
+            good += [*host.clients.both(key), *host.clients.both(other)]
+        hasty = [host.clients.call(gone, timeout_s=0.2) for _ in range(5)]
         host.hold(good)
         for request in leaving:
-            request.leave()
+            request.abandon()
         for request in hasty:
-            assert isinstance(request, Called)
+            assert isinstance(request, UnaryRequest)
             with pytest.raises(grpc.RpcError) as caught:
                 request.call.result()
             assert code_of(caught.value) == grpc.StatusCode.DEADLINE_EXCEEDED
         host.hold(good)
-        good += [*host.senders.both(key), *host.senders.both(other)]
+        good += [*host.clients.both(key), *host.clients.both(other)]
         host.hold(good)
-    said = answers(good)
+    said = responses_of(good)
     assert codes(said) == {STORED: 44}
     check_stored(host.mongo, good, said)
-    assert set(stored_ids(host.mongo, gone)) >= {request.mark for request in leaving[:2]}  # they were under way
+    assert set(stored_ids(host.mongo, gone)) >= {request.mark for request in leaving[:2]}  # they were in flight
     assert not {request.mark for request in hasty} & set(stored_ids(host.mongo, gone))  # they were not
-    assert_nothing_odd(host.server)
+    assert_refused_documents_only(host.server)
 
 
-def assert_nothing_odd(server: Server) -> None:
-    """No fault in the log but for the documents that the database refused."""
+def assert_refused_documents_only(server: Server) -> None:
+    """The log tells of no internal error but the documents that the database refused."""
     for line in server.stderr().splitlines():
         assert "internal error" not in line.lower() or "DocumentsRefused" in line, line

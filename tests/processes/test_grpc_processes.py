@@ -1,4 +1,4 @@
-"""gRPC while processes come and go: drains, crashes of either side and of the database, TLS, ports."""
+"""gRPC over the life of processes: drains, crashes of client, worker and database, TLS, ports."""
 
 import os
 import signal
@@ -52,7 +52,7 @@ def test_drain_under_load_answers_all_that_was_taken(tmp_path: Path, driver: str
             assert details["ErrorInfo"].metadata["outcome"] == "not_stored"
             assert details["RetryInfo"].retry_delay.seconds >= 1
         stored = marks_stored_once(mongo, key)
-        assert load.acknowledged_marks == stored  # the server answers every batch that it took
+        assert load.acknowledged_marks == stored  # every batch that the server read got a response
         assert stored <= load.sent
         assert_no_internal_errors(server)
         assert not server.worker_pids()
@@ -69,7 +69,9 @@ def test_kill_9_of_a_client_in_mid_stream(tmp_path: Path) -> None:
     with Server(tmp_path) as server, server.mongo() as mongo:
         other = server.create_key("other", "--rate-limit", "0")
         with StreamLoad(server.grpc, other["key"], streams=2) as load:
-            for number in range(3):  # each its own tenant: what the server had taken may still be stored after the kill
+            for number in range(
+                3
+            ):  # each with its own tenant: batches that the server has read may still be stored after the kill
                 victim = server.create_key(f"victim-{number}", "--rate-limit", "0")
                 acknowledged = killed_client(server, victim["key"])
                 assert acknowledged <= marks_stored_once(mongo, victim)
@@ -85,7 +87,7 @@ def test_kill_9_of_a_client_in_mid_stream(tmp_path: Path) -> None:
 
 
 def killed_client(server: Server, secret: str) -> set[int]:
-    """What was acknowledged to a process that streams, by the time of its kill."""
+    """The marks that were acknowledged to a streaming process until it was killed."""
     arguments = [sys.executable, "-m", "tests.support.endless_stream", server.grpc, secret]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as client:
         assert client.stdout is not None
@@ -127,9 +129,9 @@ def test_health_follows_the_database(tmp_path: Path) -> None:
             with pytest.raises(grpc.RpcError) as caught:
                 ingest(channel, key["key"])
             assert code_of(caught.value) == grpc.StatusCode.UNAVAILABLE
-            refused = stream.receive()
-            assert (refused.sequence, refused.error.code) == (2, grpc.StatusCode.UNAVAILABLE.value[0])
-            for error in (caught.value, refused.error):
+            rejected = stream.receive()
+            assert (rejected.sequence, rejected.error.code) == (2, grpc.StatusCode.UNAVAILABLE.value[0])
+            for error in (caught.value, rejected.error):
                 details = details_of(error)
                 assert details["ErrorInfo"].reason == "UNAVAILABLE"
                 assert details["ErrorInfo"].metadata["outcome"] == "not_stored"
@@ -138,14 +140,14 @@ def test_health_follows_the_database(tmp_path: Path) -> None:
             for watch in watches:
                 until(watch, SERVING)
             assert ingest(channel, key["key"]).events_received == 1
-            stream.send(3, good_batch())  # the stream outlived it
+            stream.send(3, good_batch())  # the stream still works
             assert stream.receive().HasField("receipt")
             for watch in watches:
                 watch.cancel()
 
 
 def until(watch: Iterator[health_pb2.HealthCheckResponse], status: int) -> None:
-    """Wait until the health that is watched is `status`."""
+    """Wait until the watched health is `status`."""
     assert any(response.status == status for response in watch)
 
 
@@ -159,14 +161,14 @@ def test_taken_grpc_port_is_one_clear_line(server: Server, tmp_path: Path) -> No
 
 
 def secure_channel(server: Server, certificates: Path, client: str | None = None) -> grpc.Channel:
-    """A channel that trusts the authority and shows the certificate of `client`."""
+    """A channel that trusts the authority, with the certificate of `client` if given."""
     pair = [(certificates / f"{client}.{kind}").read_bytes() for kind in ("key", "pem")] if client else [None, None]
     credentials = grpc.ssl_channel_credentials((certificates / "ca.pem").read_bytes(), *pair)
     return grpc.secure_channel(server.grpc, credentials)
 
 
 def post(server: Server, certificates: Path) -> int:
-    """What REST answers to a batch from a caller without a certificate."""
+    """The status over REST of a batch from a client without a certificate."""
     trust = ssl.create_default_context(cafile=certificates / "ca.pem")
     with server.client(server.first_key, verify=trust) as client:
         return client.post("/api/v1/events", json=batch()).status_code

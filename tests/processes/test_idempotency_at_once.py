@@ -8,10 +8,18 @@ from functools import partial
 import pytest
 
 from tests.support.harness import Json, MongoClient, Server, batch
-from tests.support.idempotency import CONFLICT, WAYS, Answer, Caller, at_once, claims, good, one_receipt, stored_ids
+from tests.support.idempotency import (
+    CONFLICT,
+    PROTOCOLS,
+    Receipt,
+    TenantClient,
+    at_once,
+    check_one_receipt,
+    expect_receipt,
+    records,
+    stored_ids,
+)
 from tests.support.mongod import Mongod
-
-# --- many at once
 
 
 @pytest.fixture(scope="module")
@@ -28,57 +36,59 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Se
 
 
 @contextmanager
-def callers_of(hosts: tuple[Server, Server, MongoClient], key: Json, count: int) -> Iterator[list[Caller]]:
-    """So many callers, of one host and the other in turn."""
+def tenants_of(hosts: tuple[Server, Server, MongoClient], key: Json, count: int) -> Iterator[list[TenantClient]]:
+    """Clients of both hosts, in turn."""
     with ExitStack() as stack:
-        yield [stack.enter_context(Caller(hosts[:2][index % 2], key)) for index in range(count)]
+        yield [stack.enter_context(TenantClient(hosts[:2][index % 2], key)) for index in range(count)]
 
 
 def test_fifty_at_once_are_stored_once(hosts: tuple[Server, Server, MongoClient]) -> None:
     key = hosts[0].create_key("fifty", "--rate-limit", "0")
-    ways = list(WAYS.values())
-    with callers_of(hosts, key, 10) as callers:
+    protocols = list(PROTOCOLS.values())
+    with tenants_of(hosts, key, 10) as tenants:
         for name, count in (("one", 1), ("some", 20), ("many", 1000)):
-            calls = [partial(ways[n % 3], callers[n % 10], batch(count), name) for n in range(50)]
+            calls = [partial(protocols[n % 3], tenants[n % 10], batch(count), name) for n in range(50)]
             hosts[2].sluice.events.delete_many({})
-            answers = at_once(calls)
-            one_receipt(answers, stored_ids(hosts[2], key))
+            responses = at_once(calls)
+            check_one_receipt(responses, stored_ids(hosts[2], key))
             assert len(stored_ids(hosts[2], key)) == count
-    assert len(claims(hosts[2], key)) == 3
+    assert len(records(hosts[2], key)) == 3
 
 
 def test_of_other_batches_at_once_one_wins(hosts: tuple[Server, Server, MongoClient]) -> None:
     key = hosts[0].create_key("rivals", "--rate-limit", "0")
-    ways = list(WAYS.values())
-    with callers_of(hosts, key, 10) as callers:
+    protocols = list(PROTOCOLS.values())
+    with tenants_of(hosts, key, 10) as tenants:
         for name in ("a", "b", "c"):
-            calls = [partial(ways[n % 3], callers[n % 10], batch(1 + n % 5), name) for n in range(30)]
+            calls = [partial(protocols[n % 3], tenants[n % 10], batch(1 + n % 5), name) for n in range(30)]
             hosts[2].sluice.events.delete_many({})
-            answers = at_once(calls)
-            assert [answer for answer in answers if isinstance(answer, str)] == [CONFLICT] * 24
-            one_receipt([answer for answer in answers if isinstance(answer, Answer)], stored_ids(hosts[2], key))
-    assert len(claims(hosts[2], key)) == 3
+            responses = at_once(calls)
+            assert [response for response in responses if isinstance(response, str)] == [CONFLICT] * 24
+            check_one_receipt(
+                [response for response in responses if isinstance(response, Receipt)], stored_ids(hosts[2], key)
+            )
+    assert len(records(hosts[2], key)) == 3
 
 
-def test_of_a_replay_that_is_not_begun_the_outcome_is_unknown(hosts: tuple[Server, Server, MongoClient]) -> None:
-    """Of those that wait in line nothing is written, but the request before them may have stored something."""
-    key = hosts[1].create_key("in-line", "--rate-limit", "0")
+def test_the_outcome_of_a_replay_that_did_not_begin_is_unknown(hosts: tuple[Server, Server, MongoClient]) -> None:
+    """Those that wait wrote nothing, but the request before them may have stored something."""
+    key = hosts[1].create_key("waiting", "--rate-limit", "0")
     data = {"failCommands": ["insert"], "namespace": "sluice.events", "blockConnection": True, "blockTimeMS": 10_500}
-    with Caller(hosts[1], key) as caller, ThreadPoolExecutor() as threads:
-        receipt = good(caller.rest(batch(7), "a"), replayed=False)
+    with TenantClient(hosts[1], key) as tenant, ThreadPoolExecutor() as threads:
+        receipt = expect_receipt(tenant.rest(batch(7), "a"), replayed=False)
         hosts[2].admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=data)
-        answers = [future.result() for future in [threads.submit(caller.post, batch(7), "a") for _ in range(5)]]
+        responses = [future.result() for future in [threads.submit(tenant.post, batch(7), "a") for _ in range(5)]]
         hosts[2].admin.command("configureFailPoint", "failCommand", mode="off")
-        assert [(answer.status_code, answer.json()["outcome"]) for answer in answers] == [(503, "unknown")] * 5
-        assert good(caller.rest(batch(7), "a"), replayed=True) == receipt
+        assert [(response.status_code, response.json()["outcome"]) for response in responses] == [(503, "unknown")] * 5
+        assert expect_receipt(tenant.rest(batch(7), "a"), replayed=True) == receipt
     assert stored_ids(hosts[2], key) == receipt.ids
 
 
 @pytest.mark.parametrize("collection", ["claims", "events"])
-def test_a_write_that_is_done_but_not_confirmed_is_our_own(
+def test_a_write_that_is_done_but_not_confirmed_is_no_replay(
     hosts: tuple[Server, Server, MongoClient], collection: str
 ) -> None:
-    """It is tried again, finds itself, and is no replay."""
+    """The server tries it again and finds its own documents."""
     mongo = hosts[2]
     key = hosts[0].create_key(f"unconfirmed-{collection}", "--rate-limit", "0")
     data = {
@@ -86,8 +96,8 @@ def test_a_write_that_is_done_but_not_confirmed_is_our_own(
         "namespace": f"sluice.{collection}",
         "writeConcernError": {"code": 64, "errmsg": "waiting for replication timed out"},
     }
-    with Caller(hosts[0], key) as caller:
+    with TenantClient(hosts[0], key) as tenant:
         mongo.admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=data)
-        receipt = good(caller.rest(batch(7), "a"), replayed=False)
-        assert good(caller.rest(batch(7), "a"), replayed=True) == receipt
+        receipt = expect_receipt(tenant.rest(batch(7), "a"), replayed=False)
+        assert expect_receipt(tenant.rest(batch(7), "a"), replayed=True) == receipt
     assert stored_ids(mongo, key) == receipt.ids

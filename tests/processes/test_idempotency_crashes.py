@@ -10,15 +10,15 @@ import httpx
 import pytest
 
 from tests.support.harness import MongoClient, Server, batch, wait_until
-from tests.support.idempotency import CONFLICT, Caller, claims, good, stored, stored_ids
+from tests.support.idempotency import CONFLICT, TenantClient, expect_receipt, records, stored, stored_ids
 from tests.support.mongod import Mongod
 
 HANG_MS = 15_000
-"""How long a write hangs: longer than a request may take. No other can be made to hang meanwhile."""
+"""How long a write hangs: longer than a request may take. Only one write hangs at a time."""
 
 
 def block(mongo: MongoClient, collection: str) -> Callable[[], object]:
-    """Let one insert into the collection hang. Returns a call that waits until it does."""
+    """Make the next insert into the collection hang. Returns a function that waits until it does."""
     data = {
         "failCommands": ["insert"],
         "namespace": f"sluice.{collection}",
@@ -31,7 +31,7 @@ def block(mongo: MongoClient, collection: str) -> Callable[[], object]:
 
 
 class Crashing(NamedTuple):
-    """A server, and its database, which the tests kill and start again."""
+    """A server and its database, which the tests kill and start again."""
 
     server: Server
     mongod: Mongod
@@ -49,10 +49,10 @@ def crashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crashing]:
         yield Crashing(server, mongod, mongo)
 
 
-def accepts(caller: Caller) -> bool:
-    """Whether a worker listens, and has its database."""
+def accepts(tenant: TenantClient) -> bool:
+    """Whether a worker listens and reaches the database."""
     try:
-        return caller.client.get("/health/ready").status_code == 200
+        return tenant.client.get("/health/ready").status_code == 200
     except httpx.TransportError:
         return False
 
@@ -61,39 +61,39 @@ def accepts(caller: Caller) -> bool:
 def test_kill_9_of_the_database_in_mid_write(crashing: Crashing, collection: str, outcome: str) -> None:
     server, mongod, mongo = crashing
     key = server.create_key(f"database-{collection}", "--rate-limit", "0")
-    with Caller(server, key) as caller, ThreadPoolExecutor() as threads:
-        kept = good(caller.rest(batch(3), "kept"), replayed=False)
+    with TenantClient(server, key) as tenant, ThreadPoolExecutor() as threads:
+        kept = expect_receipt(tenant.rest(batch(3), "kept"), replayed=False)
         until_one_hangs = block(mongo, collection)
-        cut = threads.submit(caller.post, batch(50), "cut")
+        cut = threads.submit(tenant.post, batch(50), "cut")
         until_one_hangs()
         mongod.kill()
-        answer = cut.result()
-        assert (answer.status_code, answer.json()["outcome"]) == (503, outcome)
+        response = cut.result()
+        assert (response.status_code, response.json()["outcome"]) == (503, outcome)
         mongod.start()
-        wait_until(lambda: accepts(caller), "the database to be found again")
-        receipt = good(caller.unary(batch(50), "cut"), replayed=collection == "events")
-        assert good(caller.rest(batch(50), "cut"), replayed=True) == receipt
-        assert good(caller.unary(batch(3), "kept"), replayed=True) == kept
+        wait_until(lambda: accepts(tenant), "the database to be found again")
+        receipt = expect_receipt(tenant.unary(batch(50), "cut"), replayed=collection == "events")
+        assert expect_receipt(tenant.rest(batch(50), "cut"), replayed=True) == receipt
+        assert expect_receipt(tenant.unary(batch(3), "kept"), replayed=True) == kept
         assert stored_ids(mongo, key) == [*kept.ids, *receipt.ids]
 
 
-def test_kill_9_of_a_worker_between_claim_and_events(crashing: Crashing) -> None:
+def test_kill_9_of_a_worker_between_record_and_events(crashing: Crashing) -> None:
     server, _, mongo = crashing
     key = server.create_key("worker", "--rate-limit", "0")
-    with Caller(server, key) as caller, ThreadPoolExecutor() as threads:
+    with TenantClient(server, key) as tenant, ThreadPoolExecutor() as threads:
         until_one_hangs = block(mongo, "events")
-        cut = threads.submit(caller.post, batch(50), "a")
+        cut = threads.submit(tenant.post, batch(50), "a")
         until_one_hangs()
         (worker,) = server.worker_pids()
         os.kill(worker, signal.SIGKILL)
         assert isinstance(cut.exception(), httpx.TransportError)
-    (claim,) = claims(mongo, key)
+    (record,) = records(mongo, key)
     assert stored(mongo, key) == []
     wait_until(lambda: server.worker_pids() not in ([], [worker]), "another worker")
-    with Caller(server, key) as caller:
-        wait_until(lambda: accepts(caller), "the other worker to accept")
-        assert caller.rest(batch(51), "a") == CONFLICT
-        receipt = good(caller.rest(batch(50), "a"), replayed=True)
+    with TenantClient(server, key) as tenant:
+        wait_until(lambda: accepts(tenant), "the other worker to accept")
+        assert tenant.rest(batch(51), "a") == CONFLICT
+        receipt = expect_receipt(tenant.rest(batch(50), "a"), replayed=True)
     assert len(receipt.ids) == 50
     assert stored_ids(mongo, key) == receipt.ids
-    assert {item["received_at"] for item in stored(mongo, key)} == {claim["received_at"]}
+    assert {item["received_at"] for item in stored(mongo, key)} == {record["received_at"]}

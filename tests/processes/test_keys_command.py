@@ -24,7 +24,7 @@ TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{3})?")
 
 @pytest.fixture(scope="module")
 def made(server: Server) -> Json:
-    """A key with nothing said but its tenant."""
+    """A key that was created with a tenant and no other option."""
     return server.create_key("plain")
 
 
@@ -115,7 +115,7 @@ def test_plain_list_is_a_table(server: Server, made: Json) -> None:
 def test_rotated_and_revoked_keys_stop_at_once_on_every_worker(server: Server) -> None:
     key = server.create_key("turning", "--rate-limit", "0")
     with ExitStack() as stack:
-        # The kernel spreads connections over the workers by chance: of 32, some go to each.
+        # The kernel spreads connections over the workers at random: of 32, some go to each.
         clients = [stack.enter_context(server.client()) for _ in range(32)]
         assert statuses(clients, key["key"]) == {200}
         done = sluice("keys", "rotate", key["id"], "--json", *server.database_options)
@@ -135,15 +135,15 @@ def test_rotated_and_revoked_keys_stop_at_once_on_every_worker(server: Server) -
     assert TIME.fullmatch(found["revoked_at"])
     assert found["revoked_at"] >= found["created_at"]
     assert sluice("keys", "list", "--tenant", "turning", *server.database_options).stdout.endswith("revoked\n")
-    for command in ("rotate", "revoke"):  # for good
+    for command in ("rotate", "revoke"):  # a revoked key stays revoked
         assert sluice("keys", command, key["id"], *server.database_options).returncode == 1
     (still,) = listed(server, "--tenant", "turning")
-    del still["last_used_at"], found["last_used_at"]  # which the server writes down now and then
+    del still["last_used_at"], found["last_used_at"]  # the server updates it now and then
     assert still == found
 
 
 def statuses(clients: list[httpx.Client], secret: str) -> set[int]:
-    """What the servers at the other ends of these connections answer to a key."""
+    """The statuses that a request with this key gets on these connections."""
     return {client.get(EVENTS, headers={"X-API-Key": secret}).status_code for client in clients}
 
 
@@ -214,7 +214,7 @@ def test_without_a_server_the_database_runs_for_the_command_only(tmp_path: Path)
 
 
 def assert_no_database_runs(server: Server) -> None:
-    """Nobody listens on the port of the embedded database, and no process works in its directory."""
+    """No process listens on the port of the embedded database, or works in its directory."""
     port = json.loads((server.data_dir / "mongod.json").read_text())["port"]
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0

@@ -1,4 +1,4 @@
-"""Inserts that fail for longer than a request may take: 503, and what it says of the outcome is true.
+"""Inserts that fail for longer than a request may take: 503, with the true outcome.
 
 Set SLUICE_LONG=1 for every way to fail.
 """
@@ -17,12 +17,12 @@ from tests.support.mongod import failing_inserts
 from tests.support.pressure import (
     STORED,
     UNAVAILABLE,
-    Said,
-    Sent,
-    answers,
+    Response,
+    SentRequest,
     check_stored,
     codes,
     held_inserts,
+    responses_of,
 )
 
 LONG = "SLUICE_LONG" in os.environ
@@ -30,39 +30,39 @@ LONG = "SLUICE_LONG" in os.environ
 HELD = "held"
 
 LASTING = [HELD, "WriteConcernTimeout", *(["NotWritablePrimary", "closed"] if LONG else [])]
-"""What lasts for longer than a request: an insert that never ends, or one that fails in a way of FAILURES."""
+"""Failures that last longer than a request: an insert that never ends, or one of FAILURES."""
 
 
 class Lasted(NamedTuple):
-    """A failure that lasted, on a database of its own."""
+    """A failure that lasted, and the requests meanwhile."""
 
     failure: str
     host: Host
-    sent: list[Sent]
-    said: list[Said]
+    sent: list[SentRequest]
+    said: list[Response]
     took: list[float]
 
 
 def outlast(stack: ExitStack, path: Path, failure: str) -> Lasted:
-    """Send requests, two at a time for a second, and wait for their answers."""
+    """Send two requests every 0.1 s for 1 s, and wait for their responses."""
     host = start(stack, path)
     lasting = held_inserts(host.mongo) if failure == HELD else failing_inserts(host.mongo, **FAILURES[failure])
 
-    def answered(request: Sent) -> tuple[Said, float]:
-        answer = request.answer()
-        return answer, time.monotonic() - request.at
+    def answered(request: SentRequest) -> tuple[Response, float]:
+        response = request.response()
+        return response, time.monotonic() - request.at
 
     with ThreadPoolExecutor(40) as threads:
         begun = time.monotonic()
         sent, waiting = [], []
         with lasting:
             for number in range(10):
-                for request in host.senders.both(host.keys[number % 2]):
+                for request in host.clients.both(host.keys[number % 2]):
                     sent.append(request)
                     waiting.append(threads.submit(answered, request))
                 time.sleep(max(0.0, begun + 0.1 * number - time.monotonic()))
             results = [future.result() for future in waiting]
-        said = [answer for answer, _ in results]
+        said = [response for response, _ in results]
         took = [seconds for _, seconds in results]
         return Lasted(failure, host, sent, said, took)
 
@@ -73,10 +73,10 @@ def test_what_lasts_longer_than_a_request_is_503(tmp_path: Path) -> None:
         for failure, host, sent, said, took in lasted:
             assert codes(said) == {UNAVAILABLE: 20}, failure
             assert 9 < min(took) <= max(took) < 11.5, (failure, took)
-            again = [request for key in host.keys for request in host.senders.both(key)]
-            again_said = answers(again)
+            again = [request for key in host.keys for request in host.clients.both(key)]
+            again_said = responses_of(again)
             assert codes(again_said) == {STORED: 6}, failure
             check_stored(host.mongo, sent + again, said + again_said)
-            outcomes = Counter(answer.outcome for answer in said)
-            assert outcomes["unknown"] >= AT_ONCE  # those that were under way
+            outcomes = Counter(response.outcome for response in said)
+            assert outcomes["unknown"] >= AT_ONCE  # those that were in flight
             assert_no_internal_errors(host.server)

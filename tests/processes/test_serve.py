@@ -15,8 +15,8 @@ from tests.support.load import RestLoad
 from tests.support.mongod import Mongod
 
 
-def assert_books_balance(load: RestLoad, mongo: MongoClient, key: Json) -> None:
-    """All that was acknowledged is stored once, and nothing is stored that was never sent."""
+def check_stored_marks(load: RestLoad, mongo: MongoClient, key: Json) -> None:
+    """All that was acknowledged is stored, each event once, and nothing is stored that was never sent."""
     assert load.bad_rejections == []
     stored = list(mongo.sluice.events.find({"tenant_id": uuid.UUID(key["tenant_id"])}, {"data.mark": 1}))
     marks = [document["data"]["mark"] for document in stored]
@@ -31,10 +31,10 @@ def test_first_start_prints_a_key_that_works_and_the_second_prints_none(tmp_path
         assert client.post("/api/v1/events", json=batch()).status_code == 201
         assert server.output.count("\nready ") + server.output.startswith("ready ") == 1
         pasted = next(line for line in server.output.splitlines() if "curl" in line)
-        answer = subprocess.run(
+        response = subprocess.run(
             ["sh", "-c", f"{pasted} -s -w '%{{http_code}}'"], capture_output=True, text=True, check=True
         )
-        assert answer.stdout.endswith("201")
+        assert response.stdout.endswith("201")
         assert "MongoDB 6" in server.stderr()
     with Server(tmp_path) as server:
         assert "slc_" not in server.output
@@ -77,7 +77,7 @@ def test_dead_worker_is_replaced_and_the_other_goes_on(server: Server, key: Json
         wait_until(lambda: len(set(server.worker_pids()) - set(before)) == 1, "a new worker")
         reached = load.statuses[201]
         wait_until(lambda: load.statuses[201] > reached + 50, "acknowledgements after it")
-    assert_books_balance(load, mongo, key)
+    check_stored_marks(load, mongo, key)
 
 
 def test_kill_9_of_the_embedded_mongod_under_load(tmp_path: Path) -> None:
@@ -92,19 +92,19 @@ def test_kill_9_of_the_embedded_mongod_under_load(tmp_path: Path) -> None:
             assert client.get("/health/ready").status_code == 200
         assert load.statuses[503] > 0
         with server.mongo() as mongo:
-            assert_books_balance(load, mongo, key)
+            check_stored_marks(load, mongo, key)
         assert server.stop() == 0
 
 
 def kill_mongod_until_refused(server: Server, load: RestLoad) -> None:
-    """Kill mongod, again whenever it is back, until callers are refused."""
+    """Kill mongod again and again, until a client is rejected."""
 
-    def refused() -> bool:
+    def rejected() -> bool:
         for pid in server.mongod_pids():
             os.kill(pid, signal.SIGKILL)
         return load.statuses[503] > 0
 
-    wait_until(refused, "refusals while the database is away", 60)
+    wait_until(rejected, "rejections while the database is away", 60)
 
 
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
@@ -115,9 +115,9 @@ def test_drain_under_load_loses_nothing(tmp_path: Path, driver: str) -> None:
         with RestLoad(server, key["key"]) as load:
             wait_until(lambda: load.statuses[201] > 100, "acknowledgements")
             assert server.stop() == 0
-            wait_until(lambda: load.unanswered > 0, "callers that find nobody")
+            wait_until(lambda: load.unanswered > 0, "clients that find no server")
         assert set(load.statuses) <= {201, 503}
-        assert_books_balance(load, mongo, key)
+        check_stored_marks(load, mongo, key)
         assert not server.worker_pids()
 
 
@@ -129,19 +129,19 @@ def test_drain_finishes_a_request_that_was_under_way(tmp_path: Path) -> None:
             head = f"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nX-API-Key: {server.first_key}\r\n"
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n"
             slow.sendall(head.encode())
-            assert slow.recv(1000).startswith(b"HTTP/1.1 100")  # the server has taken the request
+            assert slow.recv(1000).startswith(b"HTTP/1.1 100")  # the server has begun to read the request
             server.process.send_signal(signal.SIGTERM)
             wait_until(lambda: "draining" in server.stderr(), "the drain")
             wait_until(lambda: refuses(port), "new connections to be refused")
             slow.sendall(body)
-            answer = slow.recv(10_000)
-            assert answer.startswith(b"HTTP/1.1 201")
-            assert b"connection: close" in answer
+            response = slow.recv(10_000)
+            assert response.startswith(b"HTTP/1.1 201")
+            assert b"connection: close" in response
         assert server.stop() == 0
 
 
 def refuses(port: int) -> bool:
-    """Whether nobody listens on the port."""
+    """Whether the port refuses connections."""
     try:
         socket.create_connection(("127.0.0.1", port)).close()
     except ConnectionRefusedError:
@@ -150,7 +150,7 @@ def refuses(port: int) -> bool:
 
 
 def test_signal_during_the_start_ends_it(tmp_path: Path) -> None:
-    fake = tmp_path / "bin" / "mongod"  # one that never comes up
+    fake = tmp_path / "bin" / "mongod"  # it never accepts connections
     fake.parent.mkdir()
     fake.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "db version v6.0.99" && exit\nexec sleep 600\n')
     fake.chmod(0o755)
@@ -196,11 +196,11 @@ def test_database_away_is_503_and_back_is_201(tmp_path: Path) -> None:
         with server.client(key["key"]) as client:
             assert client.post("/api/v1/events", json=batch()).status_code == 201
             mongod.kill()
-            for answer in (client.post("/api/v1/events", json=batch()), client.get("/api/v1/events")):
-                assert answer.status_code == 503
-                assert int(answer.headers["Retry-After"]) >= 1
-                assert answer.json()["code"] == "unavailable"
-                assert answer.json()["outcome"] == "not_stored"
+            for response in (client.post("/api/v1/events", json=batch()), client.get("/api/v1/events")):
+                assert response.status_code == 503
+                assert int(response.headers["Retry-After"]) >= 1
+                assert response.json()["code"] == "unavailable"
+                assert response.json()["outcome"] == "not_stored"
             ready = client.get("/health/ready")
             assert (ready.status_code, ready.json()["code"]) == (503, "unavailable")
             assert client.get("/health/live").status_code == 200
@@ -222,12 +222,12 @@ def test_frozen_database_is_an_unknown_outcome(tmp_path: Path) -> None:
                 mode={"times": 1},
                 data={"failCommands": ["insert"], "blockConnection": True, "blockTimeMS": 30_000},
             )
-            answer = client.post("/api/v1/events", json=batch())
-            assert (answer.status_code, answer.json()["outcome"]) == (503, "unknown")
-            assert 9 < answer.elapsed.total_seconds() < 15
+            response = client.post("/api/v1/events", json=batch())
+            assert (response.status_code, response.json()["outcome"]) == (503, "unknown")
+            assert 9 < response.elapsed.total_seconds() < 15
 
 
-def test_unfit_databases_are_refused_in_one_line(tmp_path: Path) -> None:
+def test_unfit_databases_are_rejected_in_one_line(tmp_path: Path) -> None:
     with Mongod(tmp_path / "db", standalone=True) as mongod:
         done = sluice("serve", "--port", "0", "--mongodb-url", mongod.url)
         assert (done.returncode, done.stdout) == (2, "")

@@ -9,7 +9,7 @@ import pytest
 from tests.support.grpc_client import Stream, channel_to
 from tests.support.harness import MongoClient, Server
 from tests.support.mongod import Mongod
-from tests.support.parity import Case, Refused, Stored, by_rest, by_unary, outcome_of
+from tests.support.parity import Case, Rejected, Stored, by_rest, by_unary, outcome_of
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +43,7 @@ def test_unavailable(away: tuple[Server, MongoClient], command: str, expected: s
         outcomes.append(by_rest(client, Case()))  # alone: a third insert at once would wait in line, and say so
         mongo.admin.command("configureFailPoint", "failCommand", mode="off")
         first = outcomes[0]
-        assert isinstance(first, Refused)
+        assert isinstance(first, Rejected)
         assert (first.code, first.retry_s, first.outcome) == ("unavailable", 1, expected)
         assert outcomes == [first] * 3
         stream.send(3, Case().message())

@@ -25,24 +25,24 @@ def with_data(data: str) -> bytes:
 
 
 def padded(size: int) -> bytes:
-    """A good batch of that many bytes."""
+    """A good batch, padded with spaces to this number of bytes."""
     return GOOD.ljust(size)
 
 
 def many_integers(count: int) -> bytes:
-    """A batch of 1,000 events with that many integers each: in BSON each takes 5 times its JSON."""
+    """A batch of 1,000 events with `count` integers each. An integer takes 5 times as many bytes in BSON as in JSON."""
     data = json.dumps({"a": [1] * count}, separators=(",", ":"))
     item = f'{{"type":"purchase","data":{data}}}'
     return f'{{"source":"backend","events":[{",".join([item] * 1000)}]}}'.encode()
 
 
 def objects(levels: int) -> str:
-    """So many nested objects, as JSON."""
+    """Nested objects, as JSON, with this number of levels."""
     return '{"a":' * (levels - 1) + "{}" + "}" * (levels - 1)
 
 
 def arrays(levels: int) -> str:
-    """An object and arrays in it, together so many levels, as JSON."""
+    """An object with arrays in it, as JSON, with this number of levels in all."""
     return '{"a":' + "[" * (levels - 1) + "]" * (levels - 1) + "}"
 
 

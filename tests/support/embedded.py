@@ -15,8 +15,8 @@ from server.core.errors import ConfigurationError
 from storage.client import close, connect, database
 from storage.embedded import EmbeddedMongod
 
-DEADLINE_S = 30
-"""For what another process is about to do."""
+TIMEOUT_S = 30
+"""For something that another process does."""
 
 LOADER_ERROR = "error while loading shared libraries"
 
@@ -52,7 +52,7 @@ def kill(owner: "subprocess.Popen[str]") -> None:
 
 
 def kill_both(owner: "subprocess.Popen[str]") -> None:
-    """As a power cut does: mongod gets no chance to stop cleanly."""
+    """Kill the owner and mongod at once, as a power cut does: mongod cannot stop cleanly."""
     owner.send_signal(signal.SIGSTOP)
     for child in Path(f"/proc/{owner.pid}/task/{owner.pid}/children").read_text().split():
         os.kill(int(child), signal.SIGKILL)
@@ -68,7 +68,7 @@ def alive(pid: int) -> bool:
 
 
 def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + DEADLINE_S
+    end = time.monotonic() + TIMEOUT_S
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.002)
@@ -93,7 +93,7 @@ def fake_mongod(folder: Path, script: str) -> None:
     binary.chmod(0o755)
 
 
-def refusal(data_dir: Path) -> str:
+def rejection(data_dir: Path) -> str:
     with pytest.raises(ConfigurationError) as caught:
         asyncio.run(EmbeddedMongod.start(data_dir))
     assert "\n" not in str(caught.value)

@@ -8,13 +8,13 @@ from typing import NamedTuple
 from tests.support.harness import Json, MongoClient, Server
 from tests.support.mongod import Mongod
 from tests.support.pressure import (
-    Senders,
-    Sent,
+    Clients,
+    SentRequest,
     wait_until_quiet,
 )
 
 AT_ONCE = 2
-"""Inserts that a worker has under way at most."""
+"""Inserts that a worker has in flight at most."""
 
 NOT_WRITABLE_PRIMARY = 10107
 
@@ -24,27 +24,27 @@ class Host(NamedTuple):
 
     server: Server
     mongo: MongoClient
-    senders: Senders
+    clients: Clients
     keys: list[Json]
 
-    def hold(self, sent: list[Sent]) -> None:
+    def hold(self, sent: list[SentRequest]) -> None:
         """Wait until all that was sent waits in the worker."""
         assert sent
         wait_until_quiet(self.server.worker_pids()[0])
 
 
 def start(stack: ExitStack, path: Path, *options: str) -> Host:
-    """Start one."""
+    """Start a database, a server on it, and create three keys of three tenants."""
     mongod = stack.enter_context(Mongod(path / "db"))
     mongo = stack.enter_context(mongod.client())
     server = stack.enter_context(Server(path / "data", "--mongodb-url", mongod.url, *options))
     with ThreadPoolExecutor(3) as threads:
         keys = list(threads.map(lambda number: server.create_key(f"t{number}", "--rate-limit", "0"), range(3)))
-    return Host(server, mongo, stack.enter_context(Senders(server)), keys)
+    return Host(server, mongo, stack.enter_context(Clients(server)), keys)
 
 
 def write_concern_error(code: int) -> Json:
-    """A write that is carried out, but of which nobody knows whether a majority has it."""
+    """A write that is done, but of which it is unknown whether a majority has it."""
     return {"writeConcernError": {"code": code, "errmsg": "no majority"}}
 
 
@@ -61,4 +61,4 @@ FAILURES: dict[str, Json] = {
     "blocked": {"blockConnection": True, "blockTimeMS": 500},
     "blocked-closed": {"blockConnection": True, "blockTimeMS": 300, "closeConnection": True},
 }
-"""What may befall an insert, for `failCommand`."""
+"""What may happen to an insert, as data of the fail point `failCommand`."""

@@ -1,4 +1,4 @@
-"""Real servers for the tests: processes of `sluice serve`, the command line beside them, and their database."""
+"""Servers for the tests: `sluice serve` as a process, the command line, the database, and good batches."""
 
 import json
 import os
@@ -27,7 +27,7 @@ MongoClient = pymongo.MongoClient[Json]
 
 
 def sluice(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a command to its end."""
+    """Run a `sluice` command to its end."""
     return subprocess.run(
         [sys.executable, "-m", "server", *arguments],
         capture_output=True,
@@ -39,7 +39,7 @@ def sluice(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Com
 
 
 class Server:
-    """A `sluice serve` process."""
+    """A `sluice serve` process with its workers."""
 
     def __init__(self, data_dir: Path, *options: str) -> None:
         self.data_dir = data_dir
@@ -91,7 +91,7 @@ class Server:
         return match[0]
 
     def create_key(self, tenant: str, *options: str) -> Json:
-        """Make a key by the command line; `key` of the result is the secret."""
+        """Create a key with the command line. `key` of the result is the secret."""
         done = sluice("keys", "create", "--tenant", tenant, "--json", *options, *self.database_options)
         assert done.returncode == 0, done.stderr
         key: Json = json.loads(done.stdout)
@@ -111,11 +111,11 @@ class Server:
             yield mongo
 
     def mongod_pids(self) -> list[int]:
-        """The process id of the embedded mongod, if it runs."""
+        """The process ids of the embedded mongod: one, or none if it does not run."""
         return [pid for pid in children(self.process.pid) if "--replSet" in command_line(pid)]
 
     def worker_pids(self) -> list[int]:
-        """The process ids of the workers that live."""
+        """The process ids of the workers that run now."""
         return [pid for pid in children(self.process.pid) if "server.runtime.worker" in command_line(pid)]
 
     def stop(self, number: int = signal.SIGTERM) -> int:
@@ -139,7 +139,7 @@ class Server:
 
 
 def read_until(process: subprocess.Popen[bytes], pattern: re.Pattern[str], timeout_s: float) -> str:
-    """What the process writes to stdout up to the pattern, its end, or the timeout."""
+    """What the process writes to stdout until the pattern matches, it ends, or the timeout passes."""
     assert process.stdout is not None
     end = time.monotonic() + timeout_s
     read = ""
@@ -167,7 +167,7 @@ def children(pid: int) -> list[int]:
 
 
 def command_line(pid: int) -> str:
-    """A process's command line; empty where it has ended, reaped or not."""
+    """A process's command line; empty if it has ended, reaped or not."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except (FileNotFoundError, ProcessLookupError):  # before or after the file was opened
@@ -186,7 +186,7 @@ def tls_options(certificates: Path) -> list[str]:
 
 
 def wait_until(condition: Callable[[], object], what: str, timeout_s: float = 30) -> None:
-    """Wait for something another process does. Fails with `what` where it does not happen."""
+    """Wait until the condition holds. Fails with `what` if that takes longer than `timeout_s`."""
     end = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < end, f"{what}: not within {timeout_s} s"

@@ -26,8 +26,8 @@ CONFLICT = "idempotency_conflict"
 JSON_TYPE = {"Content-Type": "application/json"}
 
 
-class Answer(NamedTuple):
-    """A receipt as far as both protocols have it: REST says seconds."""
+class Receipt(NamedTuple):
+    """A receipt as both protocols have it: to the second, since REST says no more."""
 
     ids: list[str]
     tenant_id: str
@@ -37,13 +37,13 @@ class Answer(NamedTuple):
     replayed: bool
 
     @property
-    def receipt(self) -> "Answer":
-        """All of it but the mark of a replay."""
+    def unmarked(self) -> "Receipt":
+        """The receipt without the mark of a replay."""
         return self._replace(replayed=False)
 
 
-class Caller:
-    """One tenant's caller of one host, with connections of its own."""
+class TenantClient:
+    """One tenant's client of one host, with connections of its own."""
 
     def __init__(self, server: Server, key: Json) -> None:
         self.server = server
@@ -52,7 +52,7 @@ class Caller:
         self.client = self._stack.enter_context(server.client(self.secret))
         self.channel = self._stack.enter_context(channel_to(server.grpc))
 
-    def __enter__(self) -> "Caller":
+    def __enter__(self) -> "TenantClient":
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -66,31 +66,35 @@ class Caller:
             EVENTS, content=content, headers={**headers, **({} if key is None else {"Idempotency-Key": key})}
         )
 
-    def rest(self, sent: Json | str, key: str | None, lenient: bool = False) -> Answer | str:
-        """What a POST gets: a receipt, or the code of an error."""
-        return answer_of(self.post(sent, key, lenient))
+    def rest(self, sent: Json | str, key: str | None, lenient: bool = False) -> Receipt | str:
+        """Post a batch. Returns its receipt, or the code of an error."""
+        return result_of_rest(self.post(sent, key, lenient))
 
-    def unary(self, sent: Json, key: str | None, lenient: bool = False) -> Answer | str:
-        """What a unary call gets."""
+    def unary(self, sent: Json, key: str | None, lenient: bool = False) -> Receipt | str:
+        """Send a batch in a unary call. Returns its receipt, or the code of an error."""
         request = pb.IngestEventsRequest(batch=message_of(sent, key, lenient))
         try:
             done = stub_of(self.channel).IngestEvents(request, metadata=metadata(self.secret), timeout=TIMEOUT_S)
         except grpc.RpcError as error:
             return code_for(reason_of(error), code_of(error) == grpc.StatusCode.ALREADY_EXISTS)
-        return answer_of_message(done.receipt)
+        return receipt_of_message(done.receipt)
 
-    def stream(self, sent: Json, key: str | None, lenient: bool = False) -> Answer | str:
-        """What a batch on a stream gets."""
+    def stream(self, sent: Json, key: str | None, lenient: bool = False) -> Receipt | str:
+        """Send a batch on a stream. Returns its receipt, or the code of an error."""
         with Stream(self.channel, self.secret) as stream:
             stream.send(1, message_of(sent, key, lenient))
-            return answer_of_response(stream.receive())
+            return result_of_stream(stream.receive())
 
 
-WAYS: dict[str, Callable[..., Answer | str]] = {"REST": Caller.rest, "unary": Caller.unary, "stream": Caller.stream}
+PROTOCOLS: dict[str, Callable[..., Receipt | str]] = {
+    "REST": TenantClient.rest,
+    "unary": TenantClient.unary,
+    "stream": TenantClient.stream,
+}
 
 
-def answer_of(response: httpx.Response) -> Answer | str:
-    """What a response says."""
+def result_of_rest(response: httpx.Response) -> Receipt | str:
+    """The receipt in a response over REST, or the code of the error."""
     body = response.json()
     if response.status_code != 201:
         code: str = body["code"]
@@ -101,7 +105,7 @@ def answer_of(response: httpx.Response) -> Answer | str:
     events = body["events"]
     assert body["events_received"] == len(events)
     ((tenant_id, source, received_at),) = {(item["tenant_id"], item["source"], item["received_at"]) for item in events}
-    return Answer(
+    return Receipt(
         [item["id"] for item in events],
         tenant_id,
         source,
@@ -111,9 +115,9 @@ def answer_of(response: httpx.Response) -> Answer | str:
     )
 
 
-def answer_of_message(receipt: pb.Receipt) -> Answer:
-    """What a receipt over gRPC says."""
-    return Answer(
+def receipt_of_message(receipt: pb.Receipt) -> Receipt:
+    """A receipt over gRPC in the common form."""
+    return Receipt(
         list(receipt.event_ids),
         receipt.tenant_id,
         receipt.source,
@@ -123,15 +127,15 @@ def answer_of_message(receipt: pb.Receipt) -> Answer:
     )
 
 
-def answer_of_response(response: pb.StreamEventsResponse) -> Answer | str:
-    """What a response on a stream says."""
+def result_of_stream(response: pb.StreamEventsResponse) -> Receipt | str:
+    """The receipt in a response on a stream, or the code of the error."""
     if response.HasField("receipt"):
-        return answer_of_message(response.receipt)
+        return receipt_of_message(response.receipt)
     return code_for(reason_of(response.error), response.error.code == code_pb2.ALREADY_EXISTS)
 
 
 def code_for(reason: str, already_exists: bool) -> str:
-    """The code of an error over gRPC, whose status fits it."""
+    """The code of an error over gRPC. Fails if its status does not go with it."""
     assert already_exists == (reason == CONFLICT.upper())
     return reason.lower()
 
@@ -150,27 +154,27 @@ def message_of(sent: Json, key: str | None, lenient: bool = False) -> pb.EventBa
     return message
 
 
-def good(answer: Answer | str, replayed: bool) -> Answer:
-    """The receipt, which it must be, with or without the mark of a replay."""
-    assert isinstance(answer, Answer), answer
-    assert answer.replayed is replayed
-    return answer.receipt
+def expect_receipt(result: Receipt | str, replayed: bool) -> Receipt:
+    """The receipt without the mark of a replay. Fails if it is none, or if the mark is not `replayed`."""
+    assert isinstance(result, Receipt), result
+    assert result.replayed is replayed
+    return result.unmarked
 
 
-def one_receipt(answers: Sequence[Answer | str], ids: list[str]) -> None:
-    """All answers are the same receipt, of these ids, and one alone is not marked as a replay."""
-    assert all(isinstance(answer, Answer) for answer in answers), Counter(map(str, answers))
-    receipts = [answer for answer in answers if isinstance(answer, Answer)]
+def check_one_receipt(results: Sequence[Receipt | str], ids: list[str]) -> None:
+    """All results are the same receipt, with these ids, and all but one are marked as replays."""
+    assert all(isinstance(result, Receipt) for result in results), Counter(map(str, results))
+    receipts = [result for result in results if isinstance(result, Receipt)]
     assert receipts[0].ids == ids
-    assert {repr(answer.receipt) for answer in receipts} == {repr(receipts[0].receipt)}
-    assert [answer.replayed for answer in receipts].count(False) == 1
+    assert {repr(receipt.unmarked) for receipt in receipts} == {repr(receipts[0].unmarked)}
+    assert [receipt.replayed for receipt in receipts].count(False) == 1
 
 
-def at_once(calls: Sequence[Callable[[], Answer | str]]) -> list[Answer | str]:
-    """What the calls get, all made at the same moment."""
+def at_once(calls: Sequence[Callable[[], Receipt | str]]) -> list[Receipt | str]:
+    """The results of the calls, which are made at the same time."""
     barrier = Barrier(len(calls))
 
-    def wait_and(call: Callable[[], Answer | str]) -> Answer | str:
+    def wait_and(call: Callable[[], Receipt | str]) -> Receipt | str:
         barrier.wait(TIMEOUT_S)
         return call()
 
@@ -183,7 +187,7 @@ def new_key() -> str:
 
 
 def stored(mongo: MongoClient, key: Json) -> list[Json]:
-    """What is stored for the tenant, by id."""
+    """The documents of the tenant, by id."""
     return list(mongo.sluice.events.find({"tenant_id": uuid.UUID(key["tenant_id"])}, sort=[("_id", 1)]))
 
 
@@ -191,6 +195,6 @@ def stored_ids(mongo: MongoClient, key: Json) -> list[str]:
     return [str(item["_id"]) for item in stored(mongo, key)]
 
 
-def claims(mongo: MongoClient, key: Json) -> list[Json]:
-    """The claims of the tenant."""
+def records(mongo: MongoClient, key: Json) -> list[Json]:
+    """The idempotency records of the tenant."""
     return list(mongo.sluice.claims.find({"tenant_id": uuid.UUID(key["tenant_id"])}))

@@ -10,7 +10,7 @@ CREATED = ["id", "key", "tenant", "tenant_id", "name", "scopes", "allowed_domain
 
 
 def listed(server: Server, *options: str) -> list[Json]:
-    """What `keys list --json` prints."""
+    """The keys that `keys list --json` prints."""
     done = sluice("keys", "list", "--json", *options, *server.database_options)
     assert done.returncode == 0, done.stderr
     found: list[Json] = json.loads(done.stdout)
@@ -18,11 +18,11 @@ def listed(server: Server, *options: str) -> list[Json]:
 
 
 def status(server: Server, secret: str) -> int:
-    """What a server answers to a key."""
+    """The status that a server gives a request with this key."""
     with server.client(secret) as client:
         return client.get(EVENTS, params={"limit": 1}).status_code
 
 
 def statement(server: Server, database: str = "sluice") -> str:
-    """How a command says which database it used."""
+    """The beginning of the line in which a command says which database it used."""
     return f"database: {database} embedded in {server.data_dir} (MongoDB "

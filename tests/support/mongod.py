@@ -1,4 +1,4 @@
-"""A MongoDB of the tests' own, apart from Sluice: what `--mongodb-url` points at."""
+"""MongoDB servers and replica sets for `--mongodb-url`, which tests start, kill and make fail."""
 
 import shutil
 import socket
@@ -24,7 +24,7 @@ def mongod_binary() -> str:
 
 
 class Mongod:
-    """A mongod that the test starts, kills and starts again; a replica set of one unless `standalone`."""
+    """A mongod that the test starts, kills and starts again. It is a replica set of one unless `standalone`."""
 
     def __init__(self, directory: Path, standalone: bool = False) -> None:
         self.directory = directory
@@ -68,7 +68,7 @@ class Mongod:
             return False
 
     def state(self) -> str:
-        """Its part in its replica set, such as PRIMARY; empty where it cannot say."""
+        """Its part in its replica set, such as PRIMARY; empty if it cannot say."""
         try:
             with pymongo.MongoClient[Json](self.url, serverSelectionTimeoutMS=500, socketTimeoutMS=500) as client:
                 hello = client.admin.command("hello")
@@ -77,7 +77,7 @@ class Mongod:
         return "PRIMARY" if hello["isWritablePrimary"] else "SECONDARY" if hello["secondary"] else "OTHER"
 
     def kill(self) -> None:
-        """End it as a crash would."""
+        """End it as a crash does."""
         self.process.kill()
         self.process.wait()
 
@@ -93,7 +93,7 @@ class Mongod:
 
 @contextmanager
 def fail_point(mongo: MongoClient, name: str, mode: str | dict[str, int] = "alwaysOn", **data: Any) -> Iterator[None]:
-    """Make the database misbehave inside, by one of its own fail points."""
+    """Set one of the fail points of MongoDB inside."""
     mongo.admin.command("configureFailPoint", name, mode=mode, data=data)
     try:
         yield
@@ -103,7 +103,7 @@ def fail_point(mongo: MongoClient, name: str, mode: str | dict[str, int] = "alwa
 
 @contextmanager
 def failing_inserts(mongo: MongoClient, times: int | None = None, **data: Any) -> Iterator[None]:
-    """Make Sluice's inserts of events fail inside, that many of them or all."""
+    """Make Sluice's inserts of events fail inside: the next `times`, or all if that is None."""
     mode: str | dict[str, int] = "alwaysOn" if times is None else {"times": times}
     where = {"failCommands": ["insert"], "appName": "sluice", "namespace": "sluice.events"}
     with fail_point(mongo, "failCommand", mode, **where, **data):
@@ -111,7 +111,7 @@ def failing_inserts(mongo: MongoClient, times: int | None = None, **data: Any) -
 
 
 class ReplicaSet:
-    """Three mongods of which one is elected, quickly; the test stops, kills and starts them."""
+    """Three mongods, of which one is elected within a second or two. The test stops, kills and starts them."""
 
     ELECTION_TIMEOUT_MS = 1_000
 
@@ -121,23 +121,23 @@ class ReplicaSet:
         self.url = f"mongodb://{hosts}/?replicaSet=tests"
 
     def start(self) -> Self:
-        """Start them and wait until all have their parts."""
+        """Start them and wait for one primary and two secondaries."""
         for node in self.nodes:
             node.launch()
         members = [{"_id": number, "host": node.host} for number, node in enumerate(self.nodes)]
         settings = {"electionTimeoutMillis": self.ELECTION_TIMEOUT_MS, "heartbeatIntervalMillis": 500}
-        wait_until(lambda: all(self.states()), "members that answer")  # they are asked whether they agree
+        wait_until(lambda: all(self.states()), "members that respond")  # the next command asks whether they agree
         with self.nodes[0].client() as first:
             first.admin.command("replSetInitiate", {"_id": "tests", "members": members, "settings": settings})
         self.wait_until_complete()
         return self
 
     def client(self) -> MongoClient:
-        """A client of whichever is primary."""
+        """A client of the whole set, which finds the primary."""
         return pymongo.MongoClient(self.url, uuidRepresentation="standard", tz_aware=True)
 
     def states(self) -> list[str]:
-        """What each member says that it is: PRIMARY, SECONDARY, or something else."""
+        """The state of each member: PRIMARY, SECONDARY, OTHER, or empty."""
         return [node.state() for node in self.nodes]
 
     def wait_until_complete(self) -> None:
@@ -145,12 +145,12 @@ class ReplicaSet:
         wait_until(lambda: sorted(self.states()) == ["PRIMARY", "SECONDARY", "SECONDARY"], "a complete replica set", 60)
 
     def primary(self) -> Mongod:
-        """The primary, once there is one."""
+        """Wait for a primary and return it."""
         wait_until(lambda: self.states().count("PRIMARY") == 1, "a primary", 60)
         return self.nodes[self.states().index("PRIMARY")]
 
     def step_down(self) -> None:
-        """Let the primary give up its part, and wait until another has it."""
+        """Make the primary step down, and wait until another member is primary."""
         before = self.primary()
         with before.client() as client:
             client.admin.command("replSetStepDown", 5, secondaryCatchUpPeriodSecs=2)

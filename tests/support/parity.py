@@ -1,4 +1,4 @@
-"""One batch over REST, a unary call and a stream, and what became of it, in one form for all three."""
+"""Sends one batch over REST, a unary call or a stream, and returns the outcome in a form common to all three."""
 
 import json
 import uuid
@@ -33,7 +33,7 @@ STATUSES = {
     "idempotency_conflict": (422, "ALREADY_EXISTS"),
     "unavailable": (503, "UNAVAILABLE"),
 }
-"""The contract's table, as far as both protocols know it."""
+"""HTTP and gRPC status of each code that both protocols have."""
 
 PREFERENCES = {pb.HANDLING_STRICT: "strict", pb.HANDLING_LENIENT: "lenient", 7: "bogus"}
 
@@ -65,7 +65,7 @@ class Event(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A batch and what becomes of it: `code` where it is refused, `paths` of its bad events."""
+    """A batch and its outcome: the `code` if it is rejected, and the `paths` of its bad events."""
 
     events: Sequence[Event] = (Event(),)
     code: str | None = None
@@ -75,9 +75,9 @@ class Case(NamedTuple):
     handling: int = pb.HANDLING_UNSPECIFIED
     idempotency_key: str = ""
     as_struct: bool = False
-    """Whether to send it in the form with Struct as well: what is stored then equals it in value, not in type."""
+    """Whether to send it with a Struct too. What is stored then has equal values, but not equal types."""
     same_detail: bool = True
-    """Not where a detail names what only one protocol has: a header, a message."""
+    """Whether the details are the same. They differ if one names what only one protocol has, such as a header."""
 
     def body(self) -> bytes:
         """The batch in JSON."""
@@ -86,7 +86,7 @@ class Case(NamedTuple):
         return f'{{"source":{json.dumps(self.source)},{source_id}"events":[{events}]}}'.encode()
 
     def headers(self) -> dict[str, str]:
-        """What REST says in headers."""
+        """The headers over REST."""
         headers = {"Content-Type": "application/json"}
         if self.handling:
             headers["Prefer"] = f"handling={PREFERENCES[self.handling]}"
@@ -100,13 +100,13 @@ class Case(NamedTuple):
             source=self.source,
             source_id=self.source_id,
             events=[event.message(as_struct) for event in self.events],
-            handling=self.handling,  # type: ignore[arg-type]  # a number that is no handling, too
+            handling=self.handling,  # type: ignore[arg-type]  # also a number that is no handling
             idempotency_key=self.idempotency_key,
         )
 
 
 class Stored(NamedTuple):
-    """A receipt. `received_at` is what it says of the time, and REST says seconds."""
+    """A receipt. `received_at` is to the second over REST, and to the millisecond over gRPC."""
 
     ids: list[str]
     tenant_id: str
@@ -115,7 +115,7 @@ class Stored(NamedTuple):
     rejections: list[tuple[str, str]]
 
 
-class Refused(NamedTuple):
+class Rejected(NamedTuple):
     """An error."""
 
     code: str
@@ -126,22 +126,19 @@ class Refused(NamedTuple):
     outcome: str | None = None
 
 
-Outcome = Stored | Refused
-
-
-# --- the three ways
+Outcome = Stored | Rejected
 
 
 def by_rest(client: httpx.Client, case: Case) -> Outcome:
-    """What a POST makes of it."""
-    answer = client.post(EVENTS, content=case.body(), headers=case.headers())
-    body = answer.json()
+    """The outcome of a case in a POST."""
+    response = client.post(EVENTS, content=case.body(), headers=case.headers())
+    body = response.json()
     errors = [(error["path"], error["message"]) for error in body.get("errors", [])]
-    if answer.status_code != 201:
+    if response.status_code != 201:
         http, grpc_code = STATUSES[body["code"]]
-        assert answer.status_code == http
-        retry_s = int(answer.headers["Retry-After"]) if "Retry-After" in answer.headers else None
-        return Refused(body["code"], grpc_code, body["detail"], errors, retry_s, body.get("outcome"))
+        assert response.status_code == http
+        retry_s = int(response.headers["Retry-After"]) if "Retry-After" in response.headers else None
+        return Rejected(body["code"], grpc_code, body["detail"], errors, retry_s, body.get("outcome"))
     events = body["events"]
     assert body["events_received"] == len(events)
     ((tenant_id, source, received_at),) = {(item["tenant_id"], item["source"], item["received_at"]) for item in events}
@@ -150,18 +147,18 @@ def by_rest(client: httpx.Client, case: Case) -> Outcome:
 
 
 def by_unary(channel: grpc.Channel, secret: str | None, batch: pb.EventBatch) -> Outcome:
-    """What IngestEvents makes of it."""
+    """The outcome of a batch in a unary call."""
     try:
         response = stub_of(channel).IngestEvents(
             pb.IngestEventsRequest(batch=batch), metadata=metadata(secret), timeout=TIMEOUT_S
         )
     except grpc.RpcError as error:
-        return refusal(status_from(error))
-    return receipt(response.receipt)
+        return error_of(status_from(error))
+    return receipt_of(response.receipt)
 
 
 def by_stream(channel: grpc.Channel, secret: str | None, batch: pb.EventBatch) -> Outcome:
-    """What StreamEvents makes of it; unless it ends the stream, a good batch is stored after it."""
+    """The outcome of a batch on a stream. Fails if a good batch after it is not stored, unless the stream ended."""
     with Stream(channel, secret) as stream:
         stream.send(2**64 - 1, batch)
         stream.send(0, pb.EventBatch(source=AFTER, events=[Event().message(as_struct=False)]))
@@ -169,23 +166,23 @@ def by_stream(channel: grpc.Channel, secret: str | None, batch: pb.EventBatch) -
         try:
             response, after = stream.call
         except grpc.RpcError as error:
-            return refusal(status_from(error))
+            return error_of(status_from(error))
     assert (response.sequence, after.sequence) == (2**64 - 1, 0)
     assert after.receipt.events_received == 1
     return outcome_of(response)
 
 
 AFTER = "after"
-"""The source of the good batch that follows."""
+"""The source of the good batch that `by_stream` adds."""
 
 
 def outcome_of(response: pb.StreamEventsResponse) -> Outcome:
-    """What a response on a stream says."""
-    return receipt(response.receipt) if response.HasField("receipt") else refusal(response.error)
+    """The outcome that a response on a stream says."""
+    return receipt_of(response.receipt) if response.HasField("receipt") else error_of(response.error)
 
 
-def receipt(message: pb.Receipt) -> Stored:
-    """What a receipt says."""
+def receipt_of(message: pb.Receipt) -> Stored:
+    """A receipt over gRPC in the common form."""
     assert message.events_received == len(message.event_ids)
     assert not message.replayed
     for rejection in message.rejections:
@@ -195,13 +192,13 @@ def receipt(message: pb.Receipt) -> Stored:
     return Stored(list(message.event_ids), message.tenant_id, message.source, time, rejections)
 
 
-def refusal(status: status_pb2.Status) -> Refused:
-    """What a status says."""
+def error_of(status: status_pb2.Status) -> Rejected:
+    """An error over gRPC in the common form."""
     details = details_of(status)
     info = details["ErrorInfo"]
     assert info.reason == info.reason.upper()
     bad = details["BadRequest"].field_violations if "BadRequest" in details else []
-    return Refused(
+    return Rejected(
         info.reason.lower(),
         code_pb2.Code.Name(status.code),
         status.message,
@@ -212,7 +209,7 @@ def refusal(status: status_pb2.Status) -> Refused:
 
 
 def status_from(error: grpc.RpcError) -> status_pb2.Status:
-    """The status with which a call ended; it is in the trailers and says what they say."""
+    """The status with which a call ended. Fails if it is too large for trailers."""
     assert isinstance(error, grpc.Call)
     status: status_pb2.Status | None = rpc_status.from_call(error)
     assert status is not None, error
@@ -220,18 +217,15 @@ def status_from(error: grpc.RpcError) -> status_pb2.Status:
     return status
 
 
-# --- what is not a matter of the batch
-
-
 def by_all(server: Server, secret: str | None) -> list[Outcome]:
-    """What a good batch comes to with a key."""
+    """The outcomes of a good batch with a key, over all three protocols."""
     with server.client(secret) as client, channel_to(server.grpc) as channel:
         batch = Case().message()
         return [by_rest(client, Case()), by_unary(channel, secret, batch), by_stream(channel, secret, batch)]
 
 
 def take_stored(mongo: MongoClient, key: Json) -> list[Json]:
-    """What is stored for the tenant, but for good batches that came after; it is removed."""
+    """Remove the tenant's documents. Returns them, without those of the good batch that `by_stream` adds."""
     events = mongo.sluice.events
     tenant = {"tenant_id": uuid.UUID(key["tenant_id"])}
     found = list(events.with_options(AWARE).find({**tenant, "source": {"$ne": AFTER}}).sort("_id"))

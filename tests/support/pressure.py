@@ -1,4 +1,4 @@
-"""Requests in numbers while the database is held up: sent now, answered later. And what a worker makes of them."""
+"""Sends many requests while the database is held up, and reads their responses later."""
 
 import http.client
 import json
@@ -19,7 +19,7 @@ from tests.support.mongod import fail_point
 
 EVENTS = "/api/v1/events"
 HOLD = "hangDuringBatchInsert"
-"""MongoDB's own: inserts into a collection stop where they begin, for as long as it is set."""
+"""A fail point of MongoDB: while it is set, inserts into a collection stop where they begin."""
 
 STORED = "stored"
 UNAVAILABLE = "unavailable"
@@ -27,11 +27,11 @@ INTERNAL = "internal"
 STATUSES = {UNAVAILABLE: 503, INTERNAL: 500, "malformed_json": 400}
 
 QUIET_S = 0.3
-"""A process that sleeps for so long has nothing left to do."""
+"""A process that sleeps this long has nothing left to do."""
 
 
-class Said(NamedTuple):
-    """What a request was answered: `code` is STORED or an error's; `text` is all that the caller could read."""
+class Response(NamedTuple):
+    """A response: `code` is STORED or the code of an error; `text` is all that the client could read."""
 
     code: str
     outcome: str = ""
@@ -39,24 +39,24 @@ class Said(NamedTuple):
     text: str = ""
 
 
-class Sent:
-    """A request that was sent, and whose answer is yet to be read."""
+class SentRequest:
+    """A request that was sent, and whose response was not read yet."""
 
     def __init__(self, key: Json, mark: int) -> None:
         self.key = key
         self.mark = mark
         self.at = time.monotonic()
 
-    def answer(self) -> Said:
-        """Wait for it."""
+    def response(self) -> Response:
+        """Wait for the response."""
         raise NotImplementedError
 
-    def leave(self) -> None:
-        """Go away."""
+    def abandon(self) -> None:
+        """Close the connection or cancel the call."""
         raise NotImplementedError
 
 
-class Posted(Sent):
+class RestRequest(SentRequest):
     """A batch over a REST connection of its own."""
 
     def __init__(self, server: Server, key: Json, mark: int, **data: object) -> None:
@@ -66,32 +66,32 @@ class Posted(Sent):
         headers = {"X-API-Key": key["key"], "Content-Type": "application/json"}
         self.connection.request("POST", EVENTS, json.dumps(batch), headers)
 
-    def answer(self) -> Said:
+    def response(self) -> Response:
         try:
-            response = self.connection.getresponse()
-            return rest_said(response.status, response.headers, response.read())
+            found = self.connection.getresponse()
+            return rest_response(found.status, found.headers, found.read())
         finally:
             self.connection.close()
 
-    def leave(self) -> None:
+    def abandon(self) -> None:
         self.connection.close()
 
 
-def rest_said(status: int, headers: http.client.HTTPMessage, content: bytes) -> Said:
-    """What an answer over REST says. An error is checked to be as it must."""
+def rest_response(status: int, headers: http.client.HTTPMessage, content: bytes) -> Response:
+    """What a response over REST says. Fails if it is an error without its required parts."""
     body = json.loads(content)
     text = f"{headers}{content.decode()}"
     if status == 201:
-        return Said(STORED, ids=[event["id"] for event in body["events"]], text=text)
+        return Response(STORED, ids=[event["id"] for event in body["events"]], text=text)
     assert headers["Content-Type"] == "application/problem+json"
     assert (status, body["status"]) == (STATUSES[body["code"]], status)
     if status == 503:
         assert int(headers["Retry-After"]) >= 1
         assert body["outcome"] in {"not_stored", "unknown"}
-    return Said(body["code"], body.get("outcome", ""), text=text)
+    return Response(body["code"], body.get("outcome", ""), text=text)
 
 
-class Called(Sent):
+class UnaryRequest(SentRequest):
     """A batch in a unary call."""
 
     def __init__(
@@ -102,29 +102,29 @@ class Called(Sent):
         request = pb.IngestEventsRequest(batch=batch)
         self.call = stub_of(channel).IngestEvents.future(request, metadata=metadata(key["key"]), timeout=timeout_s)
 
-    def answer(self) -> Said:
-        return called_said(self.call)
+    def response(self) -> Response:
+        return unary_response(self.call)
 
     def done(self) -> bool:
-        """Whether the answer is there."""
+        """Whether the response has arrived."""
         done: bool = self.call.done()
         return done
 
-    def leave(self) -> None:
+    def abandon(self) -> None:
         self.call.cancel()
 
 
-def called_said(call: Any) -> Said:
-    """What a unary call says, once it has its answer."""
+def unary_response(call: Any) -> Response:
+    """The response to a unary call."""
     try:
         response = call.result()
     except grpc.RpcError as error:
-        return ended_said(error)
-    return Said(STORED, ids=list(response.receipt.event_ids))
+        return error_response(error)
+    return Response(STORED, ids=list(response.receipt.event_ids))
 
 
-def ended_said(error: grpc.RpcError) -> Said:
-    """What the end of a call says. It is checked to be as it must."""
+def error_response(error: grpc.RpcError) -> Response:
+    """What the error of a call says. Fails if it lacks a required part."""
     assert isinstance(error, grpc.Call)
     details = details_of(error)
     info = details["ErrorInfo"]
@@ -135,34 +135,34 @@ def ended_said(error: grpc.RpcError) -> Said:
     if code == UNAVAILABLE:
         assert details["RetryInfo"].retry_delay.seconds >= 1
         assert outcome in {"not_stored", "unknown"}
-    return Said(code, outcome, text=f"{error.details()}{details}")
+    return Response(code, outcome, text=f"{error.details()}{details}")
 
 
-class Senders:
-    """Ways to send single events to `server`, over REST and over gRPC; every event has a mark of its own."""
+class Clients:
+    """Clients that send single events to `server`, over REST and gRPC. Every event has a mark of its own."""
 
     def __init__(self, server: Server, channels: int = 1) -> None:
         self.server = server
         self._channels = [channel_to(server.grpc) for _ in range(channels)]
         self._marks = iter(range(10**9))
 
-    def post(self, key: Json, **data: str) -> Sent:
-        """Over REST."""
-        return Posted(self.server, key, next(self._marks), **data)
+    def post(self, key: Json, **data: str) -> SentRequest:
+        """Send over REST."""
+        return RestRequest(self.server, key, next(self._marks), **data)
 
-    def call(self, key: Json, timeout_s: float = TIMEOUT_S, **data: str) -> Called:
-        """Over gRPC; the channels take turns."""
+    def call(self, key: Json, timeout_s: float = TIMEOUT_S, **data: str) -> UnaryRequest:
+        """Send over gRPC. The channels take turns."""
         mark = next(self._marks)
-        return Called(self._channels[mark % len(self._channels)], key, mark, timeout_s, **data)
+        return UnaryRequest(self._channels[mark % len(self._channels)], key, mark, timeout_s, **data)
 
-    def both(self, key: Json, **data: str) -> list[Sent]:
-        """One over each."""
+    def both(self, key: Json, **data: str) -> list[SentRequest]:
+        """Send one event over each protocol."""
         return [self.post(key, **data), self.call(key, TIMEOUT_S, **data)]
 
-    def message(self, key: Json, message: pb.IngestEventsRequest, number: int) -> Said:
-        """A whole batch over gRPC, and its answer."""
+    def message(self, key: Json, message: pb.IngestEventsRequest, number: int) -> Response:
+        """Send a whole batch over gRPC, and wait for its response."""
         stub = stub_of(self._channels[number % len(self._channels)])
-        return called_said(stub.IngestEvents.future(message, metadata=metadata(key["key"]), timeout=TIMEOUT_S))
+        return unary_response(stub.IngestEvents.future(message, metadata=metadata(key["key"]), timeout=TIMEOUT_S))
 
     def __enter__(self) -> Self:
         return self
@@ -172,30 +172,30 @@ class Senders:
             channel.close()
 
 
-def answers(sent: Sequence[Sent]) -> list[Said]:
-    """The answers to all."""
-    return [request.answer() for request in sent]
+def responses_of(sent: Sequence[SentRequest]) -> list[Response]:
+    """The responses to all requests, in the same order."""
+    return [request.response() for request in sent]
 
 
-def codes(said: Sequence[Said]) -> Counter[str]:
-    """How many answers there are of each code."""
-    return Counter(answer.code for answer in said)
+def codes(responses: Sequence[Response]) -> Counter[str]:
+    """How many responses have each code."""
+    return Counter(response.code for response in responses)
 
 
 @contextmanager
 def held_inserts(mongo: MongoClient) -> Iterator[Callable[[], int]]:
-    """Hold up every insert of events inside; the value says how many are under way."""
+    """Hold up every insert of events inside. The value is a function that counts those in flight."""
 
-    def under_way() -> int:
+    def in_flight() -> int:
         return sum(1 for _ in mongo.admin.aggregate([{"$currentOp": {}}, {"$match": {"failpointMsg": HOLD}}]))
 
     with fail_point(mongo, HOLD, nss="sluice.events"):
-        yield under_way
+        yield in_flight
 
 
 @contextmanager
 def counted_inserts(mongo: MongoClient) -> Iterator[Callable[[], list[int]]]:
-    """Count: the value gives, for every insert command since, how many events it stored, in the order they ended."""
+    """Count inserts. The value is a function: the events of each insert command so far, in the order they ended."""
     mongo.sluice.drop_collection("system.profile")
     mongo.sluice.command("profile", 2)
 
@@ -210,7 +210,7 @@ def counted_inserts(mongo: MongoClient) -> Iterator[Callable[[], list[int]]]:
 
 
 def stored_ids(mongo: MongoClient, key: Json) -> dict[int, str]:
-    """The ids of the tenant's marked events by their marks, each stored once."""
+    """The ids of the tenant's marked events by their marks. Fails if one is stored twice."""
     marked = {"tenant_id": uuid.UUID(key["tenant_id"]), "data.mark": {"$exists": True}}
     found = list(mongo.sluice.events.find(marked, {"data.mark": 1}))
     ids = {document["data"]["mark"]: str(document["_id"]) for document in found}
@@ -218,33 +218,33 @@ def stored_ids(mongo: MongoClient, key: Json) -> dict[int, str]:
     return ids
 
 
-def check_stored(mongo: MongoClient, sent: Sequence[Sent], said: Sequence[Said]) -> None:
-    """What was acknowledged is stored, once and by its id; what is said not to be stored is not."""
+def check_stored(mongo: MongoClient, sent: Sequence[SentRequest], responses: Sequence[Response]) -> None:
+    """Acknowledged events are stored, once and by their ids. Those of outcome `not_stored` are not."""
     stored = {key["tenant_id"]: stored_ids(mongo, key) for key in {r.key["id"]: r.key for r in sent}.values()}
-    for request, answer in zip(sent, said, strict=True):
+    for request, response in zip(sent, responses, strict=True):
         found = stored[request.key["tenant_id"]].get(request.mark)
-        if answer.code == STORED:
-            assert [found] == answer.ids
-        elif answer.outcome != "unknown":
-            assert found is None, answer
+        if response.code == STORED:
+            assert [found] == response.ids
+        elif response.outcome != "unknown":
+            assert found is None, response
 
 
 def wait_until_quiet(pid: int) -> None:
-    """Wait until a process has taken in all that was sent to it, and waits itself."""
+    """Wait until a process has read all that was sent to it, and sleeps."""
     seen = (-1, 0.0)
 
     def is_quiet() -> bool:
         nonlocal seen
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks = int(fields[11]) + int(fields[12])
-        if fields[0] != "S" or ticks > seen[0] + 1:  # a tick: timers go on
+        if fields[0] != "S" or ticks > seen[0] + 1:  # one tick more may come from timers
             seen = (ticks, time.monotonic())
         return time.monotonic() - seen[1] > QUIET_S
 
-    wait_until(is_quiet, "a worker at rest")
+    wait_until(is_quiet, "a worker that sleeps")
 
 
 def memory_mib(pid: int, field: str = "VmRSS") -> float:
-    """The memory that a process has now, or had at most (VmHWM)."""
+    """The memory of a process in MiB: now (VmRSS), or its highest ever (VmHWM)."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition(f"{field}:")[2].split()[0]) / 1024

@@ -12,11 +12,11 @@ from tests.support.harness import Json, MongoClient
 EVENTS = "/api/v1/events"
 
 
-def assert_problem(answer: httpx.Response, status: int, code: str, detail: str) -> Json:
-    """The answer is that problem and no other; `detail` is a pattern. Returns it."""
-    assert answer.status_code == status, answer.text
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem: Json = answer.json()
+def assert_problem(response: httpx.Response, status: int, code: str, detail: str) -> Json:
+    """Fails unless the response is this problem. `detail` is a pattern. Returns the problem."""
+    assert response.status_code == status, response.text
+    assert response.headers["content-type"] == "application/problem+json"
+    problem: Json = response.json()
     members = ["type", "title", "status", "detail", "code"]
     assert list(problem) in (members, [*members, "errors"])
     assert problem["status"] == status
@@ -32,7 +32,7 @@ def count_events(mongo: MongoClient, key: Json) -> int:
 
 
 def read_response(connection: socket.socket) -> httpx.Response:
-    """The next answer on a plain connection."""
-    answer = HTTPResponse(connection)
-    answer.begin()
-    return httpx.Response(answer.status, headers=answer.getheaders(), content=answer.read())
+    """The next response on a raw connection."""
+    response = HTTPResponse(connection)
+    response.begin()
+    return httpx.Response(response.status, headers=response.getheaders(), content=response.read())

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import httpx
 
 from tests.support.harness import Json, MongoClient, Server
-from tests.support.limited_clients import MAX_WAIT_S, REFUSED, STORED, WAYS, rest_said
+from tests.support.limited_clients import CLIENTS, MAX_WAIT_S, REJECTED, STORED, rest_response
 
 LIMIT = 5
 
@@ -20,6 +20,10 @@ POLICY = "ratelimit-policy"
 REMAINING = "ratelimit"
 
 LIMIT_HEADER = re.compile(r'"default";r=(\d+);t=(\d+)')
+
+
+SOON_S = 55
+"""A test of exact counts takes no longer, so that none of its own permits stops counting meanwhile."""
 
 
 def limited_key(server: Server, limit: int = LIMIT, *options: str) -> Json:
@@ -32,33 +36,29 @@ def stored_count(mongo: MongoClient, key: Json) -> int:
     return mongo.sluice.events.count_documents({"tenant_id": uuid.UUID(key["tenant_id"])})
 
 
-def remaining(answer: httpx.Response, limit: int = LIMIT) -> int:
-    """What an answer says is left; it says all that an answer to a limited key must."""
-    assert answer.headers[POLICY] == f'"default";q={limit};w=60'
-    found = LIMIT_HEADER.fullmatch(answer.headers[REMAINING])
-    assert found is not None, answer.headers[REMAINING]
+def remaining(response: httpx.Response, limit: int = LIMIT) -> int:
+    """The requests left, as a response says. Fails if it lacks a header about the limit."""
+    assert response.headers[POLICY] == f'"default";q={limit};w=60'
+    found = LIMIT_HEADER.fullmatch(response.headers[REMAINING])
+    assert found is not None, response.headers[REMAINING]
     assert 0 <= int(found[2]) <= MAX_WAIT_S
     return int(found[1])
 
 
-def says_nothing(answer: httpx.Response) -> bool:
-    """Whether an answer has no header about a limit."""
-    return POLICY not in answer.headers and REMAINING not in answer.headers
+def says_nothing(response: httpx.Response) -> bool:
+    """Whether a response has no header about a limit."""
+    return POLICY not in response.headers and REMAINING not in response.headers
 
 
-def code_of(answer: httpx.Response) -> str:
-    """What came of a POST."""
-    return rest_said(answer.status_code, answer.headers, answer.json()).code
+def code_of(response: httpx.Response) -> str:
+    """STORED, or the code of an error."""
+    return rest_response(response.status_code, response.headers, response.json()).code
 
 
 def use_up(server: Server, key: Json) -> None:
-    """Leave a key of LIMIT with nothing."""
-    with closing(WAYS["rest"](server, key["key"])) as caller:
-        assert [caller().code for _ in range(LIMIT + 1)] == [STORED] * LIMIT + [REFUSED]
-
-
-SOON_S = 55
-"""Within which a test of exact counts is over, so that nothing admitted in it is forgotten in it."""
+    """Use up the limit of a key with LIMIT."""
+    with closing(CLIENTS["rest"](server, key["key"])) as client:
+        assert [client().code for _ in range(LIMIT + 1)] == [STORED] * LIMIT + [REJECTED]
 
 
 class Hosts(NamedTuple):
@@ -75,14 +75,11 @@ def limited_keys(server: Server, limits: Sequence[int]) -> list[Json]:
         return list(threads.map(lambda limit: limited_key(server, limit), limits))
 
 
-# --- exact counts
-
-
 class Clock:
-    """Says whether all that was admitted since it was made still counts."""
+    """Checks that all requests admitted since its creation still count."""
 
     def __init__(self) -> None:
         self.started = time.monotonic()
 
     def check(self) -> None:
-        assert time.monotonic() - self.started < SOON_S, "too slow to tell anything"
+        assert time.monotonic() - self.started < SOON_S, "too slow: permits of this test may have stopped counting"

@@ -36,9 +36,9 @@ def tenant_with_events(server: Server, name: str) -> Iterator[Tenant]:
                 "source_id": ("one", None, "two")[number % 3],
                 "events": [event(index, type=("view", "click", "é/ü &+%")[index % 3]) for index in range(5)],
             }
-            answer = client.post(EVENTS, json=sent)
-            assert answer.status_code == 201
-            ids += [item["id"] for item in answer.json()["events"]]
+            response = client.post(EVENTS, json=sent)
+            assert response.status_code == 201
+            ids += [item["id"] for item in response.json()["events"]]
         yield Tenant(key, client, ids, client.get(EVENTS).json())
 
 
@@ -59,8 +59,8 @@ FILTERS: dict[str, Query] = {
 }
 
 
-def assert_not_found(answer: httpx.Response) -> None:
-    """It is a clear 404."""
-    assert answer.status_code == 404
-    assert answer.headers["content-type"] == "application/problem+json"
-    assert answer.json()["code"] == "not_found"
+def assert_not_found(response: httpx.Response) -> None:
+    """Fails unless the response is a 404 of Sluice."""
+    assert response.status_code == 404
+    assert response.headers["content-type"] == "application/problem+json"
+    assert response.json()["code"] == "not_found"

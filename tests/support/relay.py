@@ -1,4 +1,4 @@
-"""A network between a server and its MongoDB that a test can break at a moment of its choice."""
+"""A network between a server and its MongoDB, which breaks after a number of bytes."""
 
 import contextlib
 import socket
@@ -11,9 +11,9 @@ CHUNK_BYTES = 1024 * 1024
 
 
 class Relay:
-    """Passes on what comes for `url`, until more than `cut_after` bytes went to the database over a connection.
+    """Forwards to `url`, until more than `cut_after` bytes went to the database over one connection.
 
-    The answer to those is then held until `release`, and all other connections are gone, for good.
+    From then on it holds the response to those until `release`, and all other connections are closed for good.
     """
 
     def __init__(self, url: str, cut_after: int) -> None:
@@ -25,11 +25,11 @@ class Relay:
         self.url = f"mongodb://127.0.0.1:{self._listener.getsockname()[1]}/?directConnection=true"
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self.is_cut = threading.Event()
-        """Set when the answer is held."""
+        """Set when the response is held back."""
         self._released = threading.Event()
 
     def release(self) -> None:
-        """Let the answer through."""
+        """Forward the response."""
         self._released.set()
 
     def __enter__(self) -> Self:
@@ -49,12 +49,12 @@ class Relay:
             while True:
                 pair = (self._listener.accept()[0], socket.create_connection(self._target))
                 self._pairs.append(pair)
-                threading.Thread(target=self._ask, args=pair, daemon=True).start()
+                threading.Thread(target=self._forward_requests, args=pair, daemon=True).start()
 
-    def _ask(self, server: socket.socket, database: socket.socket) -> None:
-        """Pass on what the server sends, and start to pass on what it is answered."""
+    def _forward_requests(self, server: socket.socket, database: socket.socket) -> None:
+        """Forward what the server sends, and start to forward the responses."""
         held = threading.Event()
-        threading.Thread(target=self._answer, args=(server, database, held), daemon=True).start()
+        threading.Thread(target=self._forward_responses, args=(server, database, held), daemon=True).start()
         sent = 0
         with contextlib.suppress(OSError):
             while chunk := server.recv(CHUNK_BYTES):
@@ -65,7 +65,7 @@ class Relay:
                 database.sendall(chunk)
         shut(server, database)
 
-    def _answer(self, server: socket.socket, database: socket.socket, held: threading.Event) -> None:
+    def _forward_responses(self, server: socket.socket, database: socket.socket, held: threading.Event) -> None:
         with contextlib.suppress(OSError):
             while chunk := database.recv(CHUNK_BYTES):
                 if held.is_set():
@@ -79,7 +79,7 @@ class Relay:
 
 
 def shut(*sockets: socket.socket) -> None:
-    """End connections, whoever waits at them."""
+    """Close connections, also if a thread waits for data from them."""
     for end in sockets:
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)

@@ -6,58 +6,58 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from tests.support.harness import MongoClient
-from tests.support.limited_clients import BAD, MAX_WAIT_S, REFUSED, STORED, UNANSWERED, Answer, Caller
+from tests.support.limited_clients import BAD, MAX_WAIT_S, REJECTED, STORED, UNANSWERED, Attempt, LimitedClient
 
 WINDOW_S = 60
 
 MAX_DOCUMENT_BYTES = 8 * 1024
-"""What is kept of a key, however much it was used."""
+"""The size of what is kept of a key, no matter how much it was used."""
 
 
-def spend(found: Sequence[Caller], count: int) -> list[Answer]:
-    """Send `count` batches, all callers at once and each as fast as it can."""
+def spend(clients: Sequence[LimitedClient], count: int) -> list[Attempt]:
+    """Send `count` batches. All clients send at once, each as fast as it can."""
     tickets = iter(range(count))
     lock = threading.Lock()
 
-    def run(caller: Caller) -> list[Answer]:
-        answers: list[Answer] = []
+    def run(client: LimitedClient) -> list[Attempt]:
+        attempts: list[Attempt] = []
         while True:
             with lock:
                 if next(tickets, None) is None:
-                    return answers
-            answers.append(caller())
+                    return attempts
+            attempts.append(client())
 
-    with ThreadPoolExecutor(len(found)) as threads:
-        return [answer for answers in threads.map(run, found) for answer in answers]
+    with ThreadPoolExecutor(len(clients)) as threads:
+        return [attempt for attempts in threads.map(run, clients) for attempt in attempts]
 
 
 class Flow:
-    """Callers that go on as fast as they can until told to stop."""
+    """Clients that send as fast as they can until they are told to stop."""
 
-    def __init__(self, found: Sequence[Caller]) -> None:
-        self.answers: list[Answer] = []
+    def __init__(self, clients: Sequence[LimitedClient]) -> None:
+        self.attempts: list[Attempt] = []
         self._stop = threading.Event()
-        self._threads = ThreadPoolExecutor(len(found))
-        self._runs = [self._threads.submit(self._run, caller) for caller in found]
+        self._threads = ThreadPoolExecutor(len(clients))
+        self._runs = [self._threads.submit(self._run, client) for client in clients]
 
-    def _run(self, caller: Caller) -> None:
+    def _run(self, client: LimitedClient) -> None:
         while not self._stop.is_set():
-            answer = caller()
-            self.answers.append(answer)
-            if answer.code == UNANSWERED:
+            attempt = client()
+            self.attempts.append(attempt)
+            if attempt.code == UNANSWERED:
                 self._stop.wait(0.01)  # the server may be gone: do not spin
 
     def counts(self) -> Counter[str]:
-        """How many answers there are of each code, so far."""
-        return codes(self.answers[:])
+        """How many attempts had each code so far."""
+        return codes(self.attempts[:])
 
-    def finish(self) -> list[Answer]:
-        """Let every caller come to its end, and raise what went wrong with it."""
+    def finish(self) -> list[Attempt]:
+        """Stop the clients. Returns their attempts, and raises what a client raised."""
         self._stop.set()
         self._threads.shutdown()
         for run in self._runs:
             run.result()
-        return self.answers
+        return self.attempts
 
     def __enter__(self) -> "Flow":
         return self
@@ -68,7 +68,7 @@ class Flow:
 
 
 def check_state(mongo: MongoClient, most_documents: int) -> None:
-    """What the database keeps, but for the events, is small: few documents in a collection, and short ones."""
+    """Beside events, the database keeps few documents in each collection, and small ones."""
     largest = {"$group": {"_id": None, "bytes": {"$max": {"$bsonSize": "$$ROOT"}}, "documents": {"$sum": 1}}}
     for name in mongo.sluice.list_collection_names():
         if name != "events":
@@ -77,24 +77,25 @@ def check_state(mongo: MongoClient, most_documents: int) -> None:
                 assert found["bytes"] < MAX_DOCUMENT_BYTES, name
 
 
-def codes(answers: Sequence[Answer]) -> Counter[str]:
-    """How many answers there are of each code."""
-    return Counter(answer.code for answer in answers)
+def codes(attempts: Sequence[Attempt]) -> Counter[str]:
+    """How many attempts had each code."""
+    return Counter(attempt.code for attempt in attempts)
 
 
-def check_books(answers: Sequence[Answer], limit: int) -> None:
-    """No more than `limit` are admitted in any 60 s, and none is refused while fewer were in the last 62.
+def check_limit(attempts: Sequence[Attempt], limit: int) -> None:
+    """No 60 s have more admissions than `limit`, and none is rejected while fewer were admitted in the last 62 s.
 
-    By the callers' clocks: an admission and a refusal happen somewhere between sending and the answer, and this
-    complains only of what is wrong wherever between the two they happened.
+    The clients' clocks say only between which two times an admission or a rejection happened. So this fails only if
+    there is no time between the two at which it would have been right.
     """
-    assert set(codes(answers)) <= {STORED, BAD, REFUSED}
-    admissions = [answer for answer in answers if answer.admitted]
+    assert set(codes(attempts)) <= {STORED, BAD, REJECTED}
+    admissions = [attempt for attempt in attempts if attempt.admitted]
     for first in admissions:
-        within = sum(first.sent <= answer.sent and answer.answered <= first.sent + WINDOW_S for answer in admissions)
+        within = sum(first.sent <= attempt.sent and attempt.answered <= first.sent + WINDOW_S for attempt in admissions)
         assert within <= limit, f"{within} admitted within {WINDOW_S} s"
-    for refusal in (answer for answer in answers if answer.code == REFUSED):
+    for rejection in (attempt for attempt in attempts if attempt.code == REJECTED):
         before = sum(
-            answer.sent <= refusal.answered and answer.answered >= refusal.sent - MAX_WAIT_S for answer in admissions
+            attempt.sent <= rejection.answered and attempt.answered >= rejection.sent - MAX_WAIT_S
+            for attempt in admissions
         )
-        assert before >= limit, f"refused while only {before} of {limit} were admitted in the last {MAX_WAIT_S} s"
+        assert before >= limit, f"rejected while only {before} of {limit} were admitted in the last {MAX_WAIT_S} s"

@@ -15,13 +15,13 @@ from tests.support.harness import Json, MongoClient
 
 EVENTS = "/api/v1/events"
 
-RAW: CodecOptions[Any] = CodecOptions(  # which makes no DBRef of {"$ref": ...}
+RAW: CodecOptions[Any] = CodecOptions(  # it leaves {"$ref": ...} an object, and makes no DBRef
     document_class=RawBSONDocument, uuid_representation=UuidRepresentation.STANDARD
 )
 
 
 def exactly(value: Any) -> str:
-    """A JSON value as text that differs where the value, a type, the sign of a zero or the order of keys does."""
+    """A JSON value as text. It differs if a value, a type, the sign of a zero or the order of keys differs."""
     return repr(value)
 
 
@@ -36,10 +36,10 @@ def event_text(data: str, **fields: str) -> str:
     return "{" + ", ".join(f'"{name}": {text}' for name, text in {"type": '"t"', "data": data, **fields}.items()) + "}"
 
 
-def posted_id(answer: httpx.Response) -> str:
+def posted_id(response: httpx.Response) -> str:
     """The id of the one event that was stored."""
-    assert answer.status_code == 201, answer.text
-    (item,) = answer.json()["events"]
+    assert response.status_code == 201, response.text
+    (item,) = response.json()["events"]
     return str(item["id"])
 
 
@@ -49,10 +49,10 @@ def shown(client: httpx.Client, event_id: str) -> Json:
     return value
 
 
-def refused(answer: httpx.Response) -> list[str]:
-    """The paths for which a batch was refused."""
-    assert answer.status_code == 400, answer.text
-    problem = answer.json()
+def rejected_paths(response: httpx.Response) -> list[str]:
+    """The paths that a rejected batch names."""
+    assert response.status_code == 400, response.text
+    problem = response.json()
     assert problem["code"] == "invalid_batch"
     assert problem["detail"].startswith(problem["errors"][0]["path"] + ": ")
     return [item["path"] for item in problem["errors"]]
@@ -78,5 +78,5 @@ def plain(value: Any) -> Any:
 
 
 def nested(levels: int, opening: str, closing: str, bottom: str) -> str:
-    """The text of an object with so many levels, itself being the first."""
+    """The text of an object with this number of levels. It is itself the first."""
     return '{"a": ' + opening * (levels - 1) + bottom + closing * (levels - 1) + "}"

@@ -1,4 +1,4 @@
-"""HTTP/1.1 by raw sockets: requests as bytes, and what comes back as answers."""
+"""HTTP/1.1 over raw sockets: sends requests as bytes, and parses the responses."""
 
 import json
 import socket
@@ -11,14 +11,14 @@ from server.core.errors import Code
 from server.status import STATUS
 from tests.support.harness import Json, Server
 
-ANSWER_TIMEOUT_S = 40
-"""Longer than anything takes that the server does: a body that stalls is given up after 30 s."""
+RESPONSE_TIMEOUT_S = 40
+"""Longer than the server ever takes: it rejects a body that stalls after 30 s."""
 
 EVENTS = "/api/v1/events"
 
 
-class Answer(NamedTuple):
-    """One answer."""
+class Response(NamedTuple):
+    """One response of the server."""
 
     status: int
     headers: dict[str, str]
@@ -26,24 +26,24 @@ class Answer(NamedTuple):
 
     @property
     def code(self) -> str:
-        """The code of a refusal, which is checked to be as it must; `ok` for what is none."""
+        """`ok`, or the code of an error. Fails if the error lacks a required part."""
         return "ok" if self.status < 300 else code_of(self)
 
 
-def code_of(answer: Answer) -> str:
-    """The code of a refusal: a problem+json whose code is known and goes with the status."""
-    assert answer.headers["content-type"] == "application/problem+json", answer
-    problem: Json = json.loads(answer.body)
+def code_of(response: Response) -> str:
+    """The code of an error response. Fails unless it is a problem+json whose code goes with the status."""
+    assert response.headers["content-type"] == "application/problem+json", response
+    problem: Json = json.loads(response.body)
     code = Code(problem["code"])
-    assert answer.status == problem["status"] == STATUS[code].http, answer
-    assert problem["detail"], answer
+    assert response.status == problem["status"] == STATUS[code].http, response
+    assert problem["detail"], response
     if STATUS[code].retryable:
-        assert int(answer.headers["retry-after"]) >= 1, answer
+        assert int(response.headers["retry-after"]) >= 1, response
     return code.value
 
 
-def connect(server: Server, timeout_s: float = ANSWER_TIMEOUT_S) -> socket.socket:
-    """A connection."""
+def connect(server: Server, timeout_s: float = RESPONSE_TIMEOUT_S) -> socket.socket:
+    """A connection to the REST port."""
     host, port = server.url.removeprefix("http://").split(":")
     connection = socket.create_connection((host, int(port)), timeout=timeout_s)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -51,16 +51,16 @@ def connect(server: Server, timeout_s: float = ANSWER_TIMEOUT_S) -> socket.socke
 
 
 def talk(server: Server, *pieces: bytes) -> bytes:
-    """Everything that the server answers to the pieces, sent one by one, until it closes the connection."""
+    """Send the pieces one by one. Returns all bytes that come until the server closes the connection."""
     with connect(server) as connection:
-        with suppress(ConnectionError):  # it need not listen to the end
+        with suppress(ConnectionError):  # it may stop reading early
             for piece in pieces:
                 connection.sendall(piece)
         return rest_of(connection)
 
 
 def rest_of(connection: socket.socket) -> bytes:
-    """Everything that comes until the server closes the connection."""
+    """All bytes that come until the server closes the connection."""
     received = b""
     with suppress(ConnectionError):
         while chunk := connection.recv(65_536):
@@ -68,28 +68,28 @@ def rest_of(connection: socket.socket) -> bytes:
     return received
 
 
-def answers_in(received: bytes) -> list[Answer]:
-    """The answers that were received."""
-    return list(read_answers(BytesIO(received)))
+def responses_in(received: bytes) -> list[Response]:
+    """The responses in the bytes that were received."""
+    return list(read_responses(BytesIO(received)))
 
 
-def read_answers(received: BytesIO) -> Iterator[Answer]:
-    """The answers that were received, one after the other."""
+def read_responses(received: BytesIO) -> Iterator[Response]:
+    """The responses in the bytes that were received, one after the other."""
     while status_line := received.readline():
         version, status, _ = status_line.split(b" ", 2)
         assert version == b"HTTP/1.1", status_line
         headers = dict(iter(lambda: read_header(received), ("", "")))
-        yield Answer(int(status), headers, read_body(received, headers))
+        yield Response(int(status), headers, read_body(received, headers))
 
 
 def read_header(received: BytesIO) -> tuple[str, str]:
-    """The next header; two empty strings where there is none."""
+    """The next header; two empty strings after the last."""
     name, _, value = received.readline().decode("latin-1").partition(":")
     return name.strip().lower(), value.strip()
 
 
 def read_body(received: BytesIO, headers: dict[str, str]) -> bytes:
-    """The body of an answer."""
+    """The body of a response."""
     if "content-length" in headers:
         return received.read(int(headers["content-length"]))
     assert headers["transfer-encoding"] == "chunked"

@@ -1,4 +1,4 @@
-"""Keys, scopes and allowed domains: 401 and 403, which come before anything is said about the body."""
+"""Keys, scopes and allowed domains: 401 and 403. They come before any error of the body."""
 
 import json
 import socket
@@ -35,8 +35,8 @@ def test_bad_key(server: Server, secret: bytes | None, method: str, path: str) -
     headers = [] if secret is None else [(b"X-API-Key", secret)]
     content = GOOD if method == "POST" else b""
     with server.client() as client:
-        answer = client.request(method, path, content=content, headers=[*header_bytes(JSON), *headers])
-    assert_problem(answer, 401, "unauthenticated", "^Invalid or missing API key$")
+        response = client.request(method, path, content=content, headers=[*header_bytes(JSON), *headers])
+    assert_problem(response, 401, "unauthenticated", "^Invalid or missing API key$")
 
 
 def test_rotated_and_revoked_keys(server: Server, make_key: Callable[..., Json], mongo: MongoClient) -> None:
@@ -134,7 +134,7 @@ def test_a_key_without_domains_allows_any_page(server: Server, key: Json) -> Non
         assert client.post(EVENTS, json=batch(), headers={"Origin": "https://evil.example"}).status_code == 201
 
 
-# --- The order of checks, and the body that is not read
+# --- the order of checks, and bodies that are not read
 
 BAD_BODIES = {
     "malformed": {"content": b"{", "headers": JSON},
@@ -157,9 +157,9 @@ def test_the_key_is_checked_before_the_body(server: Server, page_key: Json, requ
 
 
 @pytest.mark.parametrize("beginning", [b"", GOOD[:10]], ids=["nothing sent", "partly sent"])
-def test_a_bad_key_is_refused_without_reading_the_body(server: Server, beginning: bytes) -> None:
+def test_a_bad_key_is_rejected_without_reading_the_body(server: Server, beginning: bytes) -> None:
     with connect(server) as connection:
         connection.sendall(head("slc_bogus", "Content-Length: 1000", "Expect: 100-continue") + beginning)
         first = connection.recv(20, socket.MSG_PEEK)
-        assert first.startswith(b"HTTP/1.1 401 ")  # and not 100
+        assert first.startswith(b"HTTP/1.1 401 ")  # not 100
         assert_problem(read_response(connection), 401, "unauthenticated", ".")

@@ -36,7 +36,7 @@ from tests.support.wire import connect, head
 
 
 class Call(NamedTuple):
-    """A POST and the refusal it earns; `detail` is a pattern that the problem's detail holds."""
+    """A POST and its rejection. `detail` is a pattern for the detail of the problem."""
 
     content: bytes | Callable[[], bytes]
     status: int
@@ -46,16 +46,16 @@ class Call(NamedTuple):
 
 
 class Stalled(NamedTuple):
-    """What became of a request whose body stopped arriving."""
+    """The response to a request whose body stopped arriving, and when it came."""
 
-    answer: httpx.Response
+    response: httpx.Response
     after_s: float
     rest: bytes
 
 
 @pytest.fixture(scope="module", autouse=True)
 def stalled(server: Server, stranger: Json) -> Iterator[dict[str, Future[Stalled]]]:
-    """Requests whose body stalls: they age while the other tests run."""
+    """Requests whose bodies stall while the other tests run."""
     beginnings = {
         "content-length": head(stranger["key"], f"Content-Length: {len(GOOD)}") + GOOD[:-1],
         "content-length, nothing sent": head(stranger["key"], f"Content-Length: {len(GOOD)}"),
@@ -77,7 +77,7 @@ def stalled(server: Server, stranger: Json) -> Iterator[dict[str, Future[Stalled
         yield dict(zip(beginnings, futures, strict=True))
         for connection in opened:
             with suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)  # where the test that waits for them was not run
+                connection.shutdown(socket.SHUT_RDWR)  # if the test that waits for them did not run
             connection.close()
 
 
@@ -155,10 +155,10 @@ BODIES = {
 
 
 @pytest.mark.parametrize("call", BODIES.values(), ids=BODIES)
-def test_refused_body(rejected_client: httpx.Client, call: Call) -> None:
+def test_rejected_body(rejected_client: httpx.Client, call: Call) -> None:
     content = call.content() if callable(call.content) else call.content
-    answer = rejected_client.post(EVENTS, content=content, headers=call.headers)
-    problem = assert_problem(answer, call.status, call.code, call.detail)
+    response = rejected_client.post(EVENTS, content=content, headers=call.headers)
+    problem = assert_problem(response, call.status, call.code, call.detail)
     assert "errors" not in problem
 
 
@@ -192,19 +192,16 @@ ACCEPTED = {
 @pytest.mark.parametrize(("content", "headers"), ACCEPTED.values(), ids=ACCEPTED)
 def test_accepted_body(server: Server, key: Json, content: Callable[[], bytes], headers: dict[str, str]) -> None:
     with server.client(key["key"]) as client:
-        answer = client.post(EVENTS, content=content(), headers=headers)
-    assert answer.status_code == 201, answer.text
+        response = client.post(EVENTS, content=content(), headers=headers)
+    assert response.status_code == 201, response.text
 
 
 @pytest.mark.parametrize("body", ["0 events", "unknown field", "truncated", "over 32 MiB as bson"])
 def test_lenient_handling_forgives_events_only(rejected_client: httpx.Client, body: str) -> None:
     call = BODIES[body]
     content = call.content() if callable(call.content) else call.content
-    answer = rejected_client.post(EVENTS, content=content, headers={**JSON, "Prefer": "handling=lenient"})
-    assert_problem(answer, call.status, call.code, call.detail)
-
-
-# --- The connection
+    response = rejected_client.post(EVENTS, content=content, headers={**JSON, "Prefer": "handling=lenient"})
+    assert_problem(response, call.status, call.code, call.detail)
 
 
 @pytest.mark.parametrize("size", [10 * MIB + 1, 40 * MIB])
@@ -213,16 +210,16 @@ def test_too_large_a_body_in_chunks(rejected_client: httpx.Client, size: int) ->
     assert_problem(rejected_client.post(EVENTS, content=content, headers=JSON), 413, "payload_too_large", "10 MiB")
 
 
-# --- 408, of the requests that began with the first test
+# --- 408
 
 
 @pytest.mark.parametrize("name", ["content-length", "content-length, nothing sent", "chunked", "a byte a second"])
 def test_a_body_that_stalls_is_given_up(
     stalled: dict[str, Future[Stalled]], stranger: Json, mongo: MongoClient, name: str
 ) -> None:
-    answer, after_s, rest = stalled[name].result()
-    assert_problem(answer, 408, "request_timeout", "30 s")
+    response, after_s, rest = stalled[name].result()
+    assert_problem(response, 408, "request_timeout", "30 s")
     assert 30 <= after_s <= 45
-    assert answer.headers["connection"] == "close"
+    assert response.headers["connection"] == "close"
     assert rest == b""
     assert count_events(mongo, stranger) == 0

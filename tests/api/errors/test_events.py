@@ -12,8 +12,6 @@ from tests.support.bodies import JSON, MIB, arrays, objects
 from tests.support.harness import Json, MongoClient, Server, batch, event
 from tests.support.problems import EVENTS, assert_problem, count_events
 
-# --- 400 invalid_batch with `errors`
-
 BAD_EVENTS = {
     "null": ("", "Expected `object`, got `null`"),
     "[]": ("", "Expected `object`, got `array`"),
@@ -70,18 +68,18 @@ def assert_every_bad_event(errors: list[Json]) -> None:
 
 
 def test_every_bad_event_is_listed(rejected_client: httpx.Client) -> None:
-    answer = rejected_client.post(EVENTS, content=bad_batch(), headers=JSON)
-    problem = assert_problem(answer, 400, "invalid_batch", r"^events\[1\]: Expected `object`, got `null`")
+    response = rejected_client.post(EVENTS, content=bad_batch(), headers=JSON)
+    problem = assert_problem(response, 400, "invalid_batch", r"^events\[1\]: Expected `object`, got `null`")
     assert_every_bad_event(problem["errors"])
 
 
 @pytest.mark.parametrize("bad", BAD_EVENTS, ids=[f"{number}{bad[:40]}" for number, bad in enumerate(BAD_EVENTS)])
-def test_one_bad_event_refuses_the_batch(rejected_client: httpx.Client, bad: str) -> None:
+def test_one_bad_event_rejects_the_batch(rejected_client: httpx.Client, bad: str) -> None:
     path, message = BAD_EVENTS[bad]
     content = f'{{"source":"backend","events":[{json.dumps(event())},{bad},{json.dumps(event())}]}}'
-    answer = rejected_client.post(EVENTS, content=content.encode(), headers=JSON)
+    response = rejected_client.post(EVENTS, content=content.encode(), headers=JSON)
     where = f"events[1]{path}: "
-    problem = assert_problem(answer, 400, "invalid_batch", f"^{re.escape(where)}.*{re.escape(message)}")
+    problem = assert_problem(response, 400, "invalid_batch", f"^{re.escape(where)}.*{re.escape(message)}")
     assert [error["path"] for error in problem["errors"]] == [f"events[1]{path}"]
 
 
@@ -96,9 +94,9 @@ def test_the_first_100_bad_events_are_listed(rejected_client: httpx.Client) -> N
 def test_lenient_handling_lists_the_first_100_bad_events(server: Server, key: Json) -> None:
     sent = {"source": "backend", "events": [event(), *({"type": "a", "data": {}, "x": 1} for _ in range(150))]}
     with server.client(key["key"]) as client:
-        answer = client.post(EVENTS, json=sent, headers={"Prefer": "handling=lenient"})
-    assert answer.status_code == 201
-    assert [error["path"] for error in answer.json()["errors"]] == [f"events[{index}].x" for index in range(1, 101)]
+        response = client.post(EVENTS, json=sent, headers={"Prefer": "handling=lenient"})
+    assert response.status_code == 201
+    assert [error["path"] for error in response.json()["errors"]] == [f"events[{index}].x" for index in range(1, 101)]
 
 
 def test_an_event_may_have_1_mib_as_bson(server: Server, make_key: Callable[..., Json], mongo: MongoClient) -> None:
@@ -121,9 +119,9 @@ def test_an_event_may_have_1_mib_as_bson(server: Server, make_key: Callable[...,
 def test_lenient_handling_keeps_the_good(server: Server, make_key: Callable[..., Json], mongo: MongoClient) -> None:
     key = make_key()
     with server.client(key["key"]) as client:
-        answer = client.post(EVENTS, content=bad_batch(), headers={**JSON, "Prefer": "handling=lenient"})
-    assert answer.status_code == 201
-    receipt = answer.json()
+        response = client.post(EVENTS, content=bad_batch(), headers={**JSON, "Prefer": "handling=lenient"})
+    assert response.status_code == 201
+    receipt = response.json()
     assert list(receipt) == ["success", "events_received", "events", "errors"]
     assert receipt["events_received"] == len(receipt["events"]) == len(BAD_EVENTS)
     assert_every_bad_event(receipt["errors"])
@@ -133,15 +131,15 @@ def test_lenient_handling_keeps_the_good(server: Server, make_key: Callable[...,
 
 def test_lenient_handling_of_a_good_batch(server: Server, key: Json) -> None:
     with server.client(key["key"]) as client:
-        answer = client.post(EVENTS, json=batch(3), headers={"Prefer": "handling=lenient"})
-    assert answer.status_code == 201
-    assert answer.headers["preference-applied"] == "handling=lenient"
-    assert answer.json()["events_received"] == 3
-    assert answer.json().get("errors", []) == []
+        response = client.post(EVENTS, json=batch(3), headers={"Prefer": "handling=lenient"})
+    assert response.status_code == 201
+    assert response.headers["preference-applied"] == "handling=lenient"
+    assert response.json()["events_received"] == 3
+    assert response.json().get("errors", []) == []
 
 
-def test_lenient_handling_refuses_where_no_event_is_good(rejected_client: httpx.Client) -> None:
+def test_lenient_handling_rejects_if_no_event_is_good(rejected_client: httpx.Client) -> None:
     sent = {"source": "backend", "events": [{"type": "a"}, {"type": "b"}]}
-    answer = rejected_client.post(EVENTS, json=sent, headers={"Prefer": "handling=lenient"})
-    problem = assert_problem(answer, 400, "invalid_batch", r"^events\[0\]\.data: ")
+    response = rejected_client.post(EVENTS, json=sent, headers={"Prefer": "handling=lenient"})
+    problem = assert_problem(response, 400, "invalid_batch", r"^events\[0\]\.data: ")
     assert [error["path"] for error in problem["errors"]] == ["events[0].data", "events[1].data"]

@@ -7,8 +7,6 @@ import pytest
 
 from tests.support.problems import EVENTS, assert_problem
 
-# --- 404, 405
-
 
 @pytest.mark.parametrize("path", ["/", "/api/v1", "/api/v2/events", f"{EVENTS}/a/b", "/schema/swagger", "/health"])
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
@@ -41,7 +39,7 @@ REFUSED_METHODS = [
 
 @pytest.mark.parametrize(("method", "path"), REFUSED_METHODS)
 def test_method_not_allowed(rejected_client: httpx.Client, method: str, path: str) -> None:
-    answer = rejected_client.request(method, path, headers={"Origin": "https://example.com"})
-    assert_problem(answer, 405, "method_not_allowed", " and ".join(sorted(ALLOWED_METHODS[path])))
-    assert set(answer.headers["allow"].split(", ")) == ALLOWED_METHODS[path]
-    assert not any(name.startswith("access-control") for name in answer.headers)
+    response = rejected_client.request(method, path, headers={"Origin": "https://example.com"})
+    assert_problem(response, 405, "method_not_allowed", " and ".join(sorted(ALLOWED_METHODS[path])))
+    assert set(response.headers["allow"].split(", ")) == ALLOWED_METHODS[path]
+    assert not any(name.startswith("access-control") for name in response.headers)

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.support.harness import Json, MongoClient
-from tests.support.idempotency import CONFLICT, Caller, good, stored_ids
+from tests.support.idempotency import CONFLICT, TenantClient, expect_receipt, stored_ids
 
 EVENT = '{"type":"a","data":{"n":1,"o":{"b":[1,{"d":1.5,"c":true}],"a":"é"}}}'
 
@@ -55,18 +55,20 @@ def text_of(events: str, envelope: str = '"source":"s"') -> str:
 
 @pytest.mark.parametrize(("first", "second"), EQUAL.values(), ids=EQUAL)
 def test_equal_values_are_the_same_batch(
-    caller: Caller, mongo: MongoClient, key: Json, first: str, second: str
+    tenant: TenantClient, mongo: MongoClient, key: Json, first: str, second: str
 ) -> None:
-    receipt = good(caller.rest(text_of(first), "a"), replayed=False)
-    assert good(caller.rest(text_of(second), "a"), replayed=True) == receipt
+    receipt = expect_receipt(tenant.rest(text_of(first), "a"), replayed=False)
+    assert expect_receipt(tenant.rest(text_of(second), "a"), replayed=True) == receipt
     assert stored_ids(mongo, key) == receipt.ids
 
 
 @pytest.mark.parametrize(("first", "second"), OTHER.values(), ids=OTHER)
-def test_other_values_are_another_batch(caller: Caller, mongo: MongoClient, key: Json, first: str, second: str) -> None:
-    receipt = good(caller.rest(text_of(first), "a"), replayed=False)
-    assert caller.rest(text_of(second), "a") == CONFLICT
-    assert good(caller.rest(text_of(first), "a"), replayed=True) == receipt
+def test_other_values_are_another_batch(
+    tenant: TenantClient, mongo: MongoClient, key: Json, first: str, second: str
+) -> None:
+    receipt = expect_receipt(tenant.rest(text_of(first), "a"), replayed=False)
+    assert tenant.rest(text_of(second), "a") == CONFLICT
+    assert expect_receipt(tenant.rest(text_of(first), "a"), replayed=True) == receipt
     assert stored_ids(mongo, key) == receipt.ids
 
 
@@ -78,7 +80,7 @@ ENVELOPES = {
 
 
 @pytest.mark.parametrize("envelope", ENVELOPES.values(), ids=ENVELOPES)
-def test_another_source_is_another_batch(caller: Caller, envelope: str) -> None:
-    good(caller.rest(text_of(EVENT), "a"), replayed=False)
-    assert caller.rest(text_of(EVENT, envelope), "a") == CONFLICT
-    good(caller.rest(text_of(EVENT, '"source":"s","source_id":null'), "a"), replayed=True)
+def test_another_source_is_another_batch(tenant: TenantClient, envelope: str) -> None:
+    expect_receipt(tenant.rest(text_of(EVENT), "a"), replayed=False)
+    assert tenant.rest(text_of(EVENT, envelope), "a") == CONFLICT
+    expect_receipt(tenant.rest(text_of(EVENT, '"source":"s","source_id":null'), "a"), replayed=True)

@@ -1,1 +1,1 @@
-"""REST and gRPC are one service: what is stored, answered and rejected is the same over both."""
+"""REST and gRPC are one service: the same batches are stored and rejected, with the same responses."""

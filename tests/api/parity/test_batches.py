@@ -1,4 +1,4 @@
-"""Each case goes through a POST, a unary call and a stream. What REST makes of it is what the others must make of it.
+"""Each case goes through a POST, a unary call and a stream. All three must have the same outcome.
 
 A case says enough of its outcome that the three cannot all be wrong in the same way.
 """
@@ -20,12 +20,12 @@ from tests.support.parity import (
     Case,
     Event,
     Outcome,
-    Refused,
+    Rejected,
     Stored,
     by_rest,
     by_stream,
     by_unary,
-    refusal,
+    error_of,
     status_from,
     take_stored,
 )
@@ -34,11 +34,11 @@ from tests.support.values import nested
 MIB = 1024 * 1024
 
 ALMOST = 0.85
-"""How full trailers are where violations were left out."""
+"""How full trailers are at least if violations were left out."""
 
 
 def content_of(document: Json, exact: bool) -> Json:
-    """What stands in a stored document but for its id and when it was received; `exact`: objects are their BSON."""
+    """A stored document without its id and its time of receipt. If `exact`, objects are compared as BSON."""
     content: Json = {}
     for name, value in document.items():
         if isinstance(value, RawBSONDocument):
@@ -50,8 +50,6 @@ def content_of(document: Json, exact: bool) -> Json:
     return content
 
 
-# --- the table
-
 TWO_BAD = [Event('{"n":1}'), Event("[]"), Event("{}"), Event('{"a":1e999}'), Event('{"n":2}', '{"m":1}')]
 
 UGLY = r'{"z":{"$ref":"c","$id":1},"a.b":[{"$set":null}],"":{"":true},"_id":"\u0000","é\"":"\ud83d\ude00","a":-0.0}'
@@ -60,12 +58,12 @@ NEW_YEAR = ("2026-01-01T00:00:00.123999Z", 1767225600, 123_999_999)
 
 
 def one(data: str | None = "{}", *paths: str, **fields: Any) -> Case:
-    """A batch of one event, refused if there are paths in it."""
+    """A batch of one event. It is rejected if it has paths."""
     return Case([Event(data, **fields)], "invalid_batch" if paths else None, [f"events[0]{path}" for path in paths])
 
 
 def large(count: int, size: int) -> list[Event]:
-    """Events with a string of that many characters."""
+    """Events with a string of `size` characters each."""
     return [Event(json.dumps({"s": "x" * size}))] * count
 
 
@@ -185,18 +183,18 @@ def test_parity(client: httpx.Client, channel: grpc.Channel, mongo: MongoClient,
     check_outcome(case, expected, key, documents, to_seconds=True)
     for as_struct in (False, True) if case.as_struct else (False,):
         message = case.message(as_struct)
-        for way in (by_unary, by_stream):
-            outcome = way(channel, key["key"], message)
+        for send in (by_unary, by_stream):
+            outcome = send(channel, key["key"], message)
             found = take_stored(mongo, key)
             check_outcome(case, outcome, key, found)
-            check_same(case, outcome, expected, cut=way is by_unary)
+            check_same(case, outcome, expected, cut=send is by_unary)
             contents, wanted = ([content_of(item, not as_struct) for item in items] for items in (found, documents))
-            assert contents == wanted, (way, as_struct)
+            assert contents == wanted, (send, as_struct)
 
 
 def check_outcome(case: Case, outcome: Outcome, key: Json, documents: list[Json], to_seconds: bool = False) -> None:
-    """What came of a case is what it says, and what is stored is what the answer says."""
-    if isinstance(outcome, Refused):
+    """The outcome is that of the case, and the stored documents are those of the outcome."""
+    if isinstance(outcome, Rejected):
         assert outcome.code == case.code, outcome
         assert documents == []
         return
@@ -211,12 +209,12 @@ def check_outcome(case: Case, outcome: Outcome, key: Json, documents: list[Json]
 
 
 def check_same(case: Case, outcome: Outcome, expected: Outcome, cut: bool) -> None:
-    """An answer over gRPC is the answer over REST; where it was `cut`, violations may be missing at the end."""
+    """The outcome over gRPC equals that over REST. If it was `cut`, the last violations may be missing."""
     if isinstance(expected, Stored):
         assert isinstance(outcome, Stored)
         assert outcome.rejections == expected.rejections
         return
-    assert isinstance(outcome, Refused)
+    assert isinstance(outcome, Rejected)
     assert [path for path, _ in expected.violations] == list(case.paths)
     assert expected.detail.startswith(f"{case.paths[0]}: " if case.paths else "")
     if cut:
@@ -227,13 +225,13 @@ def check_same(case: Case, outcome: Outcome, expected: Outcome, cut: bool) -> No
 
 
 def test_trailers_hold_the_first_violations(channel: grpc.Channel, key: Json) -> None:
-    """As many as fit: the stream, whose errors are in messages, has the first 100."""
+    """They hold as many as fit. A stream has its errors in messages, with the first 100 violations."""
     batch = CASES["150 bad"].message()
     with pytest.raises(grpc.RpcError) as caught:
         stub_of(channel).IngestEvents(pb.IngestEventsRequest(batch=batch), metadata=metadata(key["key"]))
     status = status_from(caught.value)
-    cut, full = refusal(status), by_stream(channel, key["key"], batch)
-    assert isinstance(full, Refused)
+    cut, full = error_of(status), by_stream(channel, key["key"], batch)
+    assert isinstance(full, Rejected)
     assert len(full.violations) == 100
     assert cut == full._replace(violations=full.violations[: len(cut.violations)])
     assert status.ByteSize() > ALMOST * MAX_TRAILER_BYTES

@@ -1,4 +1,4 @@
-"""Where REST and gRPC differ, as they must: JSON inside a message, and values that only messages can hold."""
+"""How REST and gRPC must differ: in JSON inside a message, and in values that only messages can hold."""
 
 import math
 import re
@@ -11,11 +11,9 @@ from google.protobuf import timestamp_pb2
 from sluice.v1 import event_service_pb2 as pb
 
 from tests.support.harness import Json, MongoClient
-from tests.support.parity import EVENTS, Refused, Stored, by_stream, by_unary, take_stored
+from tests.support.parity import EVENTS, Rejected, Stored, by_stream, by_unary, take_stored
 
-# --- where the two differ, as they must
-
-OWN_FAULTS = {
+MALFORMED = {
     "not JSON": (b"{'a':1}", "data", "JSON is malformed"),
     "empty": (b"", "data", "malformed"),
     "two values": (b"{}{}", "data", "malformed"),
@@ -28,21 +26,21 @@ OWN_FAULTS = {
 }
 
 
-@pytest.mark.parametrize(("text", "field", "message"), OWN_FAULTS.values(), ids=OWN_FAULTS)
+@pytest.mark.parametrize(("text", "field", "message"), MALFORMED.values(), ids=MALFORMED)
 def test_malformed_json_is_a_bad_event_over_grpc_and_a_bad_body_over_rest(
     client: httpx.Client, channel: grpc.Channel, mongo: MongoClient, key: Json, text: bytes, field: str, message: str
 ) -> None:
     take_stored(mongo, key)
     body = b'{"source":"backend","events":[{"type":"a","data":{}},{"type":"a","data":{},"%s":%s}]}'
-    answer = client.post(EVENTS, content=body % (field.encode(), text), headers={"Content-Type": "application/json"})
-    assert (answer.status_code, answer.json()["code"]) == (400, "malformed_json")
+    response = client.post(EVENTS, content=body % (field.encode(), text), headers={"Content-Type": "application/json"})
+    assert (response.status_code, response.json()["code"]) == (400, "malformed_json")
     bad = pb.Event(type="a", data_json=text) if field == "data" else pb.Event(type="a", data_json=b"{}")
     if field == "metadata":
         bad.metadata_json = text
     batch = pb.EventBatch(source="backend", events=[pb.Event(type="a", data_json=b"{}"), bad])
-    for way in (by_unary, by_stream):
-        outcome = way(channel, key["key"], batch)
-        assert isinstance(outcome, Refused)
+    for send in (by_unary, by_stream):
+        outcome = send(channel, key["key"], batch)
+        assert isinstance(outcome, Rejected)
         assert outcome.code == "invalid_batch"
         ((path, said),) = outcome.violations
         assert path == f"events[1].{field}"
@@ -57,12 +55,12 @@ def test_malformed_json_is_a_bad_event_over_grpc_and_a_bad_body_over_rest(
 
 
 def timed(**fields: int) -> pb.Event:
-    """An event with that timestamp."""
+    """An event with a timestamp of these fields."""
     return pb.Event(type="a", data_json=b"{}", timestamp=timestamp_pb2.Timestamp(**fields))
 
 
 def structured(value: Any) -> pb.Event:
-    """An event with that in its Struct."""
+    """An event with this value in its Struct."""
     event = pb.Event(type="a")
     event.data.update({"a": value})
     return event
@@ -84,9 +82,9 @@ def test_what_only_messages_can_hold(
     channel: grpc.Channel, mongo: MongoClient, key: Json, event: pb.Event, path: str, message: str
 ) -> None:
     take_stored(mongo, key)
-    for way in (by_unary, by_stream):
-        outcome = way(channel, key["key"], pb.EventBatch(source="backend", events=[event]))
-        assert isinstance(outcome, Refused)
+    for send in (by_unary, by_stream):
+        outcome = send(channel, key["key"], pb.EventBatch(source="backend", events=[event]))
+        assert isinstance(outcome, Rejected)
         assert outcome.code == "invalid_batch"
         ((found, said),) = outcome.violations
         assert found == f"events[0].{path}"

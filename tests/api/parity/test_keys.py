@@ -14,23 +14,23 @@ from tests.support.parity import (
     Case,
     Event,
     Outcome,
-    Refused,
+    Rejected,
     Stored,
     by_all,
     by_rest,
     by_stream,
     by_unary,
+    error_of,
     outcome_of,
-    refusal,
     status_from,
     take_stored,
 )
 
 
 def unauthenticated(outcomes: Sequence[Outcome]) -> bool:
-    """Whether a bad key is the answer, and all of it."""
+    """Whether all outcomes say that the key is bad, and nothing else."""
     return set(map(repr, outcomes)) == {
-        repr(Refused("unauthenticated", "UNAUTHENTICATED", "Invalid or missing API key", []))
+        repr(Rejected("unauthenticated", "UNAUTHENTICATED", "Invalid or missing API key", []))
     }
 
 
@@ -50,14 +50,14 @@ def test_revoked_key_ends_its_streams(server: Server, mongo: MongoClient) -> Non
         stream.send(2, Case().message())
         with pytest.raises(grpc.RpcError) as caught:
             stream.receive()
-        assert unauthenticated([refusal(status_from(caught.value))])
+        assert unauthenticated([error_of(status_from(caught.value))])
     assert take_stored(mongo, key) == []
 
 
 def test_key_without_the_scope(server: Server, mongo: MongoClient) -> None:
     key = server.create_key("parity-reader", "--scope", "events:read")
     expected, *others = by_all(server, key["key"])
-    assert isinstance(expected, Refused)
+    assert isinstance(expected, Rejected)
     assert (expected.code, expected.violations) == ("insufficient_scope", [])
     assert "events:write" in expected.detail
     assert others == [expected] * 2
@@ -76,7 +76,7 @@ def test_idempotency_conflict(client: httpx.Client, channel: grpc.Channel, mongo
             by_unary(channel, key["key"], used.message()),
             by_stream(channel, key["key"], used.message()),
         )
-        assert isinstance(expected, Refused)
+        assert isinstance(expected, Rejected)
         assert (expected.code, expected.violations, expected.retry_s) == ("idempotency_conflict", [], None)
         assert others == [expected] * 2
     assert take_stored(mongo, key) == []

@@ -9,13 +9,13 @@ from tests.support.harness import Server, batch
 from tests.support.reading import EVENTS, FILTERS, Query, Tenant, assert_not_found
 
 
-def test_anothers_event_is_not_found(tenant: Tenant, neighbour: Tenant) -> None:
-    nobodys = tenant.client.get(f"{EVENTS}/{uuid.uuid4()}")
+def test_an_event_of_another_tenant_is_not_found(tenant: Tenant, neighbour: Tenant) -> None:
+    unknown = tenant.client.get(f"{EVENTS}/{uuid.uuid4()}")
     for reader, owner in ((tenant, neighbour), (neighbour, tenant)):
         for event_id in owner.ids:
-            answer = reader.client.get(f"{EVENTS}/{event_id}")
-            assert_not_found(answer)
-            assert answer.content == nobodys.content  # that it exists is not to be inferred
+            response = reader.client.get(f"{EVENTS}/{event_id}")
+            assert_not_found(response)
+            assert response.content == unknown.content  # nothing tells that it exists
             assert owner.client.get(f"{EVENTS}/{event_id}").status_code == 200
 
 
@@ -28,7 +28,7 @@ ISOLATED: dict[str, Query] = {
 
 
 @pytest.mark.parametrize("query", ISOLATED.values(), ids=ISOLATED)
-def test_no_query_shows_anothers_events(tenant: Tenant, neighbour: Tenant, query: Query) -> None:
+def test_no_query_shows_events_of_another_tenant(tenant: Tenant, neighbour: Tenant, query: Query) -> None:
     for reader, other in ((tenant, neighbour), (neighbour, tenant)):
         items = reader.client.get(EVENTS, params=query).json()
         assert {item["tenant_id"] for item in items} <= {reader.key["tenant_id"]}
@@ -39,8 +39,8 @@ def test_new_key_of_a_tenant_reads_its_events(server: Server, neighbour: Tenant)
     with server.client(server.create_key("neighbour", "--scope", "events:read")["key"]) as client:
         assert client.get(EVENTS).json() == neighbour.listed
         assert client.get(f"{EVENTS}/{neighbour.ids[0]}").json() == neighbour.listed[-1]
-        refused = client.post(EVENTS, json=batch())
-        assert_lacks(refused, "events:write")
+        rejected = client.post(EVENTS, json=batch())
+        assert_lacks(rejected, "events:write")
     assert neighbour.client.get(EVENTS).json() == neighbour.listed
 
 
@@ -51,10 +51,10 @@ def test_reading_needs_its_scope(server: Server) -> None:
             assert_lacks(client.get(path), "events:read")
 
 
-def assert_lacks(answer: httpx.Response, scope: str) -> None:
-    """The key was refused for lack of a scope, which is named."""
-    assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
-    assert scope in answer.json()["detail"]
+def assert_lacks(response: httpx.Response, scope: str) -> None:
+    """Fails unless the response names the scope that the key lacks."""
+    assert (response.status_code, response.json()["code"]) == (403, "insufficient_scope")
+    assert scope in response.json()["detail"]
 
 
 @pytest.mark.parametrize("path", [EVENTS, f"{EVENTS}/{uuid.uuid4()}"], ids=["list", "one"])
@@ -62,5 +62,5 @@ def assert_lacks(answer: httpx.Response, scope: str) -> None:
 def test_reading_needs_a_key(server: Server, path: str, secret: str | None) -> None:
     headers = {} if secret is None else {b"X-API-Key": secret.encode()}
     with server.client() as client:
-        answer = client.get(path, headers=headers)
-    assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+        response = client.get(path, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (401, "unauthenticated")

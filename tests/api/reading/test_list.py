@@ -26,8 +26,8 @@ def moment(item: Json) -> datetime:
 
 
 def test_list_without_events(client: httpx.Client) -> None:
-    answer = client.get(EVENTS)
-    assert (answer.status_code, answer.text) == (200, "[]")
+    response = client.get(EVENTS)
+    assert (response.status_code, response.text) == (200, "[]")
 
 
 def test_trailing_slash(tenant: Tenant) -> None:
@@ -78,16 +78,16 @@ SPANS: dict[str, tuple[Query, bool]] = {
 
 @pytest.mark.parametrize(("query", "some"), SPANS.values(), ids=SPANS)
 def test_any_iso_8601_time_will_do(tenant: Tenant, query: Query, some: bool) -> None:
-    answer = tenant.client.get(EVENTS, params=query)
-    assert answer.status_code == 200
-    assert bool(answer.json()) == some
+    response = tenant.client.get(EVENTS, params=query)
+    assert response.status_code == 200
+    assert bool(response.json()) == some
 
 
 @pytest.mark.parametrize("skip", [0, 1, 7, 29, 30, 31, 2**31 - 1])
 @pytest.mark.parametrize("limit", [1, 2, 29, 30, 31, 1000])
 def test_limit_and_skip(neighbour: Tenant, limit: int, skip: int) -> None:
-    answer = neighbour.client.get(EVENTS, params={"limit": limit, "skip": skip})
-    assert answer.json() == neighbour.listed[skip : skip + limit]
+    response = neighbour.client.get(EVENTS, params={"limit": limit, "skip": skip})
+    assert response.json() == neighbour.listed[skip : skip + limit]
 
 
 def test_limit_and_skip_with_filters(neighbour: Tenant) -> None:
@@ -122,7 +122,7 @@ def test_empty_source_id_is_found(client: httpx.Client) -> None:
 
 @pytest.fixture
 def profiled(mongo: MongoClient) -> Iterator[MongoClient]:
-    """The server's database, which writes down in `system.profile` how it runs each command."""
+    """The server's database, which records in `system.profile` how it runs each command."""
     mongo.sluice.command("profile", 2)
     yield mongo
     mongo.sluice.command("profile", 0)

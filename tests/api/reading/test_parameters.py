@@ -47,20 +47,20 @@ BAD_QUERIES: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize(("query", "name"), BAD_QUERIES.values(), ids=BAD_QUERIES)
 def test_bad_parameter_is_named(tenant: Tenant, query: str, name: str) -> None:
-    answer = tenant.client.get(f"{EVENTS}?{query}")
-    assert answer.status_code == 400
-    assert answer.headers["content-type"] == "application/problem+json"
-    problem = answer.json()
+    response = tenant.client.get(f"{EVENTS}?{query}")
+    assert response.status_code == 400
+    assert response.headers["content-type"] == "application/problem+json"
+    problem = response.json()
     assert (problem["status"], problem["code"]) == (400, "invalid_parameter")
     assert problem["detail"].startswith(f"{name}: ")
-    assert len(answer.content) < 1000
+    assert len(response.content) < 1000
 
 
 def test_hint_for_a_plus_that_means_a_space(tenant: Tenant) -> None:
-    answer = tenant.client.get(f"{EVENTS}?until=2026-03-01T12:00:00+02:00")
-    assert "%2B" in answer.json()["detail"]
+    response = tenant.client.get(f"{EVENTS}?until=2026-03-01T12:00:00+02:00")
+    assert "%2B" in response.json()["detail"]
 
 
 def test_query_that_is_not_utf_8(tenant: Tenant) -> None:
-    answer = tenant.client.get(f"{EVENTS}?source=%FF")
-    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_parameter")
+    response = tenant.client.get(f"{EVENTS}?source=%FF")
+    assert (response.status_code, response.json()["code"]) == (400, "invalid_parameter")

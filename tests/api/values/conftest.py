@@ -8,12 +8,12 @@ import pytest
 from tests.support.harness import Json, Server
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def key(server: Server) -> Json:
     return server.create_key("values", "--rate-limit", "0")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def client(server: Server, key: Json) -> Iterator[httpx.Client]:
     with server.client(key["key"]) as opened:
         yield opened

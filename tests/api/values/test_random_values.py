@@ -13,11 +13,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests.support.harness import MongoClient
-from tests.support.values import EVENTS, event_text, exactly, post, refused, stored
+from tests.support.values import EVENTS, event_text, exactly, post, rejected_paths, stored
 
 LONG = "SLUICE_LONG" in os.environ
 
-# Random JSON, ugly to the limit, as text: a number is made of digits, not of what Python would write.
+# Random JSON as text, with many extreme values. Numbers are made of digits, not of what Python would write.
 DIGITS = st.from_regex(r"-?(0|[1-9][0-9]{0,25})", fullmatch=True)
 
 EXPONENTS = st.from_regex(r"[eE][+-]?[0-9]{1,3}", fullmatch=True)
@@ -102,7 +102,7 @@ def flaws(value: Any, path: str, level: int = 1) -> Iterator[str]:
 
 
 def is_unicode(text: str) -> bool:
-    """Whether no half of a surrogate pair stands alone."""
+    """Whether the text has no half of a surrogate pair."""
     return text.encode("utf-8", "ignore").decode() == text
 
 
@@ -118,7 +118,7 @@ def test_flaws_are_found() -> None:
 
 @settings(max_examples=1000 if LONG else 100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(texts=st.lists(st.tuples(OBJECTS, st.none() | OBJECTS), min_size=1, max_size=12))
-def test_any_object_is_kept_exactly_or_refused(
+def test_any_object_is_kept_exactly_or_rejected(
     client: httpx.Client, mongo: MongoClient, texts: list[tuple[str, str | None]]
 ) -> None:
     events = [
@@ -132,13 +132,13 @@ def test_any_object_is_kept_exactly_or_refused(
         if (paths := [path for field in item for path in flaws(item[field], f"events[{index}].{field}")])
     }
     source = uuid.uuid4().hex
-    answer = post(client, events, source, Prefer="handling=lenient")
+    response = post(client, events, source, Prefer="handling=lenient")
     good = [index for index in range(len(events)) if index not in bad]
     if good:
-        assert answer.status_code == 201, answer.text
-        named = [item["path"] for item in answer.json().get("errors", [])]
+        assert response.status_code == 201, response.text
+        named = [item["path"] for item in response.json().get("errors", [])]
     else:
-        named = refused(answer)
+        named = rejected_paths(response)
     assert len(named) == len(bad)
     for path, paths in zip(named, bad.values(), strict=True):
         assert path in paths

@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.support.harness import MongoClient
-from tests.support.values import event_text, post, posted_id, refused, shown
+from tests.support.values import event_text, post, posted_id, rejected_paths, shown
 
 TIMES: dict[str, tuple[str, str]] = {
     "with Z": ("2026-03-01T12:00:00Z", "2026-03-01T12:00:00"),
@@ -84,5 +84,5 @@ BAD_TIMES: dict[str, str] = {
 
 
 @pytest.mark.parametrize("text", BAD_TIMES.values(), ids=BAD_TIMES)
-def test_bad_timestamp_is_refused(client: httpx.Client, text: str) -> None:
-    assert refused(post(client, [event_text("{}", timestamp=text)])) == ["events[0].timestamp"]
+def test_bad_timestamp_is_rejected(client: httpx.Client, text: str) -> None:
+    assert rejected_paths(post(client, [event_text("{}", timestamp=text)])) == ["events[0].timestamp"]

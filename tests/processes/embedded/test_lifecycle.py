@@ -46,7 +46,7 @@ def test_only_this_machine_reaches_it_and_only_with_the_password(tmp_path: Path)
             with pytest.raises(OperationFailure) as caught:
                 await database(client, "sluice")["things"].find_one()
             assert caught.value.code in {13, 18}  # Unauthorized, AuthenticationFailed
-            with pytest.raises(OperationFailure):  # the localhost exception must not be there either
+            with pytest.raises(OperationFailure):  # MongoDB's localhost exception must not hold either
                 await client.admin.command("createUser", "intruder", pwd="x", roles=["root"])
             await close(client)
 
@@ -95,7 +95,7 @@ def test_when_its_owner_is_killed_it_ends_and_the_next_start_waits_for_that(tmp_
     orphan = pid_once_ready(owner)
     asyncio.run(write(State.load(tmp_path).url(tmp_path), 1))
     owner.kill()
-    until(lambda: not alive(owner.pid))  # and not yet reaped: it is still to be seen in /proc
+    until(lambda: not alive(owner.pid))  # it is not reaped, so it is still in /proc
 
     async def scenario() -> None:
         mongod = await EmbeddedMongod.start(tmp_path)
@@ -141,11 +141,11 @@ def test_a_first_start_cut_short_anywhere_is_completed_by_the_next(tmp_path: Pat
     asyncio.run(scenario())
 
 
-def test_files_that_mongod_was_still_making_are_made_anew(tmp_path: Path) -> None:
+def test_files_that_mongod_was_still_making_are_made_again(tmp_path: Path) -> None:
     owner = own(tmp_path)
     until((tmp_path / "db" / "WiredTiger.turtle").exists)
     kill_both(owner)
-    (tmp_path / "db" / "WiredTiger.turtle").write_text("")  # as such a kill may leave it, and mongod cannot mend it
+    (tmp_path / "db" / "WiredTiger.turtle").write_text("")  # such a kill may leave it so, and mongod cannot repair it
 
     async def scenario() -> None:
         async with embedded_database(tmp_path) as url:

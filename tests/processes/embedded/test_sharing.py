@@ -6,23 +6,23 @@ from pathlib import Path
 import pytest
 
 from storage.embedded import EmbeddedMongod, State, embedded_database
-from tests.support.embedded import alive, kill, own, pid_once_ready, read, refusal, until, write
+from tests.support.embedded import alive, kill, own, pid_once_ready, read, rejection, until, write
 
 
-def test_a_second_serve_is_refused(tmp_path: Path) -> None:
+def test_a_second_serve_is_rejected(tmp_path: Path) -> None:
     owner = own(tmp_path)
     pid_once_ready(owner)
-    message = refusal(tmp_path)
+    message = rejection(tmp_path)
     assert str(tmp_path) in message
     assert f"process {owner.pid}" in message
     assert "--data-dir" in message
     kill(owner)
 
 
-def test_a_second_serve_is_refused_while_the_first_still_starts(tmp_path: Path) -> None:
+def test_a_second_serve_is_rejected_while_the_first_still_starts(tmp_path: Path) -> None:
     owner = own(tmp_path)
     until((tmp_path / "mongod.json").exists)
-    assert f"process {owner.pid}" in refusal(tmp_path)
+    assert f"process {owner.pid}" in rejection(tmp_path)
     kill(owner)
 
 

@@ -72,7 +72,7 @@ def admission(lane: Lane, ticket: int, at_s: float, outcome: Outcome = "acknowle
 
 
 def limited_run(key: Json) -> tuple[list[Lane], list[Record]]:
-    """A good run: the limit, refusals, and a lone client that is refused and then admitted."""
+    """A good run: the limit, rejections, and a lone client that is rejected and then admitted."""
     shared = lane_of(key, arrivals=(Arrivals(0, 2 * LIMIT, phase=limits.BURST),), number=0)
     lone = lane_of(key, arrivals=(Arrivals(5, LIMIT, phase=limits.LONE),), number=1)
     burst = [admission(shared, n, n / 100) for n in range(LIMIT)]
@@ -118,7 +118,7 @@ def test_wrong_limits_are_noticed(key: Json, damage: Callable[[list[Record]], No
 
 
 def overloaded_run(key: Json) -> dict[str, list[Record]]:
-    """A good run: some are refused, and then all is as before."""
+    """A good run: some are rejected, and then all is as before."""
     lane = lane_of(key)
     return {
         overload.BEFORE: [record_of(lane, n, responses.Response("acknowledged", ""), n) for n in range(5)],

@@ -99,7 +99,7 @@ def test_verify_notices_damage(
     assert missed(findings_of(server, lane, records).checks()) == [noticed]
 
 
-def test_verify_notices_what_a_refused_batch_left_behind(server: Server, sent: tuple[Lane, list[Record]]) -> None:
+def test_verify_notices_what_a_rejected_batch_left_behind(server: Server, sent: tuple[Lane, list[Record]]) -> None:
     lane, (first, *rest) = sent
     refused = record_of(lane, first.ticket, responses.Response("unavailable", "503", 1))
     assert missed(findings_of(server, lane, [refused, *rest]).checks()) == [STORED_THOUGH_REJECTED]

@@ -10,7 +10,7 @@ from tests.support.mongod import Mongod
 from tests.support.rate_limit import Hosts
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
     path = tmp_path_factory.mktemp("hosts")
     with ExitStack() as stack:

@@ -7,56 +7,58 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 
 from tests.support.harness import Server, wait_until
-from tests.support.limited_clients import REFUSED, STORED, UNANSWERED, WAYS, RestCaller, callers
+from tests.support.limited_clients import CLIENTS, REJECTED, STORED, UNANSWERED, RestClient, open_clients
 from tests.support.mongod import Mongod
 from tests.support.rate_limit import Clock, limited_key, limited_keys, stored_count
 from tests.support.spending import Flow, codes, spend
 
-# --- what goes away
 
-
-def test_database_away_admits_nobody(tmp_path: Path) -> None:
+def test_nothing_is_admitted_while_the_database_is_away(tmp_path: Path) -> None:
     with (
         Mongod(tmp_path / "db") as mongod,
         mongod.client() as mongo,
         Server(tmp_path / "data", "--workers", "2", "--mongodb-url", mongod.url) as server,
     ):
         paused, killed, spent = limited_keys(server, [20, 20, 3])
-        with closing(RestCaller(server, spent["key"])) as caller:
-            assert codes([caller() for _ in range(4)]) == {STORED: 3, REFUSED: 1}
+        with closing(RestClient(server, spent["key"])) as client:
+            assert codes([client() for _ in range(4)]) == {STORED: 3, REJECTED: 1}
         for key in (paused, killed):
             with ExitStack() as stack:
-                ways = [stack.enter_context(closing(way(server, key["key"]))) for way in WAYS.values()]
+                clients = [
+                    stack.enter_context(closing(new_client(server, key["key"]))) for new_client in CLIENTS.values()
+                ]
                 clock = Clock()
-                assert codes([caller() for caller in ways]) == {STORED: 3}
+                assert codes([client() for client in clients]) == {STORED: 3}
                 if key is paused:
                     mongod.process.send_signal(signal.SIGSTOP)
                 else:
                     mongo.admin.command("fsync")
                     mongod.kill()
-                more = [stack.enter_context(closing(way(server, spent["key"]))) for way in WAYS.values()]
+                more = [
+                    stack.enter_context(closing(new_client(server, spent["key"]))) for new_client in CLIENTS.values()
+                ]
                 with ThreadPoolExecutor(6) as threads:
-                    away = list(threads.map(lambda caller: caller(), [*ways, *more]))
+                    away = list(threads.map(lambda client: client(), [*clients, *more]))
                 if key is paused:
                     mongod.process.send_signal(signal.SIGCONT)
                 else:
                     mongod.start()
                 assert codes(away) == {"unavailable": 6}
-                assert all(answer.wait_s >= 1 for answer in away)
-                assert all(answer.answered - answer.sent < 15 for answer in away)
+                assert all(attempt.wait_s >= 1 for attempt in away)
+                assert all(attempt.answered - attempt.sent < 15 for attempt in away)
                 wait_until(lambda: healthy(server), "the database to be back")
-                after = [caller() for caller in ways for _ in range(8)]
+                after = [client() for client in clients for _ in range(8)]
                 clock.check()
                 found = codes(after)
-                assert set(found) == {STORED, REFUSED}
-                # Whether the three that were told "unavailable" count, nobody can know.
+                assert set(found) == {STORED, REJECTED}
+                # It is unknown whether the three with the response "unavailable" count.
                 assert 20 - 3 - 3 <= found[STORED] <= 20 - 3
-                assert after[-1].code == REFUSED
+                assert after[-1].code == REJECTED
                 assert stored_count(mongo, key) <= 20
 
 
 def healthy(server: Server) -> bool:
-    """Whether all workers, as far as eight connections tell, have their database."""
+    """Whether the database is there for all workers that eight connections reach."""
     found = []
     for _ in range(8):
         with server.client() as client:
@@ -69,24 +71,24 @@ def test_kill_9_of_a_worker_admits_no_more(tmp_path: Path) -> None:
     with Server(tmp_path / "data", "--workers", "2") as server, server.mongo() as mongo:
         key = limited_key(server, limit)
         clock = Clock()
-        with callers([server], key["key"], rest=8, unary=2, stream=2) as found, Flow(found) as flow:
+        with open_clients([server], key["key"], rest=8, unary=2, stream=2) as clients, Flow(clients) as flow:
             wait_until(lambda: flow.counts()[STORED] > 300, "load")
             victim = server.worker_pids()[0]
             os.kill(victim, signal.SIGKILL)
-            wait_until(lambda: flow.counts()[REFUSED] > 200, "refusals")
+            wait_until(lambda: flow.counts()[REJECTED] > 200, "rejections")
             assert flow.counts()[STORED] > 300
-            answers = flow.finish()
+            attempts = flow.finish()
         wait_until(lambda: len(server.worker_pids()) == 2 and victim not in server.worker_pids(), "a new worker")
-        with callers([server], key["key"], rest=8, unary=2, stream=2) as found:
-            after = spend(found, 100)
+        with open_clients([server], key["key"], rest=8, unary=2, stream=2) as clients:
+            after = spend(clients, 100)
         clock.check()
-        found_codes = codes(answers)
+        found_codes = codes(attempts)
         stored = stored_count(mongo, key)
         assert found_codes[STORED] <= stored <= limit
         assert stored <= found_codes[STORED] + found_codes[UNANSWERED]
-        assert set(found_codes) <= {STORED, REFUSED, UNANSWERED, "unavailable"}
-        assert codes(after) == {REFUSED: 100}
-        # Permits that the killed worker held may have been used: they are lost, and can only be few.
+        assert set(found_codes) <= {STORED, REJECTED, UNANSWERED, "unavailable"}
+        assert codes(after) == {REJECTED: 100}
+        # Permits that the killed worker held count as used. They are few.
         assert stored >= 0.7 * limit
 
 
@@ -95,16 +97,16 @@ def test_a_worker_that_pauses_keeps_nothing(tmp_path: Path) -> None:
     with Server(tmp_path / "data", "--workers", "2") as server, server.mongo() as mongo:
         key = limited_key(server, limit)
         clock = Clock()
-        with callers([server], key["key"], rest=8, unary=2, stream=2) as found, Flow(found) as flow:
+        with open_clients([server], key["key"], rest=8, unary=2, stream=2) as clients, Flow(clients) as flow:
             wait_until(lambda: flow.counts()[STORED] > 300, "load")
             victim = server.worker_pids()[0]
             os.kill(victim, signal.SIGSTOP)
-            wait_until(lambda: flow.counts()[REFUSED] > 20, "refusals")
+            wait_until(lambda: flow.counts()[REJECTED] > 20, "rejections")
             os.kill(victim, signal.SIGCONT)
             wait_until(lambda: flow.counts()[STORED] >= limit, "the permits that the worker held")
-            refused = flow.counts()[REFUSED]
-            wait_until(lambda: flow.counts()[REFUSED] > refused + 200, "refusals")
-            answers = flow.finish()
+            rejected = flow.counts()[REJECTED]
+            wait_until(lambda: flow.counts()[REJECTED] > rejected + 200, "rejections")
+            attempts = flow.finish()
         clock.check()
-        assert set(codes(answers)) == {STORED, REFUSED}
-        assert codes(answers)[STORED] == stored_count(mongo, key) == limit
+        assert set(codes(attempts)) == {STORED, REJECTED}
+        assert codes(attempts)[STORED] == stored_count(mongo, key) == limit

@@ -1,4 +1,4 @@
-"""The window of the limit rolls: permits are forgotten one by one, and clients that wait as told are admitted.
+"""The window of the limit rolls: each permit stops counting by itself, and clients that wait as told are admitted.
 
 The waits take over a minute. They run at the same time, from the first test on. Set SLUICE_LONG=1 for three minutes at
 the default limit.
@@ -16,38 +16,35 @@ from typing import NamedTuple
 import pytest
 
 from tests.support.harness import Json
-from tests.support.limited_clients import MAX_WAIT_S, REFUSED, STORED, WAYS, Answer, callers
+from tests.support.limited_clients import CLIENTS, MAX_WAIT_S, REJECTED, STORED, Attempt, open_clients
 from tests.support.logs import assert_no_internal_errors
 from tests.support.rate_limit import Hosts, limited_key, limited_keys
-from tests.support.spending import WINDOW_S, check_books, check_state, codes
+from tests.support.spending import WINDOW_S, check_limit, check_state, codes
 
 LONG = "SLUICE_LONG" in os.environ
 
 
-# --- what takes a minute
-
-
 class Stopped(Exception):
-    """The tests are over before the wait is."""
+    """The tests ended before the wait."""
 
 
 class Lone(NamedTuple):
-    """A client that uses its limit up at once, waits as told, and again until all is forgotten."""
+    """A client that uses up its limit at once, waits as told, and then waits until no permit counts any more."""
 
-    first: list[Answer]
-    refused: Answer
-    again: Answer
-    rest: list[Answer]
-    over: Answer
+    first: list[Attempt]
+    rejected: Attempt
+    again: Attempt
+    rest: list[Attempt]
+    over: Attempt
 
 
 class Spaced(NamedTuple):
-    """A client that does the same with some time between its requests, and only waits as told."""
+    """A client that uses up its limit with pauses, and waits as told before each further request."""
 
-    first: list[Answer]
-    refused: list[Answer]
-    again: list[Answer]
-    over: Answer
+    first: list[Attempt]
+    rejected: list[Attempt]
+    again: list[Attempt]
+    over: Attempt
 
 
 LONE_LIMIT = 5
@@ -55,15 +52,16 @@ LONE_LIMIT = 5
 SPACED_LIMIT = 2
 
 SPACE_S = 6
+"""Between the first requests of a Spaced client."""
 
 SHORT = (30, 70, 1.5)
 
 FULL = (1_000, 180, 2_000 / 60)
-"""A limit, for how many seconds, and how many requests a second."""
+"""A limit, how many seconds to send, and requests a second."""
 
 
 class Waits:
-    """The waits, in threads of their own."""
+    """Runs all waits at the same time, each in a thread."""
 
     def __init__(self, hosts: Hosts) -> None:
         self.hosts = hosts
@@ -72,18 +70,20 @@ class Waits:
         keys = limited_keys(hosts.servers[0], [LONE_LIMIT] * 3 + [SPACED_LIMIT] * 3 + [SHORT[0]])
         *lone_keys, self.steady_key = keys
         lone, spaced = lone_keys[:3], lone_keys[3:]
-        self.lone = {way: self._submit_lone(way, key) for way, key in zip(WAYS, lone, strict=True)}
-        self.spaced = {way: self._submit_spaced(way, key) for way, key in zip(WAYS, spaced, strict=True)}
+        self.lone = {protocol: self._submit_lone(protocol, key) for protocol, key in zip(CLIENTS, lone, strict=True)}
+        self.spaced = {
+            protocol: self._submit_spaced(protocol, key) for protocol, key in zip(CLIENTS, spaced, strict=True)
+        }
         self.short = self._threads.submit(self.steadily, self.steady_key, *SHORT[1:])
 
-    def _submit_lone(self, way: str, key: Json) -> Future[Lone]:
-        return self._threads.submit(self._lone, way, key)
+    def _submit_lone(self, protocol: str, key: Json) -> Future[Lone]:
+        return self._threads.submit(self._lone, protocol, key)
 
-    def _submit_spaced(self, way: str, key: Json) -> Future[Spaced]:
-        return self._threads.submit(self._spaced, way, key)
+    def _submit_spaced(self, protocol: str, key: Json) -> Future[Spaced]:
+        return self._threads.submit(self._spaced, protocol, key)
 
     def finish(self) -> None:
-        """Give up what still waits."""
+        """End the waits that are not over."""
         self._stop.set()
         self._threads.shutdown()
 
@@ -91,108 +91,105 @@ class Waits:
         if self._stop.wait(max(0.0, moment - time.monotonic())):
             raise Stopped
 
-    def _lone(self, way: str, key: Json) -> Lone:
-        with closing(WAYS[way](self.hosts.servers[0], key["key"])) as caller:
-            first = [caller() for _ in range(LONE_LIMIT)]
-            refused = caller()
-            self._until(refused.answered + refused.wait_s)
-            again = caller()
+    def _lone(self, protocol: str, key: Json) -> Lone:
+        with closing(CLIENTS[protocol](self.hosts.servers[0], key["key"])) as client:
+            first = [client() for _ in range(LONE_LIMIT)]
+            rejected = client()
+            self._until(rejected.answered + rejected.wait_s)
+            again = client()
             self._until(first[-1].answered + MAX_WAIT_S)
-            rest = [caller() for _ in range(LONE_LIMIT - 1)]
-            return Lone(first, refused, again, rest, caller())
+            rest = [client() for _ in range(LONE_LIMIT - 1)]
+            return Lone(first, rejected, again, rest, client())
 
-    def _spaced(self, way: str, key: Json) -> Spaced:
-        with closing(WAYS[way](self.hosts.servers[1], key["key"])) as caller:
-            first, refused, again = [caller()], [], []
+    def _spaced(self, protocol: str, key: Json) -> Spaced:
+        with closing(CLIENTS[protocol](self.hosts.servers[1], key["key"])) as client:
+            first, rejected, again = [client()], [], []
             for _ in range(SPACED_LIMIT - 1):
                 self._until(first[-1].answered + SPACE_S)
-                first.append(caller())
+                first.append(client())
             for _ in range(SPACED_LIMIT):
-                refused.append(caller())
-                self._until(refused[-1].answered + refused[-1].wait_s)
-                again.append(caller())
-            return Spaced(first, refused, again, caller())
+                rejected.append(client())
+                self._until(rejected[-1].answered + rejected[-1].wait_s)
+                again.append(client())
+            return Spaced(first, rejected, again, client())
 
-    def steadily(self, key: Json, duration_s: float, per_s: float) -> list[Answer]:
-        """Requests over every way and host, each sent when it is due."""
-        with callers(self.hosts.servers, key["key"], rest=3, unary=3, stream=3) as found:
+    def steadily(self, key: Json, duration_s: float, per_s: float) -> list[Attempt]:
+        """Send requests over every protocol and host, each when it is due."""
+        with open_clients(self.hosts.servers, key["key"], rest=3, unary=3, stream=3) as clients:
             start = time.monotonic()
             due = [start + number / per_s for number in range(int(duration_s * per_s))]
 
-            def run(number: int) -> list[Answer]:
-                answers = []
-                for moment in due[number :: len(found)]:
+            def run(number: int) -> list[Attempt]:
+                attempts = []
+                for moment in due[number :: len(clients)]:
                     self._until(moment)
-                    answers.append(found[number]())
-                return answers
+                    attempts.append(clients[number]())
+                return attempts
 
-            with ThreadPoolExecutor(len(found)) as threads:
-                return [answer for answers in threads.map(run, range(len(found))) for answer in answers]
+            with ThreadPoolExecutor(len(clients)) as threads:
+                return [attempt for attempts in threads.map(run, range(len(clients))) for attempt in attempts]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def waits(hosts: Hosts) -> Iterator[Waits]:
-    """The waits, begun before the first test."""
+    """The waits, which begin before the first test."""
     begun = Waits(hosts)
     yield begun
     begun.finish()
 
 
-# --- what took a minute
-
-
-@pytest.mark.parametrize("way", WAYS)
-def test_a_lone_client_that_waits_as_told_is_admitted(waits: Waits, way: str) -> None:
-    lone = waits.lone[way].result()
+@pytest.mark.parametrize("protocol", CLIENTS)
+def test_a_lone_client_that_waits_as_told_is_admitted(waits: Waits, protocol: str) -> None:
+    lone = waits.lone[protocol].result()
     assert codes(lone.first) == {STORED: LONE_LIMIT}
-    assert (lone.refused.code, lone.again.code) == (REFUSED, STORED)
-    assert lone.refused.wait_s <= MAX_WAIT_S
+    assert (lone.rejected.code, lone.again.code) == (REJECTED, STORED)
+    assert lone.rejected.wait_s <= MAX_WAIT_S
     assert lone.again.answered - lone.first[0].sent >= WINDOW_S
     assert codes(lone.rest) == {STORED: LONE_LIMIT - 1}
-    assert lone.over.code == REFUSED
-    check_books([*lone.first, lone.refused, lone.again, *lone.rest, lone.over], LONE_LIMIT)
+    assert lone.over.code == REJECTED
+    check_limit([*lone.first, lone.rejected, lone.again, *lone.rest, lone.over], LONE_LIMIT)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_waits_are_for_the_next_that_is_forgotten(waits: Waits, way: str) -> None:
-    spaced = waits.spaced[way].result()
+@pytest.mark.parametrize("protocol", CLIENTS)
+def test_a_wait_is_until_the_next_permit_stops_counting(waits: Waits, protocol: str) -> None:
+    spaced = waits.spaced[protocol].result()
     assert codes(spaced.first) == {STORED: SPACED_LIMIT}
-    assert codes(spaced.refused) == {REFUSED: SPACED_LIMIT}
-    for first, refused in zip(spaced.first, spaced.refused, strict=True):
-        assert refused.wait_s <= math.ceil(first.answered + MAX_WAIT_S - refused.sent)
+    assert codes(spaced.rejected) == {REJECTED: SPACED_LIMIT}
+    for first, rejected in zip(spaced.first, spaced.rejected, strict=True):
+        assert rejected.wait_s <= math.ceil(first.answered + MAX_WAIT_S - rejected.sent)
     assert codes(spaced.again) == {STORED: SPACED_LIMIT}
-    assert spaced.over.code == REFUSED
-    check_books([*spaced.first, *spaced.refused, *spaced.again, spaced.over], SPACED_LIMIT)
+    assert spaced.over.code == REJECTED
+    check_limit([*spaced.first, *spaced.rejected, *spaced.again, spaced.over], SPACED_LIMIT)
 
 
-def check_steady(answers: Sequence[Answer], limit: int, least: int) -> None:
-    """The books balance, and each 62 s of those there were had at least that many admissions."""
-    check_books(answers, limit)
-    start, end = min(answer.sent for answer in answers), max(answer.answered for answer in answers)
+def check_steady(attempts: Sequence[Attempt], limit: int, least: int) -> None:
+    """The limit was kept, and any 62 s within the run had at least `least` admissions."""
+    check_limit(attempts, limit)
+    start, end = min(attempt.sent for attempt in attempts), max(attempt.answered for attempt in attempts)
     moment = start
     while moment + MAX_WAIT_S <= end:
         found = sum(
-            answer.code == STORED and moment <= answer.sent and answer.answered <= moment + MAX_WAIT_S
-            for answer in answers
+            attempt.code == STORED and moment <= attempt.sent and attempt.answered <= moment + MAX_WAIT_S
+            for attempt in attempts
         )
         assert found >= least, f"{found} admitted in the {MAX_WAIT_S} s from second {moment - start}"
         moment += 0.5
 
 
 def test_the_window_rolls(waits: Waits) -> None:
-    answers = waits.short.result()
+    attempts = waits.short.result()
     limit, duration_s, per_s = SHORT
-    assert len(answers) == int(duration_s * per_s)
-    check_steady(answers, limit, limit - 1)
-    assert len([answer for answer in answers if answer.code == STORED]) > limit
+    assert len(attempts) == int(duration_s * per_s)
+    check_steady(attempts, limit, limit - 1)
+    assert len([attempt for attempt in attempts if attempt.code == STORED]) > limit
 
 
 @pytest.mark.skipif(not LONG, reason="takes three minutes: set SLUICE_LONG")
 def test_the_window_rolls_at_the_default_limit(hosts: Hosts, waits: Waits) -> None:
     limit, duration_s, per_s = FULL
-    answers = waits.steadily(limited_key(hosts.servers[0], limit), duration_s, per_s)
-    assert len(answers) == int(duration_s * per_s)
-    check_steady(answers, limit, 950)
+    attempts = waits.steadily(limited_key(hosts.servers[0], limit), duration_s, per_s)
+    assert len(attempts) == int(duration_s * per_s)
+    check_steady(attempts, limit, 950)
 
 
 def test_state_stays_small(hosts: Hosts, waits: Waits) -> None:
@@ -200,6 +197,6 @@ def test_state_stays_small(hosts: Hosts, waits: Waits) -> None:
     check_state(hosts.mongo, most_documents=2 * hosts.mongo.sluice["keys"].count_documents({}) + 16)
 
 
-def test_no_faults(hosts: Hosts) -> None:
+def test_no_internal_errors(hosts: Hosts) -> None:
     for server in hosts.servers:
         assert_no_internal_errors(server)

@@ -1,6 +1,6 @@
-"""What a worker has in hand is bounded: requests, events and bytes. Past a bound it refuses at once, or stops reading.
+"""Limits on what a worker has in flight: requests, events and bytes. At a limit it rejects at once, or stops reading.
 
-The database is held up by a fail point, so that all that is sent waits; each test sends it more than there is room for.
+A fail point holds up the database, so that all requests wait. Each test sends more than the worker has capacity for.
 """
 
 import http.client
@@ -25,37 +25,37 @@ from tests.support.pressure import (
     EVENTS,
     STORED,
     UNAVAILABLE,
-    Called,
-    Said,
-    Senders,
-    answers,
+    Clients,
+    Response,
+    UnaryRequest,
     check_stored,
     codes,
     held_inserts,
     memory_mib,
-    rest_said,
+    responses_of,
+    rest_response,
     stored_ids,
     wait_until_quiet,
 )
 
 MAX_REQUESTS = 2_000
 MAX_BYTES = 64 * 1024 * 1024
-"""What a worker has in hand at most."""
+"""The limits of a worker."""
 
 FILES = 8_192
-"""Descriptors for a few thousand connections."""
+"""File descriptors for a few thousand connections."""
 
 SLOW_S = 5
-"""A body that takes longer gives way where there is no room."""
+"""A body that arrives for longer is cancelled if there is no capacity for another."""
 
 MAX_MEMORY_MIB = 400
-"""Of a worker, whatever it is sent."""
+"""The memory of a worker, whatever it is sent."""
 
 MEMORY_KEPT_MIB = 150
-"""How much more a worker may keep after it was under pressure."""
+"""The growth of a worker's memory after it was at a limit."""
 
 SOON_S = 1.0
-"""At once, on a machine that is busy: far less than the hold lasts."""
+"""At once, on a busy machine: far less than the inserts are held up."""
 
 MEBIBYTE = 1024 * 1024
 
@@ -65,18 +65,18 @@ class Host(NamedTuple):
 
     server: Server
     mongo: MongoClient
-    senders: Senders
+    clients: Clients
     key: Json
     worker: int
 
     def settle(self) -> None:
-        """Wait until the worker has taken in what was sent."""
+        """Wait until the worker has read what was sent."""
         wait_until_quiet(self.worker)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def files() -> Iterator[None]:
-    """Descriptors enough, for the tests and for the servers that they start."""
+    """Raise the limit of file descriptors, for the tests and for the servers that they start."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(FILES, hard)), hard))
     yield
@@ -90,11 +90,11 @@ def host(files: None, tmp_path: Path) -> Iterator[Host]:  # noqa: ARG001
         mongo = stack.enter_context(mongod.client())
         server = stack.enter_context(Server(tmp_path / "data", "--mongodb-url", mongod.url))
         key = server.create_key("acme", "--rate-limit", "0")
-        senders = stack.enter_context(Senders(server, channels=8))
-        assert codes(answers(senders.both(key))) == {STORED: 2}
+        clients = stack.enter_context(Clients(server, channels=8))
+        assert codes(responses_of(clients.both(key))) == {STORED: 2}
         (worker,) = server.worker_pids()
         before = memory_mib(worker)
-        yield Host(server, mongo, senders, key, worker)
+        yield Host(server, mongo, clients, key, worker)
         assert server.worker_pids() == [worker]
         assert memory_mib(worker, "VmHWM") < MAX_MEMORY_MIB
         assert memory_mib(worker) < before + MEMORY_KEPT_MIB
@@ -102,7 +102,7 @@ def host(files: None, tmp_path: Path) -> Iterator[Host]:  # noqa: ARG001
 
 
 def alive_in(server: Server) -> float:
-    """How long the worker takes to say that it lives."""
+    """The seconds that a request to `/health/live` takes."""
     begun = time.monotonic()
     with server.client() as client:
         assert client.get("/health/live").status_code == 200
@@ -122,48 +122,48 @@ def connect(server: Server) -> socket.socket:
     return socket.create_connection((name, int(port)), timeout=30)
 
 
-def read_answer(connection: socket.socket) -> Said:
-    """The answer that comes on a connection."""
+def read_response(connection: socket.socket) -> Response:
+    """The response on a connection."""
     with connection, http.client.HTTPResponse(connection) as response:
         response.begin()
-        return rest_said(response.status, response.headers, response.read())
+        return rest_response(response.status, response.headers, response.read())
 
 
-def answered_by_now(sent: Sequence[Called]) -> list[Called]:
-    """Those of the gRPC calls that have their answers."""
+def answered_by_now(sent: Sequence[UnaryRequest]) -> list[UnaryRequest]:
+    """The calls that have their responses."""
     return [request for request in sent if request.done()]
 
 
-def test_more_requests_than_there_is_room_for_are_refused_at_once(host: Host) -> None:
+def test_more_requests_than_there_is_capacity_for_are_rejected_at_once(host: Host) -> None:
     with held_inserts(host.mongo):
-        waiting = [host.senders.call(host.key) for _ in range(MAX_REQUESTS + 300)]
+        waiting = [host.clients.call(host.key) for _ in range(MAX_REQUESTS + 300)]
         host.settle()
-        refused = answered_by_now(waiting)
-        assert len(refused) - 300 in {0, 1}
-        last = [host.senders.post(host.key) for _ in range(5)]  # where one place was left
+        rejected = answered_by_now(waiting)
+        assert len(rejected) - 300 in {0, 1}
+        last = [host.clients.post(host.key) for _ in range(5)]  # if one slot was left
         host.settle()
         begun = time.monotonic()
-        late = [request for _ in range(20) for request in host.senders.both(host.key)]
-        late_said = answers(late)
+        late = [request for _ in range(20) for request in host.clients.both(host.key)]
+        late_said = responses_of(late)
         assert time.monotonic() - begun < SOON_S
         assert alive_in(host.server) < SOON_S
 
         begun = time.monotonic()
         with connect(host.server) as connection:
-            connection.sendall(head(host.key, 5_000_000) + b" " * 1_000)  # and nothing more
-            said = read_answer(connection)
+            connection.sendall(head(host.key, 5_000_000) + b" " * 1_000)  # nothing more comes
+            said = read_response(connection)
         assert time.monotonic() - begun < SOON_S
         assert (said.code, said.outcome) == (UNAVAILABLE, "not_stored")
-    waiting_said, last_said = answers(waiting), answers(last)
+    waiting_said, last_said = responses_of(waiting), responses_of(last)
     assert codes(last_said)[STORED] <= 1
-    for answer in [*answers(refused), *late_said]:
-        assert (answer.code, answer.outcome) == (UNAVAILABLE, "not_stored")
-    assert codes(waiting_said) == {STORED: len(waiting) - len(refused), UNAVAILABLE: len(refused)}
+    for response in [*responses_of(rejected), *late_said]:
+        assert (response.code, response.outcome) == (UNAVAILABLE, "not_stored")
+    assert codes(waiting_said) == {STORED: len(waiting) - len(rejected), UNAVAILABLE: len(rejected)}
     check_stored(host.mongo, [*waiting, *last, *late], waiting_said + last_said + late_said)
-    assert codes(answers(host.senders.both(host.key))) == {STORED: 2}
+    assert codes(responses_of(host.clients.both(host.key))) == {STORED: 2}
 
 
-def test_callers_who_are_slow_to_send_take_no_places(host: Host) -> None:
+def test_clients_that_send_slowly_take_no_slots(host: Host) -> None:
     body = json.dumps(batch()).encode()
     half = len(body) // 2
     with ExitStack() as stack:
@@ -173,45 +173,45 @@ def test_callers_who_are_slow_to_send_take_no_places(host: Host) -> None:
             connection.sendall(head(host.key, len(body)) + body[:half])
             slow.append(connection)
         host.settle()
-        sent = [request for _ in range(20) for request in host.senders.both(host.key)]
-        said = answers(sent)
+        sent = [request for _ in range(20) for request in host.clients.both(host.key)]
+        said = responses_of(sent)
         assert codes(said) == {STORED: 40}
         check_stored(host.mongo, sent, said)
         assert alive_in(host.server) < SOON_S
-        for start in range(0, len(slow), 300):  # no more at once than there is room for
+        for start in range(0, len(slow), 300):  # no more at once than the worker has slots
             for connection in slow[start : start + 300]:
                 connection.sendall(body[half:])
-            assert codes([read_answer(connection) for connection in slow[start : start + 300]]) == {
+            assert codes([read_response(connection) for connection in slow[start : start + 300]]) == {
                 STORED: len(slow[start : start + 300])
             }
 
 
-def test_more_bytes_than_there_is_room_for_are_refused(host: Host) -> None:
+def test_more_bytes_than_there_is_capacity_for_are_rejected(host: Host) -> None:
     text = "x" * 990_000
     events = [{"type": "large", "data": {"text": text}}] * 5
     body = json.dumps({"source": "pressure", "events": events}).encode()
 
-    def post(_: int) -> Said:
+    def post(_: int) -> Response:
         with connect(host.server) as connection:
             connection.sendall(head(host.key, len(body)) + body)
-            return read_answer(connection)
+            return read_response(connection)
 
     with ThreadPoolExecutor(20) as threads:
         with held_inserts(host.mongo):
             waiting = [threads.submit(post, number) for number in range(20)]
             host.settle()
-            refused = [future.result() for future in waiting if future.done()]
+            rejected = [future.result() for future in waiting if future.done()]
             assert alive_in(host.server) < SOON_S
         said = [future.result() for future in waiting]
     fit = MAX_BYTES // len(body)
-    assert {(answer.code, answer.outcome) for answer in refused} == {(UNAVAILABLE, "not_stored")}
-    assert 20 - len(refused) in {fit, fit + 1}
-    assert codes(said) == {UNAVAILABLE: len(refused), STORED: 20 - len(refused)}
-    assert host.mongo.sluice.events.count_documents({"event_type": "large"}) == 5 * (20 - len(refused))
+    assert {(response.code, response.outcome) for response in rejected} == {(UNAVAILABLE, "not_stored")}
+    assert 20 - len(rejected) in {fit, fit + 1}
+    assert codes(said) == {UNAVAILABLE: len(rejected), STORED: 20 - len(rejected)}
+    assert host.mongo.sluice.events.count_documents({"event_type": "large"}) == 5 * (20 - len(rejected))
 
 
-def test_callers_who_send_slowly_give_way_to_others(host: Host) -> None:
-    """They hold all the room there is for bodies that are still arriving."""
+def test_slow_bodies_are_cancelled_for_others(host: Host) -> None:
+    """They use all capacity for bodies that are arriving."""
     size = 10 * MEBIBYTE
     with ExitStack() as stack:
         slow = []
@@ -220,51 +220,51 @@ def test_callers_who_send_slowly_give_way_to_others(host: Host) -> None:
             connection.sendall(head(host.key, size) + b" " * sent)
             slow.append(connection)
         host.settle()
-        said = [host.senders.post(host.key).answer()]
+        said = [host.clients.post(host.key).response()]
         begun = time.monotonic()
         while said[-1].code != STORED:
             assert time.monotonic() - begun < SLOW_S + 2
-            assert host.senders.call(host.key).answer().code == STORED  # gRPC does not share this room
-            said.append(host.senders.post(host.key).answer())
-        assert {(answer.code, answer.outcome) for answer in said[:-1]} == {(UNAVAILABLE, "not_stored")}
-        assert read_answer(slow[0]).code == UNAVAILABLE
-        for connection in slow[1:]:  # the others still have their room
+            assert host.clients.call(host.key).response().code == STORED  # this limit is not for gRPC
+            said.append(host.clients.post(host.key).response())
+        assert {(response.code, response.outcome) for response in said[:-1]} == {(UNAVAILABLE, "not_stored")}
+        assert read_response(slow[0]).code == UNAVAILABLE
+        for connection in slow[1:]:  # the other bodies still arrive
             connection.sendall(b" ")
-        assert [read_answer(connection).code for connection in slow[1:-1]] == ["malformed_json"] * 5
+        assert [read_response(connection).code for connection in slow[1:-1]] == ["malformed_json"] * 5
 
 
 @pytest.mark.parametrize("protocol", ["rest", "grpc"])
-def test_more_events_than_there_is_room_for_are_refused(host: Host, protocol: str) -> None:
-    """All at once: whether there is room is asked before it is known how many events a request has."""
+def test_more_events_than_there_is_capacity_for_are_rejected(host: Host, protocol: str) -> None:
+    """They are sent at once: a slot is given before the number of events of a request is known."""
     events = [{"type": "many", "data": {"index": index, "text": "x" * 100}} for index in range(1_000)]
     body = json.dumps({"source": "pressure", "events": events}).encode()
     message = pb.IngestEventsRequest(batch=pb.EventBatch(source="pressure"))
     for item in events:
         message.batch.events.add(type="many", data_json=json.dumps(item["data"]).encode())
 
-    def post(_: int) -> Said:
+    def post(_: int) -> Response:
         with connect(host.server) as connection:
             connection.sendall(head(host.key, len(body)) + body)
-            return read_answer(connection)
+            return read_response(connection)
 
-    def call(number: int) -> Said:
-        return host.senders.message(host.key, message, number)
+    def call(number: int) -> Response:
+        return host.clients.message(host.key, message, number)
 
     with ThreadPoolExecutor(150) as threads:
         with held_inserts(host.mongo):
             waiting = [threads.submit(post if protocol == "rest" else call, number) for number in range(150)]
             host.settle()
-            refused = [future.result() for future in waiting if future.done()]
+            rejected = [future.result() for future in waiting if future.done()]
             assert alive_in(host.server) < SOON_S
         said = [future.result() for future in waiting]
-    assert {(answer.code, answer.outcome) for answer in refused} == {(UNAVAILABLE, "not_stored")}
-    assert codes(said) == {UNAVAILABLE: len(refused), STORED: 150 - len(refused)}
-    assert 150 - len(refused) <= 100
+    assert {(response.code, response.outcome) for response in rejected} == {(UNAVAILABLE, "not_stored")}
+    assert codes(said) == {UNAVAILABLE: len(rejected), STORED: 150 - len(rejected)}
+    assert 150 - len(rejected) <= 100
 
 
 @pytest.mark.parametrize("events", [1, 100])
-def test_streams_wait_rather_than_being_refused(host: Host, events: int) -> None:
-    """They come to far more requests, or events, than there is room for."""
+def test_streams_wait_rather_than_being_rejected(host: Host, events: int) -> None:
+    """They have far more requests, or events, than the worker has capacity for."""
     streams_open, batches = (200, 20) if events == 1 else (50, 20)
     with ExitStack() as stack:
         channels = [stack.enter_context(channel_to(host.server.grpc)) for _ in range(10)]
@@ -279,7 +279,7 @@ def test_streams_wait_rather_than_being_refused(host: Host, events: int) -> None
             host.settle()
             assert alive_in(host.server) < SOON_S
         outcomes = [[stream.receive() for _ in range(batches)] for stream in streams]
-    refused = [response.error for responses in outcomes for response in responses if response.HasField("error")]
-    assert not refused, (len(refused), refused[0])
+    rejected = [response.error for responses in outcomes for response in responses if response.HasField("error")]
+    assert not rejected, (len(rejected), rejected[0])
     assert all([r.sequence for r in responses] == list(range(batches)) for responses in outcomes)
     assert len(stored_ids(host.mongo, host.key)) == streams_open * batches * events + 2

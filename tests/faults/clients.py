@@ -1,6 +1,6 @@
-"""The three ways into a host: POSTs, unary calls, and a stream that is opened anew when it has ended.
+"""Clients of a host: POSTs, unary calls, and a stream that is opened again when it has ended.
 
-Imports httpx, grpc.aio and the answers. None of them sends a request twice by itself.
+None of them sends a request twice by itself, since an attempt must have exactly one outcome.
 """
 
 import asyncio
@@ -12,8 +12,8 @@ import grpc
 import httpx
 from sluice.v1 import event_service_pb2 as pb
 
-from tests.faults.answers import UNKNOWN, Answer, of_receipt, of_rest, of_rpc_error, of_status
 from tests.faults.ledger import Batch
+from tests.faults.responses import UNKNOWN, Response, of_receipt, of_rest, of_rpc_error, of_status
 from tests.support.grpc_client import OWN_CONNECTION, metadata
 
 SERVICE = "/sluice.v1.EventService"
@@ -21,10 +21,10 @@ SERVICE = "/sluice.v1.EventService"
 SOURCE, EVENT_TYPE = "faults", "row"
 
 NOTE = "x" * 60
-"""Some of an event's weight."""
+"""Makes an event as large as a small real one."""
 
 RECONNECT_MS = 200
-"""Between two attempts to connect to a host: it is back within seconds, and should then be used."""
+"""Between two attempts to connect to a host, so that it is used soon after its restart, which takes seconds."""
 
 CHANNEL_OPTIONS = [
     *OWN_CONNECTION,
@@ -34,16 +34,16 @@ CHANNEL_OPTIONS = [
 ]
 
 
-class Face(Protocol):
-    """One way into one host, with one key."""
+class Client(Protocol):
+    """A client of one host with one key."""
 
     name: str
 
-    async def send(self, batch: Batch, patience_s: float) -> Answer:
-        """Send a batch, and wait so long for its answer."""
+    async def send(self, batch: Batch, timeout_s: float) -> Response:
+        """Send a batch, and wait up to `timeout_s` for its response."""
 
     async def close(self) -> None:
-        """Give up the connections."""
+        """Close the connections."""
 
 
 class Rest:
@@ -54,20 +54,20 @@ class Rest:
     def __init__(self, url: str, secret: str) -> None:
         self._client = httpx.AsyncClient(base_url=url, headers={"X-API-Key": secret}, trust_env=False)
 
-    async def send(self, batch: Batch, patience_s: float) -> Answer:
+    async def send(self, batch: Batch, timeout_s: float) -> Response:
         """Post a batch."""
         headers = {"Content-Type": "application/json"}
         if batch.has_key:
             headers["Idempotency-Key"] = batch.idempotency_key
         body = json_of(batch)
         try:
-            response = await self._client.post("/api/v1/events", content=body, headers=headers, timeout=patience_s)
+            response = await self._client.post("/api/v1/events", content=body, headers=headers, timeout=timeout_s)
         except httpx.TransportError:
             return UNKNOWN
         return of_rest(response)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connections."""
         await self._client.aclose()
 
 
@@ -83,51 +83,51 @@ class Unary:
         )
         self._metadata = metadata(secret)
 
-    async def send(self, batch: Batch, patience_s: float) -> Answer:
+    async def send(self, batch: Batch, timeout_s: float) -> Response:
         """Call with a batch."""
         request = pb.IngestEventsRequest(batch=message_of(batch)).SerializeToString()
         try:
-            response = await self._call(request, metadata=self._metadata, timeout=patience_s)
+            response = await self._call(request, metadata=self._metadata, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             return of_rpc_error(error)
         return of_receipt(response.receipt)
 
     async def close(self) -> None:
-        """Hang up."""
+        """Close the connections."""
         await self._channel.close()
 
 
 class Call:
-    """One StreamEvents call: what is sent is answered in turn, and by its end all of the rest."""
+    """One StreamEvents call. Each batch gets its response in turn, or else the error that ends the call."""
 
     def __init__(self, call: Any) -> None:
         self._call = call
-        self._due: deque[tuple[int, asyncio.Future[Answer]]] = deque()
+        self._due: deque[tuple[int, asyncio.Future[Response]]] = deque()
         self.has_ended = False
         self._reading = asyncio.create_task(self._read())
 
-    async def send(self, batch: Batch) -> asyncio.Future[Answer]:
-        """Send a batch; the result is its answer to come."""
-        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._due.append((batch.number, answer))
+    async def send(self, batch: Batch) -> asyncio.Future[Response]:
+        """Send a batch. Returns a future for its response."""
+        response: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        self._due.append((batch.number, response))
         request = pb.StreamEventsRequest(sequence=batch.number, batch=message_of(batch))
-        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the call is over, as its reader finds out
+        with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the call has ended; `_read` notices that
             await self._call.write(request.SerializeToString())
-        return answer
+        return response
 
     async def _read(self) -> None:
-        """Hand out the answers, and at the end what that means to those who have none."""
-        ending = Answer("unknown", improper="the stream ended well, with batches unanswered")
+        """Set the responses, and at the end the outcome of batches without one."""
+        ending = Response("unknown", improper="the stream ended well, with batches unanswered")
         try:
             while (response := await self._call.read()) is not grpc.aio.EOF:
-                number, answer = self._due.popleft()
-                answer.set_result(answer_of(response, number))
+                number, future = self._due.popleft()
+                future.set_result(response_on_stream(response, number))
         except grpc.aio.AioRpcError as error:
             ending = of_rpc_error(error)
         finally:
             self.has_ended = True
-            for _, answer in self._due:
-                answer.set_result(ending)
+            for _, future in self._due:
+                future.set_result(ending)
 
     async def close(self) -> None:
         """Half-close, and wait until the server has ended the stream."""
@@ -149,51 +149,51 @@ class Stream:
         self._metadata = metadata(secret)
         self._sending = asyncio.Lock()
         self._call: Call | None = None
-        self._attempts: set[asyncio.Task[Answer]] = set()
+        self._attempts: set[asyncio.Task[Response]] = set()
 
-    async def send(self, batch: Batch, patience_s: float) -> Answer:
-        """Send a batch on the stream that is open."""
+    async def send(self, batch: Batch, timeout_s: float) -> Response:
+        """Send a batch on the open stream."""
         attempt = asyncio.create_task(self._send(batch))
         self._attempts.add(attempt)
         attempt.add_done_callback(self._attempts.discard)
-        await asyncio.wait({attempt}, timeout=patience_s)  # to cancel it would end the stream for the others, too
+        await asyncio.wait({attempt}, timeout=timeout_s)  # to cancel it would end the stream for other batches, too
         return attempt.result() if attempt.done() else UNKNOWN
 
-    async def _send(self, batch: Batch) -> Answer:
-        """Send a batch and wait for its answer."""
-        async with self._sending:  # answers come in the order in which batches were written
+    async def _send(self, batch: Batch) -> Response:
+        """Send a batch and wait for its response."""
+        async with self._sending:  # responses come in the order in which batches were written
             if self._call is None or self._call.has_ended:
                 self._call = Call(self._open(metadata=self._metadata))
-            answer = await self._call.send(batch)
-        return await answer
+            response = await self._call.send(batch)
+        return await response
 
     async def close(self) -> None:
-        """Wait for what was sent, end the stream and hang up."""
+        """Wait for all responses, end the stream and close the connection."""
         await asyncio.gather(*self._attempts)
         if self._call is not None:
             await self._call.close()
         await self._channel.close()
 
 
-def answer_of(response: pb.StreamEventsResponse, number: int) -> Answer:
-    """What a response on a stream means to the batch whose turn it is."""
+def response_on_stream(response: pb.StreamEventsResponse, number: int) -> Response:
+    """The response to the batch whose turn it is."""
     if response.sequence != number:
-        return Answer("unknown", improper=f"{response.sequence} was answered in the place of {number}")
+        return Response("unknown", improper=f"{response.sequence} came in place of {number}")
     return of_receipt(response.receipt) if response.HasField("receipt") else of_status(response.error)
 
 
 def json_of(batch: Batch) -> bytes:
-    """A batch over REST."""
+    """A batch as JSON."""
     events = ",".join(f'{{"type":"{EVENT_TYPE}","data":{data_of(mark)}}}' for mark in batch.marks)
     return f'{{"source":"{SOURCE}","events":[{events}]}}'.encode()
 
 
 def message_of(batch: Batch) -> pb.EventBatch:
-    """The same over gRPC."""
+    """A batch as a message."""
     events = [pb.Event(type=EVENT_TYPE, data_json=data_of(mark).encode()) for mark in batch.marks]
     return pb.EventBatch(source=SOURCE, events=events, idempotency_key=batch.idempotency_key)
 
 
 def data_of(mark: int) -> str:
-    """The data of an event, which tells it from all others."""
+    """The data of an event: a JSON object that differs for each mark."""
     return f'{{"mark":{mark},"note":"{NOTE}"}}'

@@ -1,6 +1,6 @@
-"""Sends bad inputs of each kind to a server, and checks that the answer is one clear refusal, or that none was due.
+"""Sends bad inputs of each kind to a server, and checks that each gets one clear rejection, or none if none is due.
 
-A sender belongs to one thread. What it returns is the code of the answer; what must never happen fails.
+A client belongs to one thread. Its functions return the code of the response. They fail at what must never happen.
 """
 
 import http.client
@@ -19,30 +19,29 @@ from server.status import STATUS
 from tests.abuse import inputs
 from tests.support.grpc_client import channel_to, details_of, metadata
 from tests.support.harness import Server
-from tests.support.wire import EVENTS, Answer, answers_in, connect, rest_of
+from tests.support.wire import EVENTS, Response, connect, responses_in, rest_of
 
 TIMEOUT_S = 20
 
 FILLER = b"\0" * 70_000
-"""Sent after a request that may be incomplete: it completes a body of some length, and is no request itself."""
+"""Sent after a request that may be incomplete: it completes a body, and is no request itself."""
 
-PATIENCE_S = 3
-"""A request whose own bytes say that much more is to come is not waited for longer."""
+MORE_TIMEOUT_S = 3
+"""The wait for a response. A request that announces a longer body than it has gets none."""
 
 OK = "ok"
 CUT = "connection closed"
 MORE = "more was due"
-NO_CALL = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 
 BATCHES_A_STREAM = 20
 
 PATH_FIRST = re.compile(r"(\w|\[).*: |Expected `object`", re.DOTALL)
-"""How the detail of a bad batch begins: with the path of what is wrong, unless it is all of it."""
+"""The detail of a bad batch begins with the path of what is wrong, unless the whole batch is wrong."""
 
 Send = Callable[[random.Random], str]
 
 
-class Senders:
+class AbusiveClient:
     """One thread's connections to a server."""
 
     def __init__(self, server: Server, key: str) -> None:
@@ -55,7 +54,7 @@ class Senders:
         self._stream: Any = self._channel.stream_stream(method + "StreamEvents")
 
     def kinds(self) -> dict[str, Send]:
-        """A function for each kind of input, which sends one."""
+        """A function for each kind of input. It sends one input."""
         return {
             "bodies of changed bytes": lambda rng: self.post(inputs.json_body(rng)),
             "batches of wrong values": lambda rng: self.post(inputs.wrong_batch(rng)),
@@ -69,48 +68,48 @@ class Senders:
         }
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connections."""
         self._rest.close()
         self._channel.close()
 
     def post(self, body: bytes, **headers: str) -> str:
-        """Over REST."""
+        """Post a body over REST."""
         return self.request("POST", EVENTS, body, {"Content-Type": "application/json", **headers})
 
     def post_coded(self, rng: random.Random) -> str:
-        """A compressed body over REST."""
+        """Post a compressed body over REST."""
         encoding, body = inputs.coded_body(rng)
         return self.post(body, **{"Content-Encoding": encoding})
 
     def request_anything(self, rng: random.Random) -> str:
-        """Any method and path over REST."""
+        """Send any method and path over REST."""
         method, target = inputs.target(rng)
         return self.request(method, target, None, {})
 
     def request(self, method: str, target: str, body: bytes | None, headers: dict[str, str]) -> str:
-        """Any request over REST."""
+        """Send any request over REST."""
         sent = {"X-API-Key": self._key, **headers}
         encoded: Any = {name: value.encode("latin-1") for name, value in sent.items()}
         self._rest.request(method, target, body, encoded)
-        response = self._rest.getresponse()
-        fields = {name.lower(): value for name, value in response.getheaders()}
-        answer = Answer(response.status, fields, response.read())
-        return OK if method == "HEAD" and answer.status < 500 else checked(answer)
+        found = self._rest.getresponse()
+        fields = {name.lower(): value for name, value in found.getheaders()}
+        response = Response(found.status, fields, found.read())
+        return OK if method == "HEAD" and response.status < 500 else checked(response)
 
     def send_raw(self, rng: random.Random) -> str:
-        """Bytes that may be no request."""
-        with connect(self._server, PATIENCE_S) as connection:
+        """Send bytes that may be no request."""
+        with connect(self._server, MORE_TIMEOUT_S) as connection:
             with suppress(ConnectionError):
                 connection.sendall(inputs.raw_request(rng, self._key) + FILLER)
             try:
                 received = rest_of(connection)
             except TimeoutError:
                 return MORE
-        codes = [checked(answer) for answer in answers_in(received)]
+        codes = [checked(response) for response in responses_in(received)]
         return codes[-1] if codes else CUT
 
     def send_frames(self, rng: random.Random) -> str:
-        """Bytes that may be no HTTP/2. What of it is a call is answered with trailers, which nobody reads here."""
+        """Send bytes that may be no HTTP/2. The responses are trailers, which are not looked at."""
         host, port = self._server.grpc.split(":")
         with socket.create_connection((host, int(port)), timeout=TIMEOUT_S) as connection, suppress(OSError):
             connection.sendall(inputs.http2_bytes(rng))
@@ -120,7 +119,7 @@ class Senders:
         return CUT
 
     def call(self, rng: random.Random) -> str:
-        """One message in a call of its own."""
+        """Send one message in a unary call."""
         try:
             self._unary(inputs.unary_bytes(rng), metadata=metadata(self._key), timeout=TIMEOUT_S)
         except grpc.RpcError as error:
@@ -128,7 +127,7 @@ class Senders:
         return OK
 
     def stream(self, rng: random.Random) -> str:
-        """Messages on one stream, until one of them ends it."""
+        """Send messages on one stream, until one of them ends it."""
         messages: Iterator[bytes] = (inputs.stream_bytes(rng) for _ in range(BATCHES_A_STREAM))
         try:
             for _ in self._stream(messages, metadata=metadata(self._key), timeout=TIMEOUT_S):
@@ -138,19 +137,19 @@ class Senders:
         return OK
 
 
-def checked(answer: Answer) -> str:
-    """The code of an answer. Fails where it is a fault, or says less than it must."""
-    assert answer.status < 500 or answer.status == 503, answer
-    code = answer.code
+def checked(response: Response) -> str:
+    """The code of a response. Fails if it is an internal error, or lacks a required part."""
+    assert response.status < 500 or response.status == 503, response
+    code = response.code
     if code == Code.INVALID_BATCH:
-        problem = json.loads(answer.body)
-        assert all(item["path"] and item["message"] for item in problem.get("errors", ())), answer
-        assert PATH_FIRST.match(problem["detail"]), answer
+        problem = json.loads(response.body)
+        assert all(item["path"] and item["message"] for item in problem.get("errors", ())), response
+        assert PATH_FIRST.match(problem["detail"]), response
     return code
 
 
 def checked_status(error: grpc.RpcError) -> str:
-    """The code of a call that was refused. Fails where it is a fault, or says less than it must."""
+    """The code of a rejected call. Fails if it is an internal error, or lacks a required part."""
     details = details_of(error)
     code = Code(details["ErrorInfo"].reason.lower())
     assert code is not Code.INTERNAL, error

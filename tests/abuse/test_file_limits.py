@@ -1,4 +1,4 @@
-"""More connections than a worker may have files: some are refused, it survives, and is as it was once they are gone."""
+"""More connections than a worker may have files: it rejects some, survives, and works again once they are closed."""
 
 import resource
 import socket
@@ -6,14 +6,14 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from tests.support.harness import Server, batch, wait_until
-from tests.support.wire import answers_in, connect, rest_of
+from tests.support.wire import connect, responses_in, rest_of
 
 FILES = 200
 MAX_LOG_LINES = 40
 
 
 def takes_events(server: Server, secret: str) -> bool:
-    """Whether a good caller is served."""
+    """Whether a good batch is stored."""
     with server.client(secret) as client:
         return client.post("/api/v1/events", json=batch()).status_code == 201
 
@@ -26,14 +26,14 @@ def test_more_connections_than_files(tmp_path: Path) -> None:
         with ExitStack() as stack:
             opened = [stack.enter_context(connect(server)) for _ in range(2 * FILES)]
             for connection in opened[-FILES // 4 :]:
-                answers = answers_in(rest_of(connection))  # or none, where there was no file for so much
-                assert [answer.code for answer in answers] in ([], ["unavailable"])
-        wait_until(lambda: takes_events(server, server.first_key), "room again")
+                responses = responses_in(rest_of(connection))  # none if even that needed a file too many
+                assert [response.code for response in responses] in ([], ["unavailable"])
+        wait_until(lambda: takes_events(server, server.first_key), "a free file")
         host, port = server.grpc.split(":")
         with ExitStack() as stack:
             for _ in range(2 * FILES):
                 stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
-        wait_until(lambda: takes_events(server, server.first_key), "room again")
+        wait_until(lambda: takes_events(server, server.first_key), "a free file")
         assert server.worker_pids() == [worker]
         assert len(server.stderr().splitlines()) < MAX_LOG_LINES
 
