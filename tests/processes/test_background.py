@@ -34,10 +34,10 @@ FAILURES: tuple[BaseException, ...] = (
 )
 
 LOGGED = (
-    "ValueError at tests/test_background.py",
-    "CancelledError at tests/test_background.py",
-    "MemoryError at tests/test_background.py",
-    "OSError (Too many open files) at tests/test_background.py",
+    "ValueError at processes/test_background.py",
+    "CancelledError at processes/test_background.py",
+    "MemoryError at processes/test_background.py",
+    "OSError (Too many open files) at processes/test_background.py",
     "the database is away",
 )
 
