@@ -1,5 +1,6 @@
 """A tenant with events to read."""
 
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -26,8 +27,8 @@ class Tenant(NamedTuple):
 
 @contextmanager
 def tenant_with_events(server: Server, name: str) -> Iterator[Tenant]:
-    """A tenant with some batches of events."""
-    key = server.create_key(name, "--rate-limit", "0")
+    """A new tenant with some batches of events."""
+    key = server.create_key(f"{name}-{uuid.uuid4().hex}", "--rate-limit", "0")
     with server.client(key["key"]) as client:
         ids = []
         for number in range(6):

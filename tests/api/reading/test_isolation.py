@@ -36,7 +36,7 @@ def test_no_query_shows_events_of_another_tenant(tenant: Tenant, neighbour: Tena
 
 
 def test_new_key_of_a_tenant_reads_its_events(server: Server, neighbour: Tenant) -> None:
-    with server.client(server.create_key("neighbour", "--scope", "events:read")["key"]) as client:
+    with server.client(server.create_key(neighbour.key["tenant"], "--scope", "events:read")["key"]) as client:
         assert client.get(EVENTS).json() == neighbour.listed
         assert client.get(f"{EVENTS}/{neighbour.ids[0]}").json() == neighbour.listed[-1]
         rejected = client.post(EVENTS, json=batch())
