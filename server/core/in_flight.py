@@ -9,6 +9,7 @@ import asyncio
 from types import TracebackType
 from typing import NamedTuple
 
+from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 
 MAX_REQUESTS_IN_FLIGHT = 2_000
@@ -79,36 +80,28 @@ class Slot:
 
     def __init__(self, in_flight: InFlight, arrived: Arrived) -> None:
         self._in_flight = in_flight
-        self._requests = 0
+        self.requests = 0
         self._bytes, self._events = arrived
 
     def __enter__(self) -> "Slot":
         self._in_flight.add_request()
-        self._requests = 1
-        self._in_flight.add(0, self._events, self._bytes)
+        self.requests = 1
+        if self._bytes or self._events:
+            self._in_flight.add(0, self._events, self._bytes)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._in_flight.add(-self._requests, -self._events, -self._bytes)
+        self._in_flight.add(-self.requests, -self._events, -self._bytes)
 
-    def released(self) -> "ReleasedSlot":
-        """A context manager inside which the slot is free for others: while the client sends its body.
+    def released(self, deadline: Deadline) -> "ReleasedSlot":
+        """A context manager for the time in which the client sends its body.
 
-        Leaving it raises Unavailable if a limit is reached then.
+        Meanwhile the slot is free for others, and the deadline does not count down. Leaving it raises Unavailable if a
+        limit is reached then.
         """
-        return ReleasedSlot(self)
-
-    def release(self) -> None:
-        """Stop counting this request."""
-        self._in_flight.add(-1, 0, 0)
-        self._requests = 0
-
-    def acquire_again(self) -> None:
-        """Count this request again. Raises Unavailable if a limit is reached."""
-        self._in_flight.add_request()
-        self._requests = 1
+        return ReleasedSlot(self, self._in_flight, deadline)
 
     def add_bytes(self, size: int) -> None:
         """Count a body of this size in bytes, which has arrived."""
@@ -124,14 +117,20 @@ class Slot:
 class ReleasedSlot:
     """What `Slot.released` returns."""
 
-    def __init__(self, slot: Slot) -> None:
+    def __init__(self, slot: Slot, in_flight: InFlight, deadline: Deadline) -> None:
         self._slot = slot
+        self._in_flight = in_flight
+        self._deadline = deadline
+        self._remaining = deadline.remaining()
 
     def __enter__(self) -> None:
-        self._slot.release()
+        self._slot.requests = 0
+        self._in_flight.add(-1, 0, 0)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is None:
-            self._slot.acquire_again()
+            self._deadline.reset(self._remaining)
+            self._in_flight.add_request()
+            self._slot.requests = 1

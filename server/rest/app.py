@@ -33,11 +33,11 @@ def create_app(services: Services) -> ASGIApp:
         logging_config=None,
     )
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         # Litestar answers OPTIONS by itself. Keys are for servers: there is no CORS, and OPTIONS is not allowed.
         if scope["type"] == ScopeType.HTTP and scope["method"] == HttpMethod.OPTIONS:
             scope["method"] = "NONE"  # type: ignore[typeddict-item]
-        await litestar(scope, receive, send)
+        return litestar(scope, receive, send)
 
     return app
 

@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
-from http import HTTPStatus
 
 import msgspec
 from litestar.types import HTTPScope, Receive, Send
@@ -54,7 +53,10 @@ def ingest(services: Services) -> Callable[[HTTPScope, Receive, Send], Awaitable
     async def handler(scope: HTTPScope, receive: Receive, send: Send) -> None:
         headers = headers_of(scope)
         receipt, quota = await services.ingest(credentials_of(headers), reader(headers, read_body, receive))
-        await send_receipt(send, receipt, quota_headers(quota))
+        body = msgspec.json.encode(receipt_body(receipt))
+        fields = receipt_headers(receipt, quota_headers(quota), len(body))
+        await send({"type": "http.response.start", "status": 201, "headers": fields})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
 
     return handler
 
@@ -69,7 +71,7 @@ def reader(
 
     async def read(slot: Slot, deadline: Deadline) -> Submission:
         options, body_format = ingest_options_of(headers), body_format_of(headers)
-        with deadline.paused(), slot.released():  # while the client sends
+        with slot.released(deadline):  # while the client sends
             body = await read_body(body_format, receive)
         slot.add_bytes(len(body))
         batch = decode_batch(body)
@@ -81,20 +83,14 @@ def reader(
     return read
 
 
-async def send_receipt(send: Send, receipt: Receipt, headers: dict[str, str]) -> None:
-    """Send the response to a stored batch, with `headers` and those that the receipt asks for."""
+def receipt_headers(receipt: Receipt, headers: dict[str, str], size: int) -> list[tuple[bytes, bytes]]:
+    """The headers of the response to a stored batch: `headers`, those that the receipt asks for, and of the body."""
     if receipt.lenient:
         headers["preference-applied"] = "handling=lenient"
     if receipt.replayed:
         headers["idempotent-replayed"] = "true"
-    body = msgspec.json.encode(receipt_body(receipt))
-    fields = [
-        (b"content-type", b"application/json"),
-        (b"content-length", b"%d" % len(body)),
-        *((name.encode(), value.encode()) for name, value in headers.items()),
-    ]
-    await send({"type": "http.response.start", "status": HTTPStatus.CREATED, "headers": fields})
-    await send({"type": "http.response.body", "body": body, "more_body": False})
+    fields = [(name.encode(), value.encode()) for name, value in headers.items()]
+    return [(b"content-type", b"application/json"), (b"content-length", b"%d" % size), *fields]
 
 
 @lru_cache(maxsize=64)

@@ -149,6 +149,7 @@ def http_config(settings: Settings, services: Services) -> uvicorn.Config:
     """The configuration of uvicorn: our own protocol class, and nothing of it that is not used."""
     return uvicorn.Config(
         create_app(services),
+        interface="asgi3",
         http=HttpProtocol,
         ws="none",
         proxy_headers=False,

@@ -6,6 +6,7 @@ from contextlib import suppress
 import pytest
 
 from server.core import in_flight as module
+from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.in_flight import Arrived, InFlight
 
@@ -87,7 +88,7 @@ def test_the_count_is_right_after_an_error(in_flight: InFlight) -> None:
 def test_a_released_slot_is_free_for_others(in_flight: InFlight) -> None:
     with in_flight.slot(Arrived()) as one, in_flight.slot(Arrived()), in_flight.slot(Arrived()):
         assert is_full(in_flight)
-        with one.released():
+        with one.released(Deadline()):
             assert not is_full(in_flight)
         assert is_full(in_flight)
     assert not is_full(in_flight)
@@ -96,7 +97,7 @@ def test_a_released_slot_is_free_for_others(in_flight: InFlight) -> None:
 def test_a_slot_may_be_lost_while_it_is_released(in_flight: InFlight) -> None:
     others = [in_flight.slot(Arrived()) for _ in range(3)]
     with in_flight.slot(Arrived()) as slot:
-        released = slot.released()
+        released = slot.released(Deadline())
         released.__enter__()
         for other in others:
             other.__enter__()
@@ -110,7 +111,7 @@ def test_a_slot_may_be_lost_while_it_is_released(in_flight: InFlight) -> None:
 
 
 def test_an_error_inside_a_released_slot_does_not_take_it_again(in_flight: InFlight) -> None:
-    with pytest.raises(ZeroDivisionError), in_flight.slot(Arrived()) as slot, slot.released():
+    with pytest.raises(ZeroDivisionError), in_flight.slot(Arrived()) as slot, slot.released(Deadline()):
         raise ZeroDivisionError
     with in_flight.slot(Arrived()), in_flight.slot(Arrived()):
         assert not is_full(in_flight)
