@@ -10,10 +10,10 @@ from litestar.types import HTTPScope, Receive, Send
 from msgspec import Struct
 
 from server.core.deadline import Deadline
+from server.core.errors import Unavailable
 from server.core.events.decode import decode_batch, decode_slowly
-from server.core.events.model import MAX_LISTED_ERRORS, Receipt
-from server.core.in_flight import Slot
-from server.core.ingest.ingest import Submission
+from server.core.events.model import MAX_LISTED_ERRORS, DecodedBatch, Receipt
+from server.core.ingest.ingest import AdmittedRequest, Submission
 from server.core.times import MS_PER_S, format_time, from_milliseconds
 from server.rest.http.body import BodyReader
 from server.rest.http.headers import (
@@ -26,6 +26,8 @@ from server.rest.http.headers import (
 )
 from server.rest.http.problems import ProblemEvent
 from server.services import Services
+
+TOO_LATE = "The body could not be decoded in time: retry after the time in Retry-After"
 
 
 class ReceiptEvent(Struct):
@@ -61,24 +63,36 @@ def ingest(services: Services) -> Callable[[HTTPScope, Receive, Send], Awaitable
 
 def reader(
     headers: Headers, read_body: BodyReader, receive: Receive
-) -> Callable[[Slot, Deadline], Awaitable[Submission]]:
+) -> Callable[[AdmittedRequest], Awaitable[Submission]]:
     """What reads the batch of a request once its key is admitted.
 
-    It raises InvalidHeader, MalformedRequest, UnsupportedMediaType, and what `BodyReader` and `decode_slowly` do.
+    It raises InvalidHeader, MalformedRequest, UnsupportedMediaType, and what `BodyReader` and `decode_in_thread` do.
     """
 
-    async def read(slot: Slot, deadline: Deadline) -> Submission:
+    async def read(request: AdmittedRequest) -> Submission:
         options, body_format = ingest_options_of(headers), body_format_of(headers)
-        with deadline.paused(), slot.released():  # while the client sends
-            body = await read_body(body_format, receive)
-        slot.add_bytes(len(body))
+        with request.slot.released():  # while the client sends, and while the body waits to be decompressed
+            body = await read_body(request, body_format, receive)
+        request.slot.add_bytes(len(body))
         batch = decode_batch(body)
         if batch is None:
-            batch = await asyncio.to_thread(decode_slowly, body)
-        slot.add_events(len(batch.events))
+            batch = await decode_in_thread(body, request.deadline)
+        request.slot.add_events(len(batch.events))
         return Submission(batch, options)
 
     return read
+
+
+async def decode_in_thread(body: bytes, deadline: Deadline) -> DecodedBatch:
+    """Decode a bad batch on a thread, for which it may have to wait.
+
+    Raises what `decode_slowly` does, and Unavailable if that is not done by the deadline.
+    """
+    try:
+        async with asyncio.timeout(deadline.remaining()):
+            return await asyncio.to_thread(decode_slowly, body)
+    except TimeoutError:
+        raise Unavailable("not_stored", TOO_LATE) from None
 
 
 async def send_receipt(send: Send, receipt: Receipt, headers: dict[str, str]) -> None:

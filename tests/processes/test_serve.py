@@ -137,7 +137,7 @@ def test_drain_finishes_a_request_that_was_under_way(tmp_path: Path) -> None:
             response = slow.recv(10_000)
             assert response.startswith(b"HTTP/1.1 201")
             assert b"connection: close" in response
-        assert server.stop() == 0
+        assert server.process.wait(60) == 0  # a second signal would cut the drain short
 
 
 def refuses(port: int) -> bool:

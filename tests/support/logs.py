@@ -11,6 +11,11 @@ def tells_of_an_error(text: str) -> bool:
     return any(word in text.lower() for word in ERROR_WORDS)
 
 
+def without_rejections(log: str) -> list[str]:
+    """The lines of a log but for those that count rejected requests."""
+    return [line for line in log.splitlines() if " info    rejected " not in line]
+
+
 def assert_no_internal_errors(server: Server) -> None:
     """Nothing went wrong inside the server, as far as its log tells."""
     log = server.stderr()

@@ -29,6 +29,7 @@ class Mongod:
     def __init__(self, directory: Path, standalone: bool = False) -> None:
         self.directory = directory
         self.standalone = standalone
+        self.options: list[str] = []
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -50,6 +51,7 @@ class Mongod:
         arguments += ["--setParameter", "enableTestCommands=1"]
         if not self.standalone:
             arguments += ["--replSet", "tests", "--oplogSize", "100"]
+        arguments += self.options
         self.process = subprocess.Popen([mongod_binary(), *arguments], stdout=subprocess.DEVNULL)
 
     def client(self) -> MongoClient:
@@ -89,6 +91,27 @@ class Mongod:
     ) -> None:
         self.kill()
         shutil.rmtree(self.directory)
+
+
+@contextmanager
+def secured(mongod: Mongod) -> Iterator[MongoClient]:
+    """Start it with users, whose rights it checks. The value is the client of an administrator."""
+    mongod.start()
+    try:
+        with mongod.client() as client:
+            client.admin.command("createUser", "admin", pwd="p", roles=["root"])
+        mongod.kill()
+        key_file = mongod.directory / "key"
+        key_file.write_text("x" * 100)
+        key_file.chmod(0o600)
+        mongod.options = ["--auth", "--keyFile", str(key_file)]
+        mongod.launch()
+        url = f"mongodb://admin:p@{mongod.host}/?directConnection=true&authSource=admin"
+        with pymongo.MongoClient[Json](url, uuidRepresentation="standard", tz_aware=True) as client:
+            wait_until(lambda: client.admin.command("hello")["isWritablePrimary"], "a writable mongod")
+            yield client
+    finally:
+        mongod.kill()
 
 
 @contextmanager
