@@ -41,7 +41,7 @@ BUCKET_S = 0.5
 """Permits of the same half second are counted together: at most 124 numbers for a key, however high its limit."""
 
 LEASE_S = 1.0
-"""How far ahead permits are taken: enough to save most lease requests, and 2 s less than the contract allows."""
+"""How far ahead permits are taken. It saves most lease requests, and keeps SPAN_S below the 62 s of the contract."""
 
 MARGIN_S = 0.25
 """The time between the use of a permit and when the client sees its response."""
