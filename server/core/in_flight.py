@@ -7,7 +7,8 @@ client takes no slot from others.
 
 import asyncio
 from types import TracebackType
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
@@ -24,7 +25,7 @@ MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
 NO_CAPACITY = "This server is at the limit of what it can hold: retry after the time in Retry-After"
 
 
-class Arrived(NamedTuple):
+class Arrived(Struct, frozen=True):
     """How much of a request has arrived before it gets its slot."""
 
     bytes: int = 0
@@ -81,7 +82,7 @@ class Slot:
     def __init__(self, in_flight: InFlight, arrived: Arrived) -> None:
         self._in_flight = in_flight
         self.requests = 0
-        self._bytes, self._events = arrived
+        self._bytes, self._events = arrived.bytes, arrived.events
 
     def __enter__(self) -> "Slot":
         self._in_flight.add_request()

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import astuple
 
 from server.core.errors import InvalidBatch, MalformedJson
 from server.core.events.decode import decode_batch, decode_slowly
@@ -53,7 +54,7 @@ def comparable(batch: DecodedBatch) -> Any:
 
     It is text, so that 1, 1.0 and True differ, and -0.0 and 0.0.
     """
-    return repr([list(part) if not isinstance(part, str | None) else part for part in batch])
+    return repr([list(part) if not isinstance(part, str | None) else part for part in astuple(batch)])
 
 
 @given(BATCHES)

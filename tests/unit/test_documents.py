@@ -9,6 +9,7 @@ from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from server.core.events.ids import new_ids
 from server.core.events.model import MAX_BATCH_EVENTS, MAX_NESTING, BatchInfo, Event
@@ -50,7 +51,7 @@ def test_events_read_back_as_they_were(info: BatchInfo, rows: list[tuple[Event, 
 
 def test_a_document_is_plain_bson() -> None:
     event = Event("a", {"n": 1}, None, {"m": {}})
-    (document,) = encode(INFO._replace(source_id="7"), new_ids(0, 1).binary, [event], [5])
+    (document,) = encode(replace(INFO, source_id="7"), new_ids(0, 1).binary, [event], [5])
     found: dict[str, Any] = bson.decode(document, CodecOptions(tz_aware=True))
     assert list(found) == KEY_ORDER
     assert (found["event_type"], found["data"], found["metadata"]) == ("a", {"n": 1}, {"m": {}})
@@ -58,7 +59,7 @@ def test_a_document_is_plain_bson() -> None:
 
 @pytest.mark.parametrize("source_id", [None, "", "7"])
 def test_an_empty_source_id_is_not_none(source_id: str | None) -> None:
-    (document,) = encode(INFO._replace(source_id=source_id), new_ids(0, 1).binary, [Event("a", {})], [None])
+    (document,) = encode(replace(INFO, source_id=source_id), new_ids(0, 1).binary, [Event("a", {})], [None])
     assert decode(RawBSONDocument(document, RAW)).source_id == source_id
 
 

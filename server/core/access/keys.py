@@ -8,7 +8,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Literal
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -33,7 +33,7 @@ MAX_SECRET_CHARS = 100
 DOMAIN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
-class Credentials(NamedTuple):
+class Credentials(Struct, frozen=True):
     """What a request says about who sends it."""
 
     secret: str | None

@@ -30,7 +30,8 @@ Example with a limit of 100 and an empty window:
 import math
 import secrets
 from time import monotonic
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from server.core.errors import Quota
 
@@ -68,7 +69,7 @@ MIN_LEASE = 2
 """Requests expected in the time of a lease below which leasing ahead costs more than it saves."""
 
 
-class LeaseRequest(NamedTuple):
+class LeaseRequest(Struct, frozen=True):
     """A worker asks the store for permits of a key."""
 
     key_id: str
@@ -81,7 +82,7 @@ class LeaseRequest(NamedTuple):
     """Permits for requests to come, if enough are left."""
 
 
-class RateWindow(NamedTuple):
+class RateWindow(Struct, frozen=True):
     """A key's window after a lease request."""
 
     granted: int

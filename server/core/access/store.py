@@ -1,14 +1,16 @@
 """The port to where keys and the windows of their rate limits are kept. `storage/keys.py` implements it."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Protocol
+
+from msgspec import Struct
 
 from server.core.access.keys import Key
 from server.core.access.rate_limit import LeaseRequest, RateWindow
 from server.core.deadline import Deadline
 
 
-class FoundKey(NamedTuple):
+class FoundKey(Struct, frozen=True):
     """A key as it is now, the digest of its secret, and its window; None if it has none."""
 
     key: Key

@@ -7,6 +7,8 @@ are random, drawn once per batch. So ids ascend in the order sent, and sort by t
 import secrets
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from server.core.events.model import MAX_BATCH_EVENTS
 
 COUNTERS = [(0x7000 | index).to_bytes(2, "big") for index in range(MAX_BATCH_EVENTS)]
@@ -18,7 +20,7 @@ VARIANT = 0x8000_0000_0000_0000
 RANDOM_BITS = 62
 
 
-class Seed(NamedTuple):
+class Seed(Struct, frozen=True):
     """What the ids of a batch are made from. The same seed gives the same ids."""
 
     received_at_ms: int

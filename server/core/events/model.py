@@ -61,7 +61,7 @@ class Batch(Struct, forbid_unknown_fields=True):
     source_id: Annotated[SourceId | None, Meta(description="Which instance of the source")] = None
 
 
-class DecodedBatch(NamedTuple):
+class DecodedBatch(Struct, frozen=True):
     """A decoded batch: its well-formed `events`, their `indexes` in the request, and the `errors` of the other events.
 
     `times` are the timestamps of `events` in milliseconds since 1970; None is the time of receipt.
@@ -75,7 +75,7 @@ class DecodedBatch(NamedTuple):
     errors: list[EventError]
 
 
-class BatchInfo(NamedTuple):
+class BatchInfo(Struct, frozen=True):
     """What the events of one stored batch have in common."""
 
     tenant_id: UUID
@@ -85,7 +85,7 @@ class BatchInfo(NamedTuple):
     """Milliseconds since 1970."""
 
 
-class Receipt(NamedTuple):
+class Receipt(Struct, frozen=True):
     """What was stored: the ids and types of the events, in the order sent; and what lenient handling rejected."""
 
     info: BatchInfo

@@ -8,6 +8,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 from uuid import UUID
 
+from msgspec import Struct
+
 from server.core.access.admission import Admission
 from server.core.access.keys import Credentials
 from server.core.deadline import Deadline
@@ -48,7 +50,7 @@ from server.core.times import now_ms
 NOTHING_ARRIVED = Arrived()
 
 
-class IngestOptions(NamedTuple):
+class IngestOptions(Struct, frozen=True):
     """What a client asks for beside its batch."""
 
     idempotency_key: str | None
@@ -56,7 +58,7 @@ class IngestOptions(NamedTuple):
     """Whether to store the good events of a batch that has bad ones too."""
 
 
-class Submission(NamedTuple):
+class Submission(Struct, frozen=True):
     """A batch to store, and how."""
 
     batch: DecodedBatch
@@ -70,7 +72,7 @@ class Ingested(NamedTuple):
     quota: Quota | None
 
 
-class PreparedBatch(NamedTuple):
+class PreparedBatch(Struct, frozen=True):
     """A batch as it goes to the store."""
 
     info: BatchInfo
@@ -123,7 +125,8 @@ class Ingest:
         Raises InvalidBatch, PayloadTooLarge, IdempotencyConflict or Unavailable. Nothing is stored then, unless
         Unavailable says so.
         """
-        batch, (idempotency_key, lenient) = submission
+        batch, idempotency_key = submission.batch, submission.options.idempotency_key
+        lenient = submission.options.lenient
         prepared, replayed = self._prepare(tenant_id, batch, new_seed(now_ms())), False
         if prepared.errors and not (lenient and prepared.ids):
             raise invalid_batch(prepared.errors)

@@ -4,12 +4,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 from uuid import UUID
 
+from msgspec import Struct
+
 from server.core.deadline import Deadline
 from server.core.events.ids import Seed
 from server.core.events.model import BatchInfo, Event
 
 
-class EncodedBatch(NamedTuple):
+class EncodedBatch(Struct, frozen=True):
     """The documents of one request in their stored form, one after the other."""
 
     documents: bytes
@@ -59,7 +61,7 @@ class EventStore(DocumentStore, Protocol):
         """The stored form of each event, given its id and its time. Raises Unstorable."""
 
 
-class IdempotencyRecord(NamedTuple):
+class IdempotencyRecord(Struct, frozen=True):
     """What an idempotency key of a tenant stands for. It holds neither the key nor any part of the events."""
 
     id: bytes
