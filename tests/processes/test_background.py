@@ -1,4 +1,4 @@
-"""Loops, jobs and the messages of workers, without a database: they go on after anything that goes wrong."""
+"""Loops and jobs, without a database: they go on after anything that goes wrong."""
 
 import asyncio
 import contextlib
@@ -18,7 +18,6 @@ from server.runtime.composition import compose_services
 from server.runtime.errors import StartError
 from server.runtime.logs import place_of
 from server.runtime.loops import forever, in_background, until_done
-from server.runtime.messages import MAX_LINE_BYTES, Ready, decode_line, encode_line, read_line
 from storage.client import close, connect, database
 from storage.keys import Keys
 
@@ -274,29 +273,5 @@ def test_a_worker_that_drains_is_not_ready() -> None:
         with pytest.raises(Unavailable, match="draining"):
             await services.check_ready()
         await close(client)
-
-    asyncio.run(scenario())
-
-
-# --- messages
-
-
-def test_messages_are_lines_of_json() -> None:
-    assert encode_line(Ready()) == b'{"type":"ready"}\n'
-    assert decode_line(encode_line(Ready())) == Ready()
-    for line in (b"ready\n", b"\n", b'{"type":"unknown"}\n', b'{"type":"\xff"}\n', b"[]\n"):
-        with pytest.raises(ValueError):
-            decode_line(line)
-
-
-def test_a_line_over_the_limit_is_no_message_and_the_next_is() -> None:
-    async def scenario() -> None:
-        stream = asyncio.StreamReader(limit=MAX_LINE_BYTES)
-        stream.feed_data(b"x" * 3 * MAX_LINE_BYTES + b"\n" + encode_line(Ready()))
-        stream.feed_eof()
-        lines = []
-        while line := await read_line(stream):
-            lines.append(line)
-        assert lines == [b"\n", encode_line(Ready())]
 
     asyncio.run(scenario())
