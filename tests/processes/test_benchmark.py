@@ -5,12 +5,12 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from tests.support.harness import Json
+from tests.support.report_pages import checked_charts
 
 TIMEOUT_S = 120
 
@@ -19,17 +19,6 @@ SMALL = ("--rounds", "1", "--seconds", "0.1", "--workers", "1", "--batch-sizes",
 SCENARIOS = {"apis": 5, "limiter": 8, "latency": 5, "drivers": 2, "checkout": 8}
 
 OPTIONS = {"checkout": ("--against", ".")}
-
-
-class Links(HTMLParser):
-    """What a page would load."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.found += [f"{tag} {name}={value}" for name, value in attrs if name in ("src", "href")]
 
 
 @pytest.fixture(params=SCENARIOS)
@@ -68,7 +57,10 @@ def test_report(report: tuple[str, Json, str]) -> None:
     assert figures["answers"]
     assert all(answer["value"] > 0 for answer in figures["answers"])
     assert (lines[0]["of_ceiling"] == 1) == (compared == "apis")
-    links = Links()
-    links.feed(page)
-    assert links.found == []
-    assert page.count("<svg") == 2 * len({line["batch_size"] for line in lines})
+    charts = checked_charts(page)
+    sizes = sorted({line["batch_size"] for line in lines}, reverse=True)
+    assert [chart["unit"] for chart in charts] == ["events/s", "ms", "µs of CPU per event"] * len(sizes)
+    for chart, size in zip(charts[::3], sizes, strict=True):
+        rates = [line["events_per_s"] for line in lines if line["batch_size"] == size]
+        assert chart["series"] == {"median of the rounds": rates}
+        assert len(set(chart["labels"])) == len(chart["ranges"]) == len(rates)

@@ -72,9 +72,13 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=self.log,
         )
-        self.output = read_until(self.process, READY, START_TIMEOUT_S)
-        ready = READY.search(self.output)
-        assert ready is not None, f"no ready line; stdout: {self.output!r}; stderr: {self.stderr()}"
+        try:
+            self.output = read_until(self.process, READY, START_TIMEOUT_S)
+            ready = READY.search(self.output)
+            assert ready is not None, f"no ready line; stdout: {self.output!r}; stderr: {self.stderr()}"
+        except BaseException:  # Ctrl-C too: no server is left behind
+            self.stop(signal.SIGKILL)
+            raise
         self.url = ready["rest"]
         self.grpc = ready["grpc"]
         return self

@@ -1,17 +1,16 @@
 """Bodies that are still arriving: the limits on how long that takes and how much they hold.
 
-They have their own limit of 64 MiB, apart from what the server works on. So slow clients delay only each other. When it
-is reached, bodies that have been arriving for more than 5 s are cancelled, oldest first.
+They have a limit of their own, apart from what the server works on. So slow clients delay only each other. When it is
+reached, bodies that have been arriving for more than 5 s are cancelled, oldest first. A body is the body of a REST
+request, which is counted as it arrives, or a gRPC message, which is counted by the most that it may become.
 """
 
 import asyncio
+from collections.abc import Callable
 from time import monotonic
 from types import TracebackType
 
-from server.core.errors import RequestTimeout, Unavailable
-
-MAX_ARRIVING_BYTES = 64 * 1024 * 1024
-"""What all bodies that are still arriving may hold: 6 of the largest size, or hundreds of usual large ones."""
+from server.core.errors import SluiceError, Unavailable
 
 STALL_TIMEOUT_S = 30
 """A body that brings nothing for this long is cancelled. The contract fixes it."""
@@ -32,9 +31,14 @@ TOO_SLOW = f"The body took over {SLOW_S} s to arrive, and the server is short of
 
 
 class Arrivals:
-    """The bodies that are arriving at this worker."""
+    """The bodies that are arriving at this worker over one protocol.
 
-    def __init__(self) -> None:
+    `max_bytes` is what all of them may hold. `stalled` makes the error for a body that brings nothing.
+    """
+
+    def __init__(self, max_bytes: int, stalled: Callable[[], SluiceError]) -> None:
+        self._max_bytes = max_bytes
+        self._stalled = stalled
         self._bytes = 0
         self._by_age: dict[Arrival, None] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -42,6 +46,19 @@ class Arrivals:
     def arrival(self) -> "Arrival":
         """The arrival of one body, as a context manager. Leaving it raises the error that cancelled the body."""
         return Arrival(self)
+
+    def cancel_slow(self) -> None:
+        """Cancel all bodies that have been arriving for more than SLOW_S, because others wait for them."""
+        slow = monotonic() - SLOW_S
+        for arrival in list(self._by_age):
+            if arrival.began > slow:
+                break
+            arrival.cancel(Unavailable("not_stored", TOO_SLOW))
+
+    def cancel_all(self, why: str) -> None:
+        """Cancel all bodies, because the server drains. `why` is the detail of their error."""
+        for arrival in list(self._by_age):
+            arrival.cancel(Unavailable("not_stored", why))
 
     def begin(self, arrival: "Arrival") -> None:
         """Add a body that begins to arrive."""
@@ -51,7 +68,7 @@ class Arrivals:
 
     def add(self, size: int) -> None:
         """Count this number of bytes. Raises Unavailable if there is no capacity for them."""
-        if self._bytes + size > MAX_ARRIVING_BYTES:
+        if self._bytes + size > self._max_bytes:
             self._cancel_slow(size)
         self._bytes += size
 
@@ -65,10 +82,10 @@ class Arrivals:
         """Cancel slow bodies, oldest first, until `size` bytes fit. Raises Unavailable if they still do not fit."""
         slow = monotonic() - SLOW_S
         for arrival in list(self._by_age):
-            if self._bytes + size <= MAX_ARRIVING_BYTES or arrival.began > slow:
+            if self._bytes + size <= self._max_bytes or arrival.began > slow:
                 break
             arrival.cancel(Unavailable("not_stored", TOO_SLOW))
-        if self._bytes + size > MAX_ARRIVING_BYTES:
+        if self._bytes + size > self._max_bytes:
             raise Unavailable("not_stored", NO_CAPACITY)
 
     def _cancel_stalled(self) -> None:
@@ -76,7 +93,7 @@ class Arrivals:
         stalled = monotonic() - STALL_TIMEOUT_S
         for arrival in list(self._by_age):
             if min(arrival.continued, arrival.began + arrival.size / MIN_BYTES_PER_S) < stalled:
-                arrival.cancel(RequestTimeout(STALLED))
+                arrival.cancel(self._stalled())
         again = bool(self._by_age)
         self._timer = asyncio.get_running_loop().call_later(CHECK_INTERVAL_S, self._cancel_stalled) if again else None
 
@@ -87,7 +104,7 @@ class Arrival:
     def __init__(self, arrivals: Arrivals) -> None:
         self._arrivals = arrivals
         self._task = asyncio.current_task()
-        self._cancelled_by: RequestTimeout | Unavailable | None = None
+        self._cancelled_by: SluiceError | None = None
         self.began = self.continued = monotonic()
         """When the body began to arrive, and when its last bytes did."""
         self.size = 0
@@ -110,7 +127,7 @@ class Arrival:
         self.size += size
         self.continued = monotonic()
 
-    def cancel(self, error: RequestTimeout | Unavailable) -> None:
+    def cancel(self, error: SluiceError) -> None:
         """Stop reading this body, and let its request end with `error`."""
         self._arrivals.remove(self)
         self._cancelled_by = error
