@@ -149,7 +149,7 @@ def http_config(settings: Settings, services: Services) -> uvicorn.Config:
     """The configuration of uvicorn: our own protocol class, and nothing of it that is not used."""
     return uvicorn.Config(
         create_app(services),
-        interface="asgi3",
+        interface="asgi3",  # uvicorn would take a function that only returns an awaitable for an older interface
         http=HttpProtocol,
         ws="none",
         proxy_headers=False,
