@@ -5,9 +5,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from server.core.access.admission import Admission
-from server.core.events.store import EventReader
 from server.core.in_flight import InFlight
 from server.core.ingest.ingest import Ingest
+from server.core.reads import Reads
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class Services:
     ingest: Ingest
     admission: Admission
     in_flight: InFlight
-    events: EventReader
+    reads: Reads
     check_ready: Callable[[], Awaitable[None]]
     """Returns if the worker can take events. Raises Unavailable, which says why it cannot."""
     draining: asyncio.Event

@@ -20,6 +20,7 @@ from server.core.errors import (
     SluiceError,
     Unavailable,
 )
+from server.core.refusals import log_refusal
 
 log = logging.getLogger("sluice")
 
@@ -86,6 +87,7 @@ def refusal_of(error: Exception) -> Refusal:
     elif error.__cause__ is not None:
         log.error("internal error", exc_info=error.__cause__)
     status = STATUS[error.code]
+    log_refusal(error.key_id, error.code)
     return Refusal(
         code=error.code,
         status=status,

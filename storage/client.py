@@ -7,6 +7,7 @@ types are PyMongo's.
 
 import inspect
 import logging
+import re
 import warnings
 from collections.abc import Callable
 from typing import Any, Literal, cast
@@ -27,9 +28,10 @@ from pymongo.monitoring import (
     TopologyOpenedEvent,
 )
 from pymongo.read_concern import ReadConcern
+from pymongo.uri_parser import parse_uri
 
 from server.core.errors import ConfigurationError
-from storage.commands import Database, Document, driver_errors_as_unavailable
+from storage.commands import Database, Document
 
 Driver = Literal["motor", "pymongo"]
 Client = AsyncMongoClient[Document]
@@ -69,8 +71,11 @@ def connect(url: str, driver: Driver, **options: Any) -> Client:
         **options,
     }
     # The driver's own text may quote the URL, including the password.
-    no_url = ConfigurationError("--mongodb-url is not a MongoDB URL: use mongodb://HOST:PORT/?replicaSet=NAME")
-    if not url.startswith(URL_SCHEMES):  # the driver would take it for the name of a host
+    no_url = ConfigurationError(
+        "--mongodb-url is not a MongoDB URL: use mongodb://HOST:PORT/?replicaSet=NAME, "
+        "and percent-encode the user and password"
+    )
+    if not url.startswith(URL_SCHEMES) or has_stray_at(url):  # the driver would take parts of it for hosts
         raise no_url
     try:
         with warnings.catch_warnings(action="error", category=UserWarning):
@@ -85,6 +90,27 @@ def connect(url: str, driver: Driver, **options: Any) -> Client:
         ) from None
     except (InvalidURI, DriverConfigurationError, ValueError):
         raise no_url from None
+
+
+def hosts_of(url: str) -> list[tuple[str, int | None]]:
+    """The hosts and ports in a URL that `connect` takes, as the driver reads them. Some have no port."""
+    scheme = url.partition("://")[0]
+    default_port = None if scheme == "mongodb+srv" else 27_017  # DNS knows the ports
+    hosts: list[tuple[str, int | None]] = parse_uri("mongodb://" + authority_of(url), default_port)["nodelist"]
+    return hosts
+
+
+def has_stray_at(url: str) -> bool:
+    """Whether an @ follows the hosts. Then a `/` or `?` of a password ended them, and what looks like a host is secret.
+
+    An @ belongs there in no other way than as `%40`.
+    """
+    return "@" in url.partition("://")[2].removeprefix(authority_of(url))
+
+
+def authority_of(url: str) -> str:
+    """The part of a URL with user, password and hosts: up to the first `/` or `?`."""
+    return re.split("[/?]", url.partition("://")[2], maxsplit=1)[0]
 
 
 async def close(client: Client) -> None:
@@ -114,11 +140,10 @@ def raw_collection(database: Database, name: str, options: CodecOptions[RawBSOND
 async def check_deployment(client: Client) -> str:
     """Check that the deployment can keep our promises. Returns its version, such as "6.0.5".
 
-    Raises ConfigurationError if it is too old or a standalone server, and Unavailable if it cannot be reached.
+    Raises ConfigurationError if it is too old or a standalone server, and the driver's errors.
     """
-    with driver_errors_as_unavailable():
-        hello = await client.admin.command("hello")
-        version = str((await client.admin.command("buildInfo"))["version"])
+    hello = await client.admin.command("hello")
+    version = str((await client.admin.command("buildInfo"))["version"])
     if "setName" not in hello and hello.get("msg") != "isdbgrid":
         raise ConfigurationError(
             "--mongodb-url names a standalone server, which cannot confirm writes by a majority: "
@@ -127,12 +152,6 @@ async def check_deployment(client: Client) -> str:
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_VERSION:
         raise ConfigurationError(f"MongoDB {version} is too old: 6.0 or later is needed")
     return version
-
-
-async def ping(client: Client, timeout_s: float) -> None:
-    """Return when a primary responds. Raises Unavailable if none does within `timeout_s` seconds."""
-    with driver_errors_as_unavailable(), pymongo.timeout(timeout_s):
-        await client.admin.command("ping")
 
 
 class PrimaryWatch(TopologyListener):

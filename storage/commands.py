@@ -19,7 +19,8 @@ from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError, Write
 from server.core.deadline import Deadline
 from server.core.errors import Outcome, Unavailable
 from server.core.ingest.store import NotInserted
-from storage.failures import UNAVAILABLE_CODES, unavailable_for
+from storage.failures import TEMPORARY_CODES, logged_failure_of
+from storage.refusals import not_inserted_for
 
 Document = dict[str, Any]
 Database = AsyncDatabase[Document]
@@ -28,8 +29,8 @@ Result = TypeVar("Result")
 RETRY_PAUSE_S = 0.05
 """The pause between two attempts: short beside an election, which takes a second or more."""
 
-DUPLICATE_KEY = 11000
-"""MongoDB's code for a second document with the same key of a unique index."""
+MAJORITY = {"w": "majority", "j": True}
+"""The write concern of all that is acknowledged to clients."""
 
 
 class EncodedDocuments(RawBSONDocument):
@@ -59,22 +60,28 @@ async def insert_each(
 
     Returns those that were not inserted, by index. The index counts documents; one EncodedDocuments holds many.
     """
-    concern = {"w": "majority", "j": True}
-    command = {"insert": collection, "documents": documents, "ordered": False, "writeConcern": concern}
+    command = {"insert": collection, "documents": documents, "ordered": False, "writeConcern": MAJORITY}
     reply = await database.command(command)
-    if "writeConcernError" in reply:
-        raise WriteConcernError("not on a majority", reply["writeConcernError"]["code"])
+    check_write_concern(reply)
     not_inserted = {error["index"]: not_inserted_for(error) for error in reply.get("writeErrors", ())}
-    for code in UNAVAILABLE_CODES.intersection(why.code for why in not_inserted.values()):
+    for code in TEMPORARY_CODES.intersection(why.code for why in not_inserted.values()):
         raise OperationFailure("not now", code)
     return not_inserted
 
 
-def not_inserted_for(error: Mapping[str, Any]) -> NotInserted:
-    """What a write error means. Not every duplicate is one of `_id`: an operator may add unique indexes."""
-    return NotInserted(
-        code=error["code"], already_stored=error["code"] == DUPLICATE_KEY and error.get("keyPattern") == {"_id": 1}
-    )
+async def delete_each(database: Database, collection: str, query: Document) -> None:
+    """Delete the documents that match. Return when they are gone from the journals of a majority."""
+    command = {"delete": collection, "deletes": [{"q": query, "limit": 0}], "writeConcern": MAJORITY}
+    reply = await database.command(command)
+    check_write_concern(reply)
+    if reply.get("writeErrors"):
+        raise BulkWriteError(reply)
+
+
+def check_write_concern(reply: Mapping[str, Any]) -> None:
+    """Raises WriteConcernError if it is not certain that a majority has what a command wrote."""
+    if "writeConcernError" in reply:
+        raise WriteConcernError("not on a majority", reply["writeConcernError"]["code"])
 
 
 async def find_each(
@@ -111,52 +118,58 @@ def time_limit(deadline: Deadline) -> Iterator[None]:
     """
     seconds = deadline.remaining()
     if seconds <= 0:  # the driver would take it for "no limit"
-        raise Unavailable("not_stored")
+        raise Unavailable
     with pymongo.timeout(seconds):
         yield
 
 
 @contextmanager
-def driver_errors_as_unavailable(outcome: Outcome = "not_stored") -> Iterator[None]:
-    """Turn temporary driver errors inside into Unavailable. All others are re-raised unchanged.
+def driver_errors_as_unavailable(outcome: Outcome | None = None) -> Iterator[None]:
+    """Turn driver errors inside into Unavailable, unless they are bugs: those are re-raised unchanged.
 
-    `outcome` is what a call leaves behind if it fails halfway: "unknown" for a write. If no server was reached, the
-    outcome is "not_stored" in any case.
+    `outcome` is what a write leaves behind if it fails halfway. If no server was reached, nothing is left behind.
     """
     try:
         yield
     except PyMongoError as error:
-        unavailable = unavailable_for(error, outcome)
-        if unavailable is None:
+        failure = logged_failure_of(error)
+        if failure is None:
             raise
-        raise unavailable from None
+        raise Unavailable(outcome if failure.was_sent else None) from None
 
 
 async def retry_event_write(write: Callable[[], Awaitable[Result]], deadline: Deadline) -> tuple[Result, bool]:
     """Call `write`, which stores events, until it succeeds. It must write the same each time.
 
     It is called again after temporary errors while time is left, since elections are short. Returns its result, and
-    whether an earlier attempt may have stored events. Raises Unavailable, at once if no server can be reached.
+    whether an earlier attempt may have stored events. Raises Unavailable, with the outcome "unknown" if any attempt
+    may have stored events: at once if no server can be reached, or if the error is not temporary.
     """
     was_in_doubt = False
-    while True:
+    while deadline.remaining() > 0:
         try:
-            with driver_errors_as_unavailable("unknown"), time_limit(deadline):
+            with time_limit(deadline):
                 return await write(), was_in_doubt
-        except Unavailable as error:
-            was_in_doubt = was_in_doubt or error.outcome == "unknown"
-            if error.outcome == "not_stored" or deadline.remaining() < RETRY_PAUSE_S:
-                raise Unavailable("unknown" if was_in_doubt else "not_stored") from None
+        except Unavailable:  # no time is left
+            break
+        except PyMongoError as error:
+            failure = logged_failure_of(error)
+            if failure is None:
+                raise
+        was_in_doubt = was_in_doubt or failure.was_sent
+        if not failure.is_temporary or deadline.remaining() < RETRY_PAUSE_S:
+            break
         await asyncio.sleep(RETRY_PAUSE_S)
+    raise Unavailable("unknown" if was_in_doubt else None)
 
 
 async def retry_without_events(call: Callable[[], Awaitable[Result]], deadline: Deadline) -> Result:
     """Call `call`, which reads or writes but stores no event, until it succeeds, as `retry_event_write` does.
 
-    Returns its result. Raises Unavailable with the outcome "not_stored", even if the call itself was carried out.
+    Returns its result. Raises Unavailable without an outcome, even if the call itself was carried out.
     """
     try:
         result, _ = await retry_event_write(call, deadline)
     except Unavailable:
-        raise Unavailable("not_stored") from None
+        raise Unavailable from None
     return result

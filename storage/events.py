@@ -1,34 +1,32 @@
-"""Stores events in MongoDB, and reads them by page or by id.
+"""Stores events in MongoDB. `reads.py` reads them.
 
-Events are inserted and read as BSON bytes. `documents.py` says why.
+Events are inserted as BSON bytes. `documents.py` says why.
 """
 
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
 from uuid import UUID
 
+from bson.binary import UUID_SUBTYPE, Binary
+
 from server.core.deadline import Deadline
-from server.core.errors import NotFound, Unavailable
-from server.core.events.ids import lowest_id
-from server.core.events.model import EventFilter, StoredEvent
+from server.core.errors import Unavailable
 from server.core.ingest.store import EncodedBatch, NotInserted
 from storage import documents
 from storage.client import raw_collection
 from storage.commands import (
     Database,
     EncodedDocuments,
+    delete_each,
     driver_errors_as_unavailable,
     insert_each,
     retry_event_write,
     time_limit,
 )
 from storage.documents import document_size
-from storage.indexes import EVENTS, LISTING
-
-FETCH_SIZE = 20
-"""Events that a read holds in memory at a time: 20 MiB, as an event has at most 1 MiB."""
+from storage.indexes import EVENTS
 
 MAX_COMMAND_BYTES = 15 * 1024 * 1024
 """Documents in one command: below the 16 MiB that the driver sends at once."""
@@ -59,34 +57,20 @@ class Events:
             except Unavailable as error:
                 raise Unavailable("unknown" if start else error.outcome) from None  # earlier commands were carried out
             for index, why in not_in_command.items():
-                if not (was_in_doubt and why.already_stored):  # else an earlier attempt stored it
-                    not_inserted[start + index] = why
+                not_inserted[start + index] = why._replace(is_perhaps_ours=was_in_doubt and why.already_stored)
             start += sum(batch.event_count for batch in command)
         return by_batch(group, not_inserted)
 
-    async def page(self, tenant_id: UUID, where: EventFilter, skip: int, limit: int) -> AsyncIterator[StoredEvent]:
-        """Up to `limit` events of a tenant that match, newest first, after the first `skip`. Raises Unavailable."""
-        cursor = self._collection.find(query(tenant_id, where), sort=[("_id", -1)], skip=skip, limit=limit)
-        cursor = cursor.hint(LISTING)
-        try:
-            while True:
-                # Each fetch has a deadline of its own: the time between two depends on how fast the client reads.
-                with driver_errors_as_unavailable(), time_limit(Deadline()):
-                    fetched = await cursor.to_list(FETCH_SIZE)
-                if not fetched:
-                    return
-                for document in fetched:
-                    yield documents.decode(document)
-        finally:
-            await cursor.close()
-
-    async def get(self, tenant_id: UUID, event_id: UUID, deadline: Deadline) -> StoredEvent:
-        """One event of a tenant. Raises NotFound, for another tenant's too."""
+    async def find_stored(self, tenant_id: UUID, ids: Sequence[bytes], deadline: Deadline) -> set[bytes]:
+        """See `EventStore`."""
+        cursor = self._collection.find(query_by_ids(tenant_id, ids), {"_id": 1})
         with driver_errors_as_unavailable(), time_limit(deadline):
-            document = await self._collection.find_one({"_id": event_id, "tenant_id": tenant_id})
-        if document is None:
-            raise NotFound("This tenant has no event with this id")
-        return documents.decode(document)
+            found = await cursor.to_list(None)
+        return {document["_id"].bytes for document in found}
+
+    async def remove(self, tenant_id: UUID, ids: Sequence[bytes], deadline: Deadline) -> None:
+        """See `EventStore`."""
+        await retry_event_write(partial(delete_each, self._database, EVENTS, query_by_ids(tenant_id, ids)), deadline)
 
 
 def by_batch(group: Sequence[EncodedBatch], not_inserted: Mapping[int, NotInserted]) -> list[dict[int, NotInserted]]:
@@ -128,16 +112,9 @@ def pieces(batch: EncodedBatch) -> Iterator[EncodedBatch]:
     yield EncodedBatch(encoded[start:end], end - start, count)
 
 
-def query(tenant_id: UUID, where: EventFilter) -> dict[str, Any]:
-    """The MongoDB query for the events of a tenant that match. Times become bounds of ids, which begin with a time."""
-    ids = {
-        operator: UUID(bytes=lowest_id(moment))
-        for operator, moment in (("$gte", where.since), ("$lt", where.until))
-        if moment is not None
-    }
-    names = {"source": where.source, "event_type": where.event_type, "source_id": where.source_id}
+def query_by_ids(tenant_id: UUID, ids: Sequence[bytes]) -> dict[str, Any]:
+    """The MongoDB query for events of a tenant by their ids."""
     return {
-        "tenant_id": tenant_id,
-        **({"_id": ids} if ids else {}),
-        **{field: name for field, name in names.items() if name is not None},
+        "_id": {"$in": [Binary(event_id, UUID_SUBTYPE) for event_id in ids]},
+        "tenant_id": Binary.from_uuid(tenant_id),
     }

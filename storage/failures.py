@@ -3,32 +3,39 @@
 No driver exception leaves `storage`, and no text of one: it may quote a document, an address or a password.
 
 There are three kinds of driver error:
-1. Temporary: the same call may succeed a moment later, such as during an election. It becomes Unavailable.
-2. The operator's: a setting must change, such as the password in --mongodb-url. At start, it becomes
-   ConfigurationError.
-3. Any other is a bug. It is re-raised unchanged; the APIs turn it into an internal error, and log its type and place.
+1. Temporary: the same call may succeed a moment later, such as during an election. It is repeated while time is left.
+2. Not now: all others that the database or the driver report. Time or the operator can change what they say: a full
+   disk, a quota, a password, a lost role. So any unknown code is of this kind. It is not repeated within a request.
+3. A bug: a short list of what can only be wrong in our own code. It is re-raised unchanged; the APIs turn it into an
+   internal error, and log its type and place.
+
+Kinds 1 and 2 become Unavailable. MongoDB's code is logged, since clients are told nothing of it.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import NamedTuple
 
 from pymongo.errors import (
+    AutoReconnect,
     BulkWriteError,
     ConnectionFailure,
     ExecutionTimeout,
+    InvalidName,
+    InvalidOperation,
     OperationFailure,
     PyMongoError,
     ServerSelectionTimeoutError,
     WaitQueueTimeoutError,
+    WriteConcernError,
     WTimeoutError,
 )
-from pymongo.errors import (
-    ConfigurationError as DriverConfigurationError,
-)
 
-from server.core.errors import ConfigurationError, Outcome, Unavailable
+NOT_ON_A_MAJORITY = 134
+"""ReadConcernMajorityNotAvailableYet."""
 
-UNAVAILABLE_CODES = frozenset(
+TEMPORARY_CODES = frozenset(
     {
         6,  # HostUnreachable
         7,  # HostNotFound
@@ -41,7 +48,7 @@ UNAVAILABLE_CODES = frozenset(
         100,  # UnsatisfiableWriteConcern
         112,  # WriteConflict
         133,  # FailedToSatisfyReadPreference
-        134,  # ReadConcernMajorityNotAvailableYet
+        NOT_ON_A_MAJORITY,
         189,  # PrimarySteppedDown
         202,  # NetworkInterfaceExceededTimeLimit
         262,  # ExceededTimeLimit
@@ -55,50 +62,101 @@ UNAVAILABLE_CODES = frozenset(
 )
 """MongoDB's codes of temporary errors."""
 
+BUG_CODES = frozenset(
+    {
+        9,  # FailedToParse
+        40,  # ConflictingUpdateOperators
+        59,  # CommandNotFound
+    }
+)
+"""MongoDB's codes of commands that it cannot have understood, whatever its state."""
+
+BUGS = (InvalidOperation, InvalidName)
+"""What the driver raises of calls that cannot be right, whatever the state of the database."""
+
+UNAUTHORIZED, AUTHENTICATION_FAILED = 13, 18
+
 OPERATOR_ERRORS = {
-    13: "the user in --mongodb-url may not use this database: grant it the role readWrite",  # Unauthorized
-    18: "the database refuses the user or password in --mongodb-url",  # AuthenticationFailed
+    UNAUTHORIZED: "the user in --mongodb-url may not use this database: grant it the role readWrite",
+    AUTHENTICATION_FAILED: "the database refuses the user or password in --mongodb-url",
     13297: "--database differs from an existing one in capitals only, which MongoDB refuses",  # DatabaseDiffersCase
 }
 """MongoDB's codes of errors that only the operator can fix, and how."""
 
+LOG_INTERVAL_S = 10.0
+"""How often a code is logged at most. A busy server has thousands of failing calls a second."""
 
-def unavailable_for(error: PyMongoError, outcome: Outcome) -> Unavailable | None:
-    """What a temporary error becomes; None for any other.
+log = logging.getLogger("sluice")
 
-    `outcome` is what the failed call may leave behind. If no server was reached, the outcome is "not_stored".
-    """
+
+class Failure(NamedTuple):
+    """What a driver error means for a request."""
+
+    is_temporary: bool
+    """Whether the same call may succeed while the request waits."""
+    was_sent: bool
+    """Whether the database may have carried out the call."""
+
+
+def failure_of(error: PyMongoError) -> Failure | None:
+    """What an error means; None if it is a bug."""
+    codes = codes_of(error)
+    if isinstance(error, BUGS) or (codes and codes <= BUG_CODES):
+        return None
     if isinstance(error, ServerSelectionTimeoutError | WaitQueueTimeoutError):
-        return Unavailable("not_stored")
-    return Unavailable(outcome) if is_temporary(error) else None
+        return Failure(is_temporary=False, was_sent=False)
+    # The database checks the user before it does anything.
+    is_refused_user = bool(codes) and codes <= {UNAUTHORIZED, AUTHENTICATION_FAILED}
+    return Failure(is_temporary(error, codes), was_sent=not is_refused_user or isinstance(error, WriteConcernError))
 
 
-def is_temporary(error: PyMongoError) -> bool:
+def logged_failure_of(error: PyMongoError) -> Failure | None:
+    """The same, with MongoDB's codes in the log."""
+    for code in codes_of(error):
+        code_log.add(code)
+    return failure_of(error)
+
+
+def is_temporary(error: PyMongoError, codes: set[int]) -> bool:
     """Whether the same call may succeed a moment later."""
     match error:
         case ConnectionFailure() | ExecutionTimeout() | WTimeoutError():
             return True
-        case BulkWriteError():
-            return error_codes(error) <= UNAVAILABLE_CODES
-        case OperationFailure():
-            return error.code in UNAVAILABLE_CODES or error.has_error_label("RetryableWriteError")
+        case OperationFailure() if codes:
+            return codes <= TEMPORARY_CODES or error.has_error_label("RetryableWriteError")
     return error.timeout
 
 
-def error_codes(error: BulkWriteError) -> set[int]:
-    """MongoDB's codes in `error`, both of single writes and of the write concern."""
-    details = error.details or {}
-    return {int(item["code"]) for item in [*details.get("writeErrors", []), *details.get("writeConcernErrors", [])]}
+def codes_of(error: PyMongoError) -> set[int]:
+    """MongoDB's codes in an error, both of single writes and of the write concern. A lost connection has none."""
+    if isinstance(error, BulkWriteError):
+        details = error.details or {}
+        return {int(item["code"]) for item in [*details.get("writeErrors", []), *details.get("writeConcernErrors", [])]}
+    if isinstance(error, AutoReconnect):  # of which "not primary" is one
+        details = error.details if isinstance(error.details, dict) else {}
+        return {int(details["code"])} if "code" in details else set()
+    if isinstance(error, OperationFailure) and error.code is not None:
+        return {error.code}
+    return set()
 
 
-@contextmanager
-def operator_errors_as_configuration() -> Iterator[None]:
-    """Turn driver errors inside that only the operator can fix into ConfigurationError."""
-    try:
-        yield
-    except OperationFailure as error:
-        if error.code not in OPERATOR_ERRORS:
-            raise
-        raise ConfigurationError(OPERATOR_ERRORS[error.code]) from None
-    except DriverConfigurationError:
-        raise ConfigurationError("--mongodb-url names a cluster (mongodb+srv) that DNS does not know") from None
+class CodeLog:
+    """Logs MongoDB's codes: each at once, and then at most every LOG_INTERVAL_S with how often it came meanwhile."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        self._clock = clock
+        self._logged_at: dict[int, float] = {}
+        self._since: dict[int, int] = {}
+
+    def add(self, code: int) -> None:
+        """Count one more error with this code, and log it if it is time."""
+        self._since[code] = self._since.get(code, 0) + 1
+        if self._clock() - self._logged_at.get(code, float("-inf")) < LOG_INTERVAL_S:
+            return
+        meaning = OPERATOR_ERRORS.get(code, "the database cannot carry out what it is asked for")
+        log.warning("%s (MongoDB code %d, %d times since the last such line)", meaning, code, self._since.pop(code))
+        self._logged_at[code] = self._clock()
+
+
+code_log = CodeLog()
+"""The log of this process."""

@@ -1,20 +1,22 @@
 """Stores idempotency records in MongoDB.
 
-A record is written once and never changed or removed. It must last as long as the events that it stands for. Its `_id`
-is a hash, so the collection does not show any idempotency key.
+A record lasts as long as the events that it stands for, unless its batch was refused. Its `_id` is a hash, so the
+collection does not show any idempotency key. The field `state` is absent while a record is open.
 """
 
 from collections.abc import Sequence
 from functools import partial
 
 from bson.binary import Binary
+from pymongo import ReturnDocument
+from pymongo.errors import OperationFailure
 
 from server.core.deadline import Deadline
-from server.core.errors import Unavailable
 from server.core.events.ids import Seed
-from server.core.ingest.store import DocumentsRefused, IdempotencyRecord
+from server.core.ingest.store import IdempotencyRecord
 from server.core.times import from_milliseconds, to_milliseconds
 from storage.commands import Database, Document, insert_each, retry_without_events
+from storage.failures import NOT_ON_A_MAJORITY
 from storage.indexes import IDEMPOTENCY_RECORDS
 
 
@@ -26,32 +28,50 @@ class IdempotencyRecords:
         self._collection = database[IDEMPOTENCY_RECORDS]
 
     async def put(self, records: Sequence[IdempotencyRecord], deadline: Deadline) -> list[IdempotencyRecord]:
-        """Store each record, unless one with its id exists. Returns, for each, the record that is stored.
-
-        All returned records are in the journals of a majority. Raises Unavailable if that is not certain. Its outcome
-        is "not_stored" even if records were stored: the events of a batch are stored after its record.
-        """
+        """See `IdempotencyStore`. Raises Unavailable without an outcome: no event of a batch is stored before this."""
         return await retry_without_events(partial(self._put, records), deadline)
+
+    async def replace(
+        self, record: IdempotencyRecord, new: IdempotencyRecord, deadline: Deadline
+    ) -> IdempotencyRecord | None:
+        """See `IdempotencyStore`. If it is repeated, `new` is found stored already."""
+        return await retry_without_events(partial(self._replace, record, new), deadline)
+
+    async def remove(self, record: IdempotencyRecord, deadline: Deadline) -> None:
+        """See `IdempotencyStore`."""
+        query = {**query_of(record), "state": {"$in": ["refused", "refused_by_replay"]}}
+        await retry_without_events(partial(self._collection.delete_one, query), deadline)
 
     async def _put(self, records: Sequence[IdempotencyRecord]) -> list[IdempotencyRecord]:
         not_inserted = await insert_each(
             self._database, IDEMPOTENCY_RECORDS, [document_of(record) for record in records]
         )
-        if codes := {why.code for why in not_inserted.values() if not why.already_stored}:
-            raise DocumentsRefused(*codes)
+        for why in not_inserted.values():
+            if not why.already_stored:  # an index or a validator of the operator, which cannot be about the batch
+                raise OperationFailure("not now", why.code)
         earlier = await self._find([records[index].id for index in not_inserted]) if not_inserted else {}
         return [earlier[record.id] if index in not_inserted else record for index, record in enumerate(records)]
+
+    async def _replace(self, record: IdempotencyRecord, new: IdempotencyRecord) -> IdempotencyRecord | None:
+        query = {**query_of(record), "state": None if record.state == "open" else record.state}
+        document = await self._collection.find_one_and_replace(
+            query, document_of(new), return_document=ReturnDocument.AFTER
+        ) or await self._collection.find_one({"_id": Binary(record.id)})
+        stored = None if document is None else record_of(document)
+        if stored == record:  # another request has changed it, but a majority does not know yet
+            raise OperationFailure("not yet", NOT_ON_A_MAJORITY)
+        return stored
 
     async def _find(self, ids: Sequence[bytes]) -> dict[bytes, IdempotencyRecord]:
         """The records that an insert found already stored, by id.
 
         The insert returned when a majority had all that it saw. So a read of what a majority has finds them. Raises
-        Unavailable if it does not: a primary elected since then may not know yet what a majority has.
+        OperationFailure if it does not: a primary elected since then may not know yet what a majority has.
         """
         cursor = self._collection.find({"_id": {"$in": list(ids)}}, batch_size=len(ids) + 1)
         found = {document["_id"]: record_of(document) for document in await cursor.to_list(None)}
         if not found.keys() >= set(ids):
-            raise Unavailable("unknown")
+            raise OperationFailure("not yet", NOT_ON_A_MAJORITY)
         return found
 
 
@@ -63,7 +83,13 @@ def document_of(record: IdempotencyRecord) -> Document:
         "fingerprint": Binary(record.fingerprint),
         "received_at": from_milliseconds(record.seed.received_at_ms),
         "random": record.seed.random,
+        **({} if record.state == "open" else {"state": record.state}),
     }
+
+
+def query_of(record: IdempotencyRecord) -> Document:
+    """The query for a record with just this seed."""
+    return {"_id": Binary(record.id), "random": record.seed.random}
 
 
 def record_of(document: Document) -> IdempotencyRecord:
@@ -73,4 +99,5 @@ def record_of(document: Document) -> IdempotencyRecord:
         tenant_id=document["tenant_id"],
         fingerprint=document["fingerprint"],
         seed=Seed(to_milliseconds(document["received_at"]), document["random"]),
+        state=document.get("state", "open"),
     )

@@ -1,4 +1,4 @@
-"""Names the collections, and creates their indexes at start.
+"""Names the collections, and creates their indexes: at start, and whenever one is found missing.
 
 One index of `events` serves every read of the API. It holds every field that a filter can name, so a filter reads index
 keys, not documents. It starts with the tenant, so no read sees the events of another. Ids ascend with time, so new keys
@@ -6,7 +6,14 @@ of a tenant are appended at one place. Cost, measured at 1,000 events a call wit
 the index. Two more indexes, on source and on event_type, would lower that to 0.55.
 """
 
-from storage.commands import Database, driver_errors_as_unavailable
+from typing import Any, NamedTuple
+
+from pymongo.errors import OperationFailure
+
+from server.core.deadline import Deadline
+from server.core.errors import ConfigurationError
+from storage.commands import Database, Document, time_limit
+from storage.failures import UNAUTHORIZED
 
 EVENTS = "events"
 IDEMPOTENCY_RECORDS = "claims"
@@ -14,17 +21,124 @@ IDEMPOTENCY_RECORDS = "claims"
 
 KEYS = "keys"
 LEASES = "leases"
+PROBES = "probes"
 TENANTS = "tenants"
+
+COLLECTIONS = (EVENTS, IDEMPOTENCY_RECORDS, KEYS, LEASES, PROBES, TENANTS)
 
 LISTING = "listing"
 """The name of the index that reads of events ask for."""
 
+OTHER_DATABASE = "or give another --database"
 
-async def ensure_indexes(database: Database) -> None:
-    """Create the indexes that do not exist yet. Raises Unavailable if the database cannot be reached."""
-    with driver_errors_as_unavailable():
-        await database[EVENTS].create_index(
-            [("tenant_id", 1), ("_id", 1), ("event_type", 1), ("source", 1), ("source_id", 1)], name=LISTING
+
+DESCRIPTION = ("v", "key", "name", "ns", "background")
+"""What `listIndexes` says of an index beside its options."""
+
+CANNOT_CREATE = {
+    UNAUTHORIZED: "grant the user in --mongodb-url the role readWrite on this database",
+    67: f"MongoDB refuses it (CannotCreateIndex): rename the collection, {OTHER_DATABASE}",
+    85: f"another index is in the way (IndexOptionsConflict): drop that one, {OTHER_DATABASE}",
+    86: f"another index is in the way (IndexKeySpecsConflict): drop that one, {OTHER_DATABASE}",
+    11000: f"documents of the collection have the same value: rename the collection, {OTHER_DATABASE}",
+}
+"""MongoDB's codes of errors that only the operator can fix, and how."""
+
+
+class Index(NamedTuple):
+    """An index that Sluice needs."""
+
+    collection: str
+    name: str
+    keys: dict[str, int]
+    options: dict[str, Any]
+
+
+INDEXES = (
+    Index(EVENTS, LISTING, {"tenant_id": 1, "_id": 1, "event_type": 1, "source": 1, "source_id": 1}, {}),
+    Index(KEYS, "hash_1", {"hash": 1}, {"unique": True}),
+    Index(KEYS, "window.until_1", {"window.until": 1}, {"sparse": True}),
+)
+
+IS_KEY: Document = {"hash": {"$type": "binData"}, "tenant_id": {"$type": "binData"}, "scopes": {"$type": "string"}}
+"""What every document of a key has."""
+
+
+async def check_collections(database: Database) -> None:
+    """Raises ConfigurationError if a collection of Sluice's name is of another kind, and the driver's errors."""
+    for collection in await listed(database, "listCollections", filter={"name": {"$in": list(COLLECTIONS)}}):
+        check_collection(collection)
+
+
+async def ensure_indexes(database: Database) -> list[str]:
+    """Create the indexes that do not exist yet. Returns their names.
+
+    Raises ConfigurationError if another index or a document is in the way, and the driver's errors.
+    """
+    created = []
+    for index in INDEXES:
+        with time_limit(Deadline()):
+            if await exists(database, index):
+                continue
+            if index.collection == KEYS:
+                await check_keys(database)
+        await create(database, index)
+        created.append(f"{index.collection}.{index.name}")
+    return created
+
+
+def check_collection(collection: Any) -> None:
+    """Raises ConfigurationError if a collection of Sluice's name, as `listCollections` shows it, is of another kind."""
+    kind = "capped" if collection.get("options", {}).get("capped") else collection["type"]
+    if kind != "collection":
+        kinds = {"view": "a view", "timeseries": "a time series", "capped": "a capped collection"}
+        raise ConfigurationError(
+            f"{collection['name']!r} in the database is {kinds.get(kind, kind)}, and Sluice needs a usual collection: "
+            f"drop or rename it, {OTHER_DATABASE}"
         )
-        await database[KEYS].create_index("hash", unique=True)
-        await database[KEYS].create_index("window.until", sparse=True)
+
+
+async def exists(database: Database, index: Index) -> bool:
+    """Whether an index exists. Raises ConfigurationError if another has its name, or its keys and another name."""
+    if not await listed(database, "listCollections", filter={"name": index.collection}):
+        return False
+    for found in await listed(database, "listIndexes", index.collection):
+        has_keys, has_name = list(found["key"].items()) == list(index.keys.items()), found["name"] == index.name
+        options = {option: value for option, value in found.items() if option not in DESCRIPTION}
+        if has_keys and has_name and options == index.options:
+            return True
+        if has_keys or has_name:
+            raise ConfigurationError(
+                f"the index {found['name']!r} of the collection {index.collection!r} is in the way of Sluice's own "
+                f"index {index.name!r}: drop it, {OTHER_DATABASE}"
+            )
+    return False
+
+
+async def create(database: Database, index: Index) -> None:
+    """Create an index, without a time limit: that of a large collection takes minutes."""
+    try:
+        await database[index.collection].create_index(list(index.keys.items()), name=index.name, **index.options)
+    except OperationFailure as error:
+        if error.code not in CANNOT_CREATE:
+            raise
+        raise ConfigurationError(
+            f"the index {index.name!r} of the collection {index.collection!r} cannot be made: "
+            f"{CANNOT_CREATE[error.code]}"
+        ) from None
+
+
+async def listed(database: Database, command: str, value: Any = 1, **options: Any) -> list[Document]:
+    """What a command lists: collections, or the indexes of one. There are far fewer than a reply can hold."""
+    reply = await database.command(command, value, cursor={"batchSize": 1_000}, **options)
+    found: list[Document] = reply["cursor"]["firstBatch"]
+    return found
+
+
+async def check_keys(database: Database) -> None:
+    """Raises ConfigurationError if the collection of keys has documents that are no keys."""
+    if await database[KEYS].find_one({"$nor": [IS_KEY]}, {"_id": 1}) is not None:
+        raise ConfigurationError(
+            f"the collection {KEYS!r} of the database has documents that are not Sluice's: "
+            f"rename the collection, {OTHER_DATABASE}"
+        )

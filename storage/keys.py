@@ -3,9 +3,11 @@
 A key is stored with the hash of its secret, never the secret. A tenant is a name and the UUID in its events.
 """
 
+import secrets
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
+from time import time_ns
 from typing import Any
 from uuid import UUID
 
@@ -18,7 +20,7 @@ from server.core.access.store import FoundKey
 from server.core.deadline import Deadline
 from server.core.errors import NotFound
 from server.core.events.ids import new_ids
-from server.core.times import now_ms
+from server.core.times import NS_PER_MS
 from storage.commands import (
     Database,
     Document,
@@ -29,7 +31,14 @@ from storage.commands import (
     update_each,
 )
 from storage.indexes import KEYS, TENANTS
+from storage.leases import Leases
 from storage.rate_limit import lease_statement, window_of
+
+FIRST_KEY = "first_key"
+"""The lease of the process that makes the first key."""
+
+FIRST_KEY_LEASE_S = 30.0
+"""How long that process has: its calls take at most 10 s each."""
 
 
 class Keys:
@@ -92,9 +101,9 @@ class Keys:
 
         `rate_limit` is in requests a minute; 0 means no limit. Raises Unavailable.
         """
-        key_id, tenant_id = new_ids(now_ms(), 2).text
+        key_id, tenant_id = new_ids(time_ns() // NS_PER_MS, 2).text
         secret = new_secret()
-        with driver_errors_as_unavailable("unknown"):
+        with driver_errors_as_unavailable("unknown"), time_limit(Deadline()):
             found = await self._tenants.find_one_and_update(
                 {"_id": tenant},
                 {"$setOnInsert": {"tenant_id": UUID(tenant_id)}},
@@ -119,11 +128,17 @@ class Keys:
     async def create_first(self, tenant: str) -> tuple[Key, str] | None:
         """Create a key if the database has none at all. Returns the key and its secret; None if it has one.
 
-        Raises Unavailable.
+        Several processes may start at the same moment, and one of them may die here. So only the holder of a lease
+        looks, and another may look when the lease has ended. Raises Unavailable.
         """
-        with driver_errors_as_unavailable():
+        leases, holder = Leases(self._database), secrets.token_hex(8)
+        if await leases.acquire(FIRST_KEY, holder, FIRST_KEY_LEASE_S, Deadline()) is None:
+            return None
+        with driver_errors_as_unavailable(), time_limit(Deadline()):
             exists = await self._keys.find_one({}, {"_id": 1}) is not None
-        return None if exists else await self.create(tenant)
+        first = None if exists else await self.create(tenant)
+        await leases.release(FIRST_KEY, holder, Deadline())
+        return first
 
     async def rotate(self, key_id: str) -> tuple[Key, str]:
         """Replace a key's secret; the old one stops at once. Returns the key and its new secret.
@@ -140,12 +155,12 @@ class Keys:
 
     async def list(self, tenant: str | None = None) -> list[Key]:
         """All keys, or those of one tenant, oldest first. Raises Unavailable."""
-        with driver_errors_as_unavailable():
+        with driver_errors_as_unavailable(), time_limit(Deadline()):
             cursor = self._keys.find({} if tenant is None else {"tenant": tenant}, sort=[("_id", 1)])
             return [key_of(document) for document in await cursor.to_list(None)]
 
     async def _update(self, query: dict[str, Any], change: dict[str, Any]) -> Key:
-        with driver_errors_as_unavailable("unknown"):
+        with driver_errors_as_unavailable("unknown"), time_limit(Deadline()):
             document = await self._keys.find_one_and_update(query, change, return_document=ReturnDocument.AFTER)
         if document is None:
             raise NotFound(f"There is no active key {query['_id']}: `sluice keys list` shows those there are")

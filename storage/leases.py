@@ -17,8 +17,8 @@ from storage.indexes import LEASES
 
 FIRST_FENCE = Int64(1)
 
-IS_FREE = {"$lte": ["$expires_at", "$$NOW"]}
-"""Whether nobody holds the lease. A new document has no `expires_at`, and a missing field sorts before every date."""
+CLOCK_MARGIN = 2
+"""A lease that ends later than this many times its duration was acquired before the database's clock was set back."""
 
 
 class Leases:
@@ -29,11 +29,14 @@ class Leases:
 
     async def acquire(self, job: str, holder: str, duration_s: float, deadline: Deadline) -> JobLease | None:
         """See `LeaseStore`."""
+        # A new document has no `expires_at`, and a missing field sorts before every date.
+        latest_s = CLOCK_MARGIN * duration_s
         is_own = {"$eq": ["$holder", {"$literal": holder}]}
+        is_free = {"$or": [{"$lte": ["$expires_at", "$$NOW"]}, {"$gt": ["$expires_at", end_after(latest_s)]}]}
         change = {
-            "holder": {"$cond": [IS_FREE, {"$literal": holder}, "$holder"]},
-            "fence": {"$cond": [IS_FREE, {"$ifNull": [{"$add": ["$fence", 1]}, FIRST_FENCE]}, "$fence"]},
-            "expires_at": {"$cond": [{"$or": [IS_FREE, is_own]}, end_after(duration_s), "$expires_at"]},
+            "holder": {"$cond": [is_free, {"$literal": holder}, "$holder"]},
+            "fence": {"$cond": [is_free, {"$ifNull": [{"$add": ["$fence", 1]}, FIRST_FENCE]}, "$fence"]},
+            "expires_at": {"$cond": [{"$or": [is_free, is_own]}, end_after(duration_s), "$expires_at"]},
         }
         found = await retry_without_events(partial(self._update, {"_id": job}, change, upsert=True), deadline)
         assert found is not None, "an upsert finds or makes it"  # noqa: S101

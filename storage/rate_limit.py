@@ -26,6 +26,10 @@ Example with a limit of 100 and times in seconds; the same as in `server/core/ac
           ahead 8
     1.3   lease 7, used 7, waiting 0          3    93  0            [{at 0.0, permits 7}]     removed
 
+If the database's clock is set back, there are buckets in the future. The next lease request moves them to its own half
+second, so their permits count for another 61.75 s: never too short, and never longer than the contract allows after it.
+A failover to a member whose clock is behind does the same in small.
+
 At 0.1 s, (99 - 1) / 4 = 24 permits may be leased ahead, and 8 were requested. At 1.3 s, 10 - 7 = 3 permits go back to
 the bucket of 0.0 s. At 61.75 s that bucket is dropped, and 100 are left.
 """
@@ -66,10 +70,17 @@ def at_least_zero(number: Expression) -> Expression:
     return {"$max": [0, number]}
 
 
-def round_down(moment: str, step_ms: int) -> Expression:
+def not_after(moment: str, latest: Expression) -> Expression:
+    """The time, or `latest` if it is later: a clock that was set back finds times in the future."""
+    return {"$min": [moment, latest]}
+
+
+def round_down(moment: Expression, step_ms: int) -> Expression:
     """The last multiple of `step_ms` at or before a time."""
     return {"$subtract": [moment, {"$mod": [moment, step_ms]}]}
 
+
+NOW_MS = {"$toLong": "$$NOW"}
 
 IS_OWN = {"$eq": ["$$this.id", "$$lease"]}
 """Whether a lease in the window is the one of this request."""
@@ -90,12 +101,26 @@ BUCKETS_THAT_COUNT = {
     "$map": {
         "input": items_where("$window.buckets", still_counts("$$this.at")),
         "as": "bucket",
-        "in": {"at": "$$bucket.at", "permits": {"$subtract": ["$$bucket.permits", RETURNED]}},
+        "in": {
+            "at": not_after("$$bucket.at", "$request.bucket"),
+            "permits": {"$subtract": ["$$bucket.permits", RETURNED]},
+        },
     }
 }
-"""The buckets that still count, without the permits that the lease returns."""
+"""The buckets that still count, without the permits that the lease returns. Several may become the current one."""
 
-OTHER_LEASES = items_where("$window.leases", {"$and": [{"$not": IS_OWN}, still_counts("$$this.bucket")]})
+OTHER_LEASES = {
+    "$map": {
+        "input": items_where("$window.leases", {"$and": [{"$not": IS_OWN}, still_counts("$$this.bucket")]}),
+        "as": "lease",
+        "in": {
+            "id": "$$lease.id",
+            "granted": "$$lease.granted",
+            "bucket": not_after("$$lease.bucket", "$request.bucket"),
+            "open_until": not_after("$$lease.open_until", {"$add": ["$request.now", OPEN_MS]}),
+        },
+    }
+}
 """The leases of other workers whose permits still count."""
 
 LEASABLE_AHEAD = {
@@ -137,13 +162,18 @@ NEW_LEASE = {
 NEW_LEASES = {"$concatArrays": ["$window.leases", {"$cond": [{"$gt": ["$request.granted", 0]}, [NEW_LEASE], []]}]}
 
 GRANT: list[dict[str, Any]] = [
-    # 1. Read the clock, and find what the lease was given before.
-    {"$set": {"request.now": {"$toLong": "$$NOW"}, "request.own": {"$first": items_where("$window.leases", IS_OWN)}}},
-    # 2. Choose the bucket to count in: the one of this half second, or the last if the clock was set back.
-    #    Drop what no longer counts, return the permits that the lease has left, and take the lease out.
+    # 1. Read the clock, choose the bucket of this half second, and find what the lease was given before.
     {
         "$set": {
-            "request.bucket": {"$max": [round_down("$request.now", BUCKET_MS), {"$max": "$window.buckets.at"}]},
+            "request.now": NOW_MS,
+            "request.bucket": round_down(NOW_MS, BUCKET_MS),
+            "request.own": {"$first": items_where("$window.leases", IS_OWN)},
+        }
+    },
+    # 2. Drop what no longer counts, return the permits that the lease has left, and take the lease out.
+    #    What is in the future moves into this half second.
+    {
+        "$set": {
             "window.buckets": BUCKETS_THAT_COUNT,
             "window.leases": OTHER_LEASES,
         }
@@ -196,7 +226,7 @@ def window_of(document: dict[str, Any], request: LeaseRequest) -> RateWindow | N
     return RateWindow(
         granted=sum(lease["granted"] - request.used for lease in window["leases"] if lease["id"] == request.lease_id),
         left=max(0, document["rate_limit"] - window["used"]),
-        resets_s=(oldest + SPAN_MS - window["at"]) / 1_000,
+        resets_s=min(SPAN_S, (oldest + SPAN_MS - window["at"]) / 1_000),
         leased_elsewhere=any(
             lease["open_until"] > window["at"] for lease in window["leases"] if lease["id"] != request.lease_id
         ),

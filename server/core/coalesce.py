@@ -43,7 +43,7 @@ class Coalescer(Generic[Item, Result]):
 
     At most `at_once` calls of `run` are in flight. The items of a group weigh at most `limit` together, unless one item
     alone weighs more. If `run` raises, every call of the group raises the same. `outcome` is what `run` may leave
-    behind if a client's deadline passes while it runs.
+    behind of a batch if the deadline of a call passes while it runs.
 
     `run` gets a deadline of its own. The calls of a group have different deadlines, and the group must not fail because
     the first of them has passed. So the coalescer keeps the deadline of each call itself, and `run` a full one.
@@ -55,7 +55,7 @@ class Coalescer(Generic[Item, Result]):
         weight: Callable[[Item], int] = lambda _: 1,
         limit: int = 1_000,
         at_once: int = 1,
-        outcome: Outcome = "not_stored",
+        outcome: Outcome | None = None,
     ) -> None:
         self._run = run
         self._weight = weight
@@ -130,6 +130,6 @@ class Coalescer(Generic[Item, Result]):
         self._unanswered = [waiting for waiting in self._unanswered if not waiting.future.done()]
         for waiting in self._unanswered:
             if waiting.deadline.remaining() <= 0:
-                waiting.future.set_exception(Unavailable(self._outcome if waiting.in_flight else "not_stored"))
+                waiting.future.set_exception(Unavailable(self._outcome if waiting.in_flight else None))
         again = bool(self._unanswered)
         self._timer = loop.call_later(DEADLINE_STEP_S, self._end_expired, loop) if again else None

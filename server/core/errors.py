@@ -67,10 +67,14 @@ class SluiceError(Exception):
     """The wait to advise, if the same request may succeed later."""
     quota: Quota | None = None
     """The rate limit of the client's key, if the request got as far as the rate limit."""
+    key_id: str | None = None
+    """The id of the client's key, for the log, if the request got as far as its key."""
 
-    def __init__(self, detail: str) -> None:
+    def __init__(self, detail: str, field: str = "") -> None:
         super().__init__(detail)
         self.detail = detail
+        self.field = field
+        """The field of the batch that is wrong, such as `source`, if the error is about the batch as a whole."""
 
 
 class MalformedRequest(SluiceError):
@@ -90,8 +94,8 @@ class InvalidBatch(SluiceError):
 
     code = Code.INVALID_BATCH
 
-    def __init__(self, detail: str, errors: Sequence[EventError] = ()) -> None:
-        super().__init__(detail)
+    def __init__(self, detail: str, errors: Sequence[EventError] = (), field: str = "") -> None:
+        super().__init__(detail, field)
         self.errors = errors
 
 
@@ -194,9 +198,10 @@ class RateLimited(SluiceError):
 
     code = Code.RATE_LIMITED
 
-    def __init__(self, quota: Quota) -> None:
+    def __init__(self, quota: Quota, key_id: str) -> None:
         super().__init__("Rate limit exceeded")
         self.quota = quota
+        self.key_id = key_id
         self.retry_after_s = quota.resets_s
 
 
@@ -211,17 +216,30 @@ class InternalError(SluiceError):
 
 
 class Unavailable(SluiceError):
-    """The request cannot be served now: the database is away or slow, or the server is full or draining."""
+    """The request cannot be served now: the database is away, slow or refuses it, or the server is full or draining.
+
+    `outcome` is what a batch left behind; None for every other request.
+    """
 
     code = Code.UNAVAILABLE
 
-    def __init__(self, outcome: Outcome, detail: str | None = None) -> None:
+    def __init__(self, outcome: Outcome | None = None, detail: str | None = None) -> None:
         super().__init__(detail or UNAVAILABLE_DETAIL[outcome])
-        self.outcome: Outcome = outcome
+        self.outcome: Outcome | None = outcome
+        self._own_detail = detail
+
+    def for_batch(self) -> "Unavailable":
+        """The same error as the response to a batch, which left nothing behind if no outcome is known.
+
+        It is another object: coalesced calls raise one error in several requests.
+        """
+        return Unavailable(self.outcome or "not_stored", self._own_detail)
 
 
-UNAVAILABLE_DETAIL: dict[Outcome, str] = {
-    "not_stored": "The database cannot be reached and nothing was stored: retry after the time in Retry-After",
+UNAVAILABLE_DETAIL: dict[Outcome | None, str] = {
+    None: "The database cannot serve this request now: retry after the time in Retry-After",
+    "not_stored": "The database cannot take this batch now, and nothing was stored: "
+    "retry after the time in Retry-After",
     "unknown": "The database did not confirm in time, and part of the batch may be stored: "
     "retry after the time in Retry-After, with the same Idempotency-Key so that nothing is stored twice",
 }

@@ -44,6 +44,10 @@ class InFlight:
         """A slot for one request, as a context manager. Entering it raises Unavailable if a limit is reached."""
         return Slot(self, arrived)
 
+    def is_full(self) -> bool:
+        """Whether a limit is reached."""
+        return not self._has_capacity.is_set()
+
     async def wait_for_capacity(self) -> None:
         """Return as soon as no limit is reached. That stays true until the current task awaits something else."""
         while not self._has_capacity.is_set():
@@ -96,13 +100,13 @@ class Slot:
     ) -> None:
         self._in_flight.add(-self.requests, -self._events, -self._bytes)
 
-    def released(self, deadline: Deadline) -> "ReleasedSlot":
-        """A context manager for the time in which the client sends its body.
+    def released(self, paused: Deadline | None = None) -> "ReleasedSlot":
+        """A context manager for the time in which the client sends its body, or in which it waits for others.
 
-        Meanwhile the slot is free for others, and the deadline does not count down. Leaving it raises Unavailable if a
-        limit is reached then.
+        Meanwhile the slot is free for others, and the deadline `paused` does not count down. Leaving it raises
+        Unavailable if a limit is reached then.
         """
-        return ReleasedSlot(self, self._in_flight, deadline)
+        return ReleasedSlot(self, self._in_flight, paused)
 
     def add_bytes(self, size: int) -> None:
         """Count a body of this size in bytes, which has arrived."""
@@ -118,11 +122,11 @@ class Slot:
 class ReleasedSlot:
     """What `Slot.released` returns."""
 
-    def __init__(self, slot: Slot, in_flight: InFlight, deadline: Deadline) -> None:
+    def __init__(self, slot: Slot, in_flight: InFlight, paused: Deadline | None) -> None:
         self._slot = slot
         self._in_flight = in_flight
-        self._deadline = deadline
-        self._remaining = deadline.remaining()
+        self._paused = paused
+        self._remaining = paused.remaining() if paused else 0.0
 
     def __enter__(self) -> None:
         self._slot.requests = 0
@@ -132,6 +136,7 @@ class ReleasedSlot:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if error is None:
-            self._deadline.reset(self._remaining)
+            if self._paused:
+                self._paused.reset(self._remaining)
             self._in_flight.add_request()
             self._slot.requests = 1

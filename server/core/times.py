@@ -5,7 +5,6 @@ milliseconds since 1970.
 """
 
 from datetime import UTC, datetime, timedelta
-from time import time_ns
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
@@ -16,12 +15,11 @@ MIN_MS = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MILLISECOND
 MAX_MS = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MILLISECOND
 """The years 1 to 9999 in UTC, which every platform can read back."""
 
+FORMS = (
+    "Not one of the forms of ISO 8601 that are read: a date (2026-03-01, 20260301, 2026-W09-7), "
+    "or a date and a time (2026-03-01T12:00, 2026-03-01T12:00:00Z, 2026-03-01T12:00:00.123+01:00)"
+)
 OUT_OF_RANGE = "Outside the years 1 to 9999 in UTC"
-
-
-def now_ms() -> int:
-    """Milliseconds since 1970, by the clock of this machine."""
-    return time_ns() // NS_PER_MS
 
 
 def parse_time(text: str) -> int:
@@ -44,10 +42,12 @@ def parse_bound(text: str) -> int:
 
 def since_epoch(text: str) -> timedelta:
     """The exact time from 1970 to what `text` names. Raises ValueError with a message for the client."""
+    if text.endswith("z"):  # RFC 3339 has it, and Python does not
+        text = text[:-1] + "Z"
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError("Not an ISO 8601 date or date-time, such as 2026-03-01T12:00:00Z") from None
+        raise ValueError(FORMS) from None
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)) - EPOCH
 
 

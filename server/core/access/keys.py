@@ -14,7 +14,7 @@ from uuid import UUID
 
 from msgspec import Struct
 
-from server.core.errors import DomainNotAllowed, InsufficientScope, Unauthenticated
+from server.core.errors import DomainNotAllowed, InsufficientScope, SluiceError, Unauthenticated
 
 Scope = Literal["events:write", "events:read"]
 SCOPES: tuple[Scope, ...] = ("events:write", "events:read")
@@ -62,11 +62,18 @@ class Key(Struct, frozen=True, kw_only=True):
 
         A domain counts only if a web page sent the request: then `Origin` is given, or else `Referer`.
         """
+        error = self._error_of(credentials, scope)
+        if error is not None:
+            error.key_id = self.id
+            raise error
+
+    def _error_of(self, credentials: Credentials, scope: Scope) -> SluiceError | None:
         if scope not in self.scopes:
-            raise InsufficientScope(scope)
+            return InsufficientScope(scope)
         page = credentials.referer if credentials.origin is None else credentials.origin
         if self.allowed_domains and page is not None and not is_allowed(host_of(page), self.allowed_domains):
-            raise DomainNotAllowed
+            return DomainNotAllowed()
+        return None
 
 
 def new_secret() -> str:

@@ -22,6 +22,15 @@ MAX_INT_CHARS = 20
 HALF_A_CHARACTER = "Holds half of a surrogate pair, which is not a character"
 
 MSGSPEC_ERROR = re.compile(r"(?P<message>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
+TYPES = re.compile(r"`[^`]*`")
+"""msgspec's names of types in a message."""
+
+JSON_WORDS = {"str": "string", "int": "number", "float": "number", "bool": "boolean"}
+"""What JSON calls these types of Python. Others have the same name."""
+
+WANTED = {".timestamp": ": an ISO 8601 date or date-time as text, such as 2026-03-01T12:00:00Z"}
+"""What a field of an event should hold, if its type does not say it."""
+
 NAMED_FIELD = re.compile(r"(?P<message>Object (?:missing required|contains unknown) field) `(?P<field>.*)`", re.DOTALL)
 
 
@@ -64,11 +73,11 @@ def decode_value(value: Any) -> DecodedBatch:
         envelope = msgspec.convert(value, Envelope)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
         path, message = explain(error, "")
-        raise InvalidBatch(f"{path}: {message}" if path else message) from None
+        raise InvalidBatch(f"{path}: {message}" if path else message, field=path) from None
     if not is_text(envelope.source) or not is_text(envelope.source_id or ""):
-        raise InvalidBatch("source, source_id: half of a surrogate pair is not a character")
+        raise InvalidBatch("source, source_id: half of a surrogate pair is not a character", field="source")
     if not 1 <= len(envelope.events) <= MAX_BATCH_EVENTS:
-        raise InvalidBatch(f"events: {len(envelope.events)} given, 1 to {MAX_BATCH_EVENTS} allowed")
+        raise InvalidBatch(f"events: {len(envelope.events)} given, 1 to {MAX_BATCH_EVENTS} allowed", field="events")
     events, times, indexes, errors = list[Event](), list[int | None](), list[int](), list[EventError]()
     for index, item in enumerate(envelope.events):
         decoded = decode_event(item, index)
@@ -154,4 +163,10 @@ def explain(error: msgspec.ValidationError | UnicodeEncodeError, base: str) -> t
         return join_path(base, named["field"]).removeprefix("."), named["message"]
     parts = MSGSPEC_ERROR.fullmatch(str(error))
     assert parts is not None, "the pattern matches any text"  # noqa: S101
-    return (base + (parts["path"] or "")).removeprefix("."), parts["message"]
+    path = parts["path"] or ""
+    return (base + path).removeprefix("."), TYPES.sub(in_json_words, parts["message"]) + WANTED.get(path, "")
+
+
+def in_json_words(types: re.Match[str]) -> str:
+    """A match of TYPES in JSON's words: `str | null` becomes `string | null`."""
+    return "`" + " | ".join(JSON_WORDS.get(word, word) for word in types[0].strip("`").split(" | ")) + "`"

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any, NamedTuple
 from uuid import UUID
 
-from msgspec import Meta, Struct
+from msgspec import Meta, Raw, Struct
 
 from server.core.errors import EventError
 
@@ -99,17 +99,20 @@ class Receipt(Struct, frozen=True):
 
 
 class StoredEvent(NamedTuple):
-    """An event as it reads back."""
+    """An event as it reads back. `data` and `metadata` are encoded as JSON.
 
-    id: UUID
-    tenant_id: UUID
-    source: str
-    source_id: str | None
-    event_type: str
-    data: dict[str, Any]
-    timestamp: datetime
-    received_at: datetime
-    metadata: dict[str, Any] | None
+    Any other value is encoded as JSON too if it is not what Sluice stores there: if it is missing, or of another type.
+    """
+
+    id: UUID | Raw
+    tenant_id: UUID | Raw
+    source: str | Raw
+    source_id: str | Raw
+    event_type: str | Raw
+    data: Raw
+    timestamp: datetime | Raw
+    received_at: datetime | Raw
+    metadata: Raw
 
 
 class EventFilter(NamedTuple):

@@ -15,20 +15,47 @@ Example with two workers and a crash:
 If B were another batch, its fingerprint would differ in step 3: 422, and nothing is stored.
 
 Records are kept for good. One that expired would let a late retry store its batch twice.
+
+A refused batch does not use its key, so its record is removed. The database may refuse an event after it has inserted
+others of the batch, and several requests may store the batch at the same time. A request must not undo what another
+has acknowledged. So a record has a state, and each change of it is one atomic update:
+
+    open               its batch is being stored, or was stored by the request that made the record
+    confirmed          a request that did not insert every event itself is acknowledged; nothing is undone any more
+    refused            set by the request that made the record: no request is acknowledged, all events may be removed
+    refused_by_replay  set by another request: the same, but the request that made the record may still be running
+
+1. A request that made the record and inserted every event is acknowledged, and changes nothing. This is the usual case.
+2. Any other request first changes `open` to `confirmed`. If it cannot, it removes what it inserted: 503.
+3. A request whose batch is refused first changes `open` to one of the refused states. If it finds `confirmed`, another
+   request has stored the batch, which counts for both. Else it removes what it inserted. The request that made the
+   record then removes it too.
+4. A request that finds a refused record takes it over: at once if it is `refused`, since all its events may go. If it
+   is `refused_by_replay`, only SETTLED_AFTER_S later, when every request that knew it open has ended; 503 until then.
+
+Example: worker 1 makes record S1, inserts events 0 and 2, and learns that an index refuses event 1. It changes S1 to
+`refused`, removes 0 and 2, removes S1, and answers 400. Worker 2 has found S1 meanwhile, when it was open, and inserts
+all 3 events, since whatever event 1 collided with is gone. It cannot confirm S1, so it removes them and answers 503.
+The client's next retry makes a record of its own.
 """
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from hashlib import sha256
+from time import time_ns
 from uuid import UUID
 
 import msgspec
+from msgspec.structs import replace
 
 from server.core.coalesce import Coalescer
 from server.core.deadline import Deadline
-from server.core.errors import EventError, IdempotencyConflict, InvalidHeader
-from server.core.events.model import DecodedBatch
-from server.core.ingest.store import IdempotencyRecord, IdempotencyStore
+from server.core.errors import EventError, IdempotencyConflict, InvalidHeader, Unavailable
+from server.core.events.ids import ids_of
+from server.core.events.model import MAX_BATCH_EVENTS, DecodedBatch
+from server.core.ingest.store import IdempotencyRecord, IdempotencyStore, RecordState
+from server.core.times import MS_PER_S, NS_PER_MS
 
 MAX_IDEMPOTENCY_KEY_CHARS = 255
 """Room for any id that clients use, such as a path and an offset. Only a hash is stored, so length costs nothing."""
@@ -38,15 +65,26 @@ VISIBLE = re.compile(rf"[\x21-\x7e]{{1,{MAX_IDEMPOTENCY_KEY_CHARS}}}")
 GROUPS_AT_ONCE = 2
 """Groups of records in flight: one is written to the journal while the database reads the next."""
 
+SETTLED_AFTER_S = 60
+"""When every request that began before has ended, by a wide margin: one may take 10 s, without the arrival of its body,
+and its record is made when the body has arrived. The rest is for clocks that differ."""
+
 encode_canonically = msgspec.json.Encoder(order="deterministic").encode
 """Equal values give equal bytes: keys are sorted, and 1 and 1.0 differ."""
 
 
 class Idempotency:
-    """Finds or makes the records in `store`. Records of requests that wait at the same time are stored together."""
+    """Finds or makes the records in `store`. Records of requests that wait at the same time are stored together.
 
-    def __init__(self, store: IdempotencyStore) -> None:
+    `remove_events` removes a tenant's events by their ids.
+    """
+
+    def __init__(
+        self, store: IdempotencyStore, remove_events: Callable[[UUID, Sequence[bytes], Deadline], Awaitable[None]]
+    ) -> None:
+        self._store = store
         self._put = Coalescer(store.put, at_once=GROUPS_AT_ONCE)
+        self._remove_events = remove_events
 
     async def __call__(self, record: IdempotencyRecord, deadline: Deadline) -> IdempotencyRecord:
         """The record that counts for the key: `record` itself if it is the first.
@@ -54,15 +92,55 @@ class Idempotency:
         Raises IdempotencyConflict if the key stands for another batch, and Unavailable.
         """
         stored = await self._put(record, deadline)
+        if stored.state in ("refused", "refused_by_replay"):
+            stored = await self._take_over(stored, record, deadline)
         if stored.fingerprint != record.fingerprint:
             raise IdempotencyConflict
         return stored
+
+    async def confirm(self, record: IdempotencyRecord, deadline: Deadline) -> bool:
+        """Make sure that nothing of the record's batch is undone. Returns False if another request has refused it."""
+        return await self._change(record, "confirmed", deadline) == "confirmed"
+
+    async def refuse(self, record: IdempotencyRecord, is_replay: bool, deadline: Deadline) -> bool:
+        """Make sure that no request for the record's batch is confirmed. Returns False if one is."""
+        state: RecordState = "refused_by_replay" if is_replay else "refused"
+        return await self._change(record, state, deadline) != "confirmed"
+
+    async def forget(self, record: IdempotencyRecord, deadline: Deadline) -> None:
+        """Remove a refused record, so that its key can be used. If that fails, the next request takes it over."""
+        with contextlib.suppress(Unavailable):
+            await self._store.remove(record, deadline)
+
+    async def _change(self, record: IdempotencyRecord, state: RecordState, deadline: Deadline) -> RecordState | None:
+        """Give an open record a state. Returns the state that it has then; None if the record is gone."""
+        if record.state == "confirmed":
+            return record.state
+        stored = await self._store.replace(record, replace(record, state=state), deadline)
+        return stored.state if stored is not None and stored.seed == record.seed else None
+
+    async def _take_over(
+        self, refused: IdempotencyRecord, record: IdempotencyRecord, deadline: Deadline
+    ) -> IdempotencyRecord:
+        """Put `record` in the place of a refused one. Raises Unavailable if it is too early, or another was faster."""
+        new = record
+        if refused.state == "refused":
+            ids = ids_of(refused.seed, MAX_BATCH_EVENTS).binary
+            await self._remove_events(refused.tenant_id, ids, deadline)
+        elif time_ns() // NS_PER_MS - refused.seed.received_at_ms < SETTLED_AFTER_S * MS_PER_S:
+            raise Unavailable("unknown")
+        elif refused.fingerprint == record.fingerprint:
+            new = replace(refused, state="open")  # the request that made it may have stored it all
+        if await self._store.replace(refused, new, deadline) != new:
+            raise Unavailable("unknown")
+        return new
 
 
 def parse_idempotency_key(keys: Sequence[str]) -> str:
     """The only key in `keys`. Raises InvalidHeader for several, or if it is not 1 to 255 visible characters."""
     if len(keys) > 1 or not VISIBLE.fullmatch(keys[0]):
-        raise InvalidHeader(f"Idempotency-Key: one of 1 to {MAX_IDEMPOTENCY_KEY_CHARS} visible ASCII characters")
+        detail = f"Idempotency-Key: one of 1 to {MAX_IDEMPOTENCY_KEY_CHARS} visible ASCII characters"
+        raise InvalidHeader(detail, field="idempotency_key")
     return keys[0]
 
 

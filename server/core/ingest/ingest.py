@@ -4,7 +4,8 @@ Start reading here: this is the hot path. A batch is stored as a whole or reject
 for lenient handling.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
+from time import time_ns
 from typing import NamedTuple
 from uuid import UUID
 
@@ -13,39 +14,16 @@ from msgspec import Struct
 from server.core.access.admission import Admission
 from server.core.access.keys import Credentials
 from server.core.deadline import Deadline
-from server.core.errors import (
-    ClientGone,
-    EventError,
-    InternalError,
-    InvalidBatch,
-    PayloadTooLarge,
-    Quota,
-    SluiceError,
-    Unavailable,
-)
-from server.core.events.decode import find_event_error
-from server.core.events.ids import BatchIds, Seed, ids_of, new_seed
-from server.core.events.model import (
-    MAX_BATCH_BYTES,
-    MAX_EVENT_BYTES,
-    MAX_LISTED_ERRORS,
-    BatchInfo,
-    DecodedBatch,
-    Event,
-    Receipt,
-)
+from server.core.errors import ClientGone, InternalError, PayloadTooLarge, Quota, SluiceError, Unavailable
+from server.core.events.ids import Seed, ids_of, new_seed
+from server.core.events.model import MAX_BATCH_BYTES, MAX_EVENT_BYTES, BatchInfo, DecodedBatch, Receipt
 from server.core.in_flight import Arrived, InFlight, Slot
 from server.core.ingest.group_commit import group_commit
 from server.core.ingest.idempotency import Idempotency, fingerprint, record_id
-from server.core.ingest.store import (
-    DocumentsRefused,
-    EncodedBatch,
-    EventStore,
-    IdempotencyRecord,
-    IdempotencyStore,
-    Unstorable,
-)
-from server.core.times import now_ms
+from server.core.ingest.prepare import PreparedBatch, invalid_batch, prepare_each
+from server.core.ingest.settle import InsertedBatch, Settlement
+from server.core.ingest.store import EncodedBatch, EventStore, IdempotencyRecord, IdempotencyStore, Unstorable
+from server.core.times import NS_PER_MS
 
 NOTHING_ARRIVED = Arrived()
 
@@ -65,22 +43,19 @@ class Submission(Struct, frozen=True):
     options: IngestOptions
 
 
+class AdmittedRequest(Struct, frozen=True):
+    """What an API needs to read the batch of a request that was admitted."""
+
+    tenant_id: UUID
+    slot: Slot
+    deadline: Deadline
+
+
 class Ingested(NamedTuple):
     """The receipt of a stored batch, and the quota of the key that sent it; None if the key has no limit."""
 
     receipt: Receipt
     quota: Quota | None
-
-
-class PreparedBatch(Struct, frozen=True):
-    """A batch as it goes to the store."""
-
-    info: BatchInfo
-    seed: Seed
-    documents: list[bytes]
-    ids: list[str]
-    event_types: list[str]
-    errors: list[EventError]
 
 
 class Ingest:
@@ -93,25 +68,33 @@ class Ingest:
         self._in_flight = in_flight
         self._encode = events.encode
         self._commit = group_commit(events)
-        self._idempotency = Idempotency(records)
+        self._idempotency = Idempotency(records, events.remove)
+        self._settle = Settlement(events, self._idempotency)
 
     async def __call__(
         self,
         credentials: Credentials,
-        read: Callable[[Slot, Deadline], Awaitable[Submission]],
+        read: Callable[[AdmittedRequest], Awaitable[Submission]],
         arrived: Arrived = NOTHING_ARRIVED,
     ) -> Ingested:
         """Admit a request, `read` its batch and store it.
 
         Raises what `Admission.admit`, `read` and `_store` do. An error raised after admission carries the quota.
         """
-        deadline = Deadline()
+        deadline, quota, key_id = Deadline(), None, None
         with self._in_flight.slot(arrived) as slot:
-            key, quota = await self._admission.admit(credentials, "events:write", deadline)
             try:
-                receipt = await self._store(key.tenant_id, await read(slot, deadline), deadline)
+                key, quota = await self._admission.admit(credentials, "events:write", deadline)
+                key_id = key.id
+                receipt = await self._store(
+                    key.tenant_id, await read(AdmittedRequest(key.tenant_id, slot, deadline)), deadline
+                )
+            except Unavailable as error:
+                unavailable = error.for_batch()
+                unavailable.quota, unavailable.key_id = quota, key_id or error.key_id
+                raise unavailable from None
             except SluiceError as error:
-                error.quota = quota
+                error.quota, error.key_id = error.quota or quota, error.key_id or key_id
                 raise
             except ClientGone:
                 raise
@@ -127,12 +110,13 @@ class Ingest:
         """
         batch, idempotency_key = submission.batch, submission.options.idempotency_key
         lenient = submission.options.lenient
-        prepared, replayed = self._prepare(tenant_id, batch, new_seed(now_ms())), False
+        prepared, replayed = self._prepare(tenant_id, batch, new_seed(time_ns() // NS_PER_MS)), False
         if prepared.errors and not (lenient and prepared.ids):
             raise invalid_batch(prepared.errors)
         size = sum(map(len, prepared.documents))
         if size > MAX_BATCH_BYTES:
             raise PayloadTooLarge(f"The batch is over {MAX_BATCH_BYTES >> 20} MiB as BSON: send fewer events at a time")
+        stored = None
         if idempotency_key is not None:  # only now, so that a rejected batch does not use its key
             mark = fingerprint(batch, prepared.errors, lenient)
             record = IdempotencyRecord(record_id(tenant_id, idempotency_key), tenant_id, mark, prepared.seed)
@@ -144,58 +128,27 @@ class Ingest:
         del submission, batch  # the decoded batch takes several times the memory of the documents
         try:
             not_inserted = await self._commit(encoded, deadline)
+            if not_inserted or replayed:
+                inserted = InsertedBatch(prepared, not_inserted, lenient, stored, replayed)
+                prepared = await self._settle(inserted, deadline)
         except Unavailable:
             if replayed:  # whatever this attempt stored: an earlier one may have stored some
                 raise Unavailable("unknown") from None
             raise
-        # Under an idempotency key, documents with these ids are those of this very batch, sent before or concurrently.
-        refused = [why for why in not_inserted.values() if idempotency_key is None or not why.already_stored]
-        if refused:
-            raise DocumentsRefused(*{why.code for why in refused})
         return Receipt(prepared.info, prepared.ids, prepared.event_types, sorted(prepared.errors), lenient, replayed)
 
     def _prepare(self, tenant_id: UUID, batch: DecodedBatch, seed: Seed) -> PreparedBatch:
-        """Give a batch the time and the ids of `seed`, and encode the events that can be stored."""
+        """Give a batch the time and the ids of `seed`, and encode the events that can be stored.
+
+        A replay makes the same documents again from the seed in its idempotency record.
+        """
         info = BatchInfo(tenant_id, batch.source, batch.source_id, seed.received_at_ms)
         ids = ids_of(seed, len(batch.events))
         try:
             documents = self._encode(info, ids.binary, batch.events, batch.times)
         except Unstorable:
-            return self._prepare_each(info, seed, ids, batch)
+            return prepare_each(self._encode, info, seed, ids, batch)
         if max(map(len, documents), default=0) > MAX_EVENT_BYTES:
-            return self._prepare_each(info, seed, ids, batch)
-        return PreparedBatch(info, seed, documents, ids.text, [event.type for event in batch.events], batch.errors)
-
-    def _prepare_each(self, info: BatchInfo, seed: Seed, ids: BatchIds, batch: DecodedBatch) -> PreparedBatch:
-        """Encode a batch event by event, to find every event that cannot be stored."""
-        prepared = PreparedBatch(info, seed, [], [], [], list(batch.errors))
-        rows = zip(batch.indexes, batch.events, batch.times, ids.binary, ids.text, strict=True)
-        for index, event, time, binary_id, text_id in rows:
-            document = self._encode_one(info, binary_id, event, time, index)
-            if isinstance(document, EventError):
-                prepared.errors.append(document)
-            else:
-                prepared.documents.append(document)
-                prepared.ids.append(text_id)
-                prepared.event_types.append(event.type)
-        return prepared
-
-    def _encode_one(
-        self, info: BatchInfo, event_id: bytes, event: Event, time: int | None, index: int
-    ) -> bytes | EventError:
-        """The stored form of an event, or what is wrong with it."""
-        try:
-            document = self._encode(info, [event_id], [event], [time])[0]
-        except Unstorable:
-            return find_event_error(event, index) or EventError(index, f"events[{index}]", "Cannot be stored")
-        if len(document) > MAX_EVENT_BYTES:
-            return EventError(index, f"events[{index}]", f"{len(document)} bytes as BSON; at most {MAX_EVENT_BYTES}")
-        return document
-
-
-def invalid_batch(errors: Sequence[EventError]) -> InvalidBatch:
-    """The error for a batch with bad events: the first in its text, and up to 100 in its list."""
-    errors = sorted(errors)
-    first = errors[0]
-    others = f" (and {len(errors) - 1} more bad events)" if len(errors) > 1 else ""
-    return InvalidBatch(f"{first.path}: {first.message}{others}", errors[:MAX_LISTED_ERRORS])
+            return prepare_each(self._encode, info, seed, ids, batch)
+        types = [event.type for event in batch.events]
+        return PreparedBatch(info, seed, documents, ids.text, types, batch.indexes, batch.errors)

@@ -1,7 +1,7 @@
 """The ports to where events and idempotency records are kept. `storage` implements both."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
 
 from msgspec import Struct
@@ -24,17 +24,18 @@ class NotInserted(NamedTuple):
     """Why the database did not insert a document."""
 
     code: int
-    """MongoDB's error code, for the log."""
+    """MongoDB's error code."""
     already_stored: bool
     """Whether a document with this one's own id is stored, on a majority like all the others."""
+    is_perhaps_ours: bool = False
+    """Whether an earlier attempt of the same call may have stored it."""
+    reason: str | None = None
+    """What an index or a validator of the operator has against the document, in words for the client; None if the
+    cause is not the document."""
 
 
 NotInsertedByIndex = Mapping[int, NotInserted]
 """The documents of a batch that were not inserted, by their index in the batch."""
-
-
-class DocumentsRefused(Exception):
-    """The database refused documents that it should take. The values are its error codes. This is a bug."""
 
 
 class Unstorable(Exception):
@@ -60,6 +61,16 @@ class EventStore(DocumentStore, Protocol):
     ) -> list[bytes]:
         """The stored form of each event, given its id and its time. Raises Unstorable."""
 
+    async def find_stored(self, tenant_id: UUID, ids: Sequence[bytes], deadline: Deadline) -> set[bytes]:
+        """Those of the ids under which a tenant's event is on disk on a majority. Raises Unavailable."""
+
+    async def remove(self, tenant_id: UUID, ids: Sequence[bytes], deadline: Deadline) -> None:
+        """Remove a tenant's events by their ids. Return when they are gone on a majority. Raises Unavailable."""
+
+
+RecordState = Literal["open", "confirmed", "refused", "refused_by_replay"]
+"""What is known of a record's batch. `idempotency.py` says how the states follow each other."""
+
 
 class IdempotencyRecord(Struct, frozen=True):
     """What an idempotency key of a tenant stands for. It holds neither the key nor any part of the events."""
@@ -70,14 +81,23 @@ class IdempotencyRecord(Struct, frozen=True):
     fingerprint: bytes
     """A hash of the batch."""
     seed: Seed
-    """The ids of the events are made from it. It is new for each request, so it tells two requests apart."""
+    """The ids of the events are made from it. Each request draws its own, so it tells two requests apart."""
+    state: RecordState = "open"
 
 
 class IdempotencyStore(Protocol):
-    """Stores idempotency records."""
+    """Stores idempotency records. All methods return what is on disk on a majority, and raise Unavailable."""
 
     async def put(self, records: Sequence[IdempotencyRecord], deadline: Deadline) -> list[IdempotencyRecord]:
-        """Store each record, unless one with its id exists. Returns, for each, the record that is stored.
+        """Store each record, unless one with its id exists. Returns, for each, the record that is stored."""
 
-        All returned records are on disk on a majority. Raises Unavailable if that is not certain.
+    async def replace(
+        self, record: IdempotencyRecord, new: IdempotencyRecord, deadline: Deadline
+    ) -> IdempotencyRecord | None:
+        """Store `new`, which has the same id, if `record` is stored with just this seed and state, atomically.
+
+        Returns the record that is stored then; None if there is none.
         """
+
+    async def remove(self, record: IdempotencyRecord, deadline: Deadline) -> None:
+        """Remove a refused record, if it is stored with just this seed."""

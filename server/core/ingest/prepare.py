@@ -1,0 +1,65 @@
+"""A batch that is prepared for the store, and what is done if one of its events cannot be stored."""
+
+from collections.abc import Callable, Sequence
+
+from msgspec import Struct
+
+from server.core.errors import EventError, InvalidBatch
+from server.core.events.decode import find_event_error
+from server.core.events.ids import BatchIds, Seed
+from server.core.events.model import MAX_EVENT_BYTES, MAX_LISTED_ERRORS, BatchInfo, DecodedBatch, Event
+from server.core.ingest.store import Unstorable
+
+Encode = Callable[[BatchInfo, Sequence[bytes], Sequence[Event], Sequence[int | None]], list[bytes]]
+"""`EventStore.encode`."""
+
+
+class PreparedBatch(Struct, frozen=True):
+    """A batch as it goes to the store."""
+
+    info: BatchInfo
+    seed: Seed
+    documents: list[bytes]
+    ids: list[str]
+    event_types: list[str]
+    indexes: Sequence[int]
+    """Where each event is in the request."""
+    errors: list[EventError]
+
+
+def prepare_each(encode: Encode, info: BatchInfo, seed: Seed, ids: BatchIds, batch: DecodedBatch) -> PreparedBatch:
+    """Encode a batch event by event, to find every event that cannot be stored."""
+    indexes: list[int] = []
+    prepared = PreparedBatch(info, seed, [], [], [], indexes, list(batch.errors))
+    rows = zip(batch.indexes, batch.events, batch.times, ids.binary, ids.text, strict=True)
+    for index, event, time, binary_id, text_id in rows:
+        document = encode_one(encode, info, binary_id, event, time, index)
+        if isinstance(document, EventError):
+            prepared.errors.append(document)
+        else:
+            prepared.documents.append(document)
+            prepared.ids.append(text_id)
+            prepared.event_types.append(event.type)
+            indexes.append(index)
+    return prepared
+
+
+def encode_one(
+    encode: Encode, info: BatchInfo, event_id: bytes, event: Event, time: int | None, index: int
+) -> bytes | EventError:
+    """The stored form of an event, or what is wrong with it."""
+    try:
+        document = encode(info, [event_id], [event], [time])[0]
+    except Unstorable:
+        return find_event_error(event, index) or EventError(index, f"events[{index}]", "Cannot be stored")
+    if len(document) > MAX_EVENT_BYTES:
+        return EventError(index, f"events[{index}]", f"{len(document)} bytes as BSON; at most {MAX_EVENT_BYTES}")
+    return document
+
+
+def invalid_batch(errors: Sequence[EventError]) -> InvalidBatch:
+    """The error for a batch with bad events: the first in its text, and up to 100 in its list."""
+    errors = sorted(errors)
+    first = errors[0]
+    others = f" (and {len(errors) - 1} more bad events)" if len(errors) > 1 else ""
+    return InvalidBatch(f"{first.path}: {first.message}{others}", errors[:MAX_LISTED_ERRORS])

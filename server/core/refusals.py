@@ -1,0 +1,43 @@
+"""Logs rejected requests: a line for a key and an error code at once, and then one with a count every 10 seconds.
+
+An operator sees which client does what wrong. A client that sends ten thousand bad requests a second fills no disk.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+
+from server.core.errors import Code
+
+LOG_INTERVAL_S = 10
+"""The shortest time between two lines about the same key and code."""
+
+MAX_COUNTED = 10_000
+"""Pairs of key and code that are counted at a time: some 2 MB. Beyond it, requests are not logged until others end."""
+
+log = logging.getLogger("sluice")
+
+_counts: Counter[tuple[str | None, Code]] = Counter()
+"""How many requests were rejected since the last line. A pair is in it while a timer for its next line runs."""
+
+
+def log_refusal(key_id: str | None, code: Code) -> None:
+    """Log that a request was rejected, now or with others later. `key_id` is None if it had no valid key."""
+    pair = (key_id, code)
+    if pair in _counts:
+        _counts[pair] += 1
+    elif len(_counts) < MAX_COUNTED and log.isEnabledFor(logging.INFO):
+        _counts[pair] = 1
+        _log_count(pair)
+
+
+def _log_count(pair: tuple[str | None, Code]) -> None:
+    """Log what was counted, and count again until the next line. If nothing was, forget the pair."""
+    count, (key_id, code) = _counts[pair], pair
+    if not count:
+        del _counts[pair]
+        return
+    key = "without a valid key" if key_id is None else f"of key {key_id}"
+    log.info("rejected %d request%s %s: %s", count, "" if count == 1 else "s", key, code)
+    _counts[pair] = 0
+    asyncio.get_running_loop().call_later(LOG_INTERVAL_S, _log_count, pair)
