@@ -1,7 +1,7 @@
-"""The ASGI application: the table of all routes."""
+"""The ASGI application: the table of all routes, and what holds for all of them."""
 
 from collections.abc import Awaitable, Callable
-from typing import cast
+from typing import Any, cast
 
 from litestar import Litestar, asgi, get
 from litestar.enums import HttpMethod, ScopeType
@@ -12,7 +12,8 @@ from server.rest.events import get_event, list_events
 from server.rest.health import live, ready
 from server.rest.http.problems import EXCEPTION_HANDLERS
 from server.rest.ingest import ingest
-from server.rest.schema.openapi import openapi_json, openapi_page
+from server.rest.schema.openapi import openapi_json
+from server.rest.schema.page import FILES_PATH, schema_file, schema_page, to_schema
 from server.services import Services
 
 
@@ -25,8 +26,10 @@ def create_app(services: Services) -> ASGIApp:
             get("/api/v1/events/{event_id:str}")(get_event(services)),
             get("/health/live")(live()),
             get("/health/ready")(ready(services)),
+            get("/")(to_schema()),
             get("/schema/openapi.json")(openapi_json()),
-            get("/schema")(openapi_page()),
+            get("/schema")(schema_page()),
+            get(FILES_PATH + "/{name:str}")(schema_file()),
         ],
         exception_handlers=EXCEPTION_HANDLERS,
         openapi_config=None,  # `schema/openapi.py` says more than Litestar can know of handlers that read raw bodies
@@ -34,22 +37,54 @@ def create_app(services: Services) -> ASGIApp:
     )
 
     def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
-        # Litestar answers OPTIONS by itself. Keys are for servers: there is no CORS, and OPTIONS is not allowed.
-        if scope["type"] == ScopeType.HTTP and scope["method"] == HttpMethod.OPTIONS:
-            scope["method"] = "NONE"  # type: ignore[typeddict-item]
+        if scope["type"] == ScopeType.HTTP:
+            match scope["method"]:
+                case HttpMethod.HEAD:  # as GET, but uvicorn, which keeps its own scope, sends no body
+                    scope = cast("HTTPScope", {**scope, "method": HttpMethod.GET.value, "extensions": {HEAD: {}}})
+                case HttpMethod.OPTIONS:  # Litestar would answer it, but there is no CORS: keys are for servers
+                    scope["method"] = "NONE"  # type: ignore[typeddict-item]
         return litestar(scope, receive, send)
 
     return app
 
 
+HEAD = "sluice.head"
+"""The extension of a scope whose request is HEAD."""
+
+
+class HeadSent(Exception):
+    """The head of a response is sent, and nobody asked for its body."""
+
+
 def by_method(**handlers: Callable[[HTTPScope, Receive, Send], Awaitable[None]]) -> AsyncAnyCallable:
     """An ASGI application that hands a request to the handler of its method. It raises MethodNotAllowed."""
+    allowed = sorted({*handlers, *(["HEAD"] if "GET" in handlers else [])})
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         request = cast("HTTPScope", scope)
         handler = handlers.get(request["method"])
         if handler is None:
-            raise MethodNotAllowed(sorted(handlers))
-        await handler(request, receive, send)
+            raise MethodNotAllowed(allowed)
+        if HEAD in (request.get("extensions") or {}):
+            await send_head(handler, request, receive, send)
+        else:
+            await handler(request, receive, send)
 
     return app
+
+
+async def send_head(
+    handler: Callable[[HTTPScope, Receive, Send], Awaitable[None]], scope: HTTPScope, receive: Receive, send: Send
+) -> None:
+    """Let `handler` answer until it has sent the head. So a list is not read to its end."""
+
+    async def send_until_body(message: Any) -> None:
+        if message["type"] != "http.response.body":
+            return await send(message)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        raise HeadSent
+
+    try:
+        await handler(scope, receive, send_until_body)
+    except HeadSent:
+        return

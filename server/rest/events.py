@@ -2,29 +2,28 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import aclosing, suppress
+from datetime import datetime
+from typing import Any, cast
 from uuid import UUID
 
 import msgspec
-from litestar import Request, Response
-from litestar.types import HTTPScope, Receive, Send
+from litestar.types import ASGIApp, HTTPScope, Receive, Send
 from msgspec import Struct
 
 from server.core.deadline import Deadline
-from server.core.errors import NotFound
+from server.core.errors import ClientGone, NotFound
 from server.core.events.model import StoredEvent
 from server.core.times import format_time
+from server.rest.http.disconnect import unless_gone
 from server.rest.http.headers import credentials_of, headers_of
-from server.rest.http.responses import send_stream
+from server.rest.http.responses import CHUNK_BYTES, send_json, send_stream
 from server.rest.query import parse_page
 from server.services import Services
 
 CANONICAL_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 """The form of an id that Sluice writes. Python would read many others."""
-
-CHUNK_BYTES = 64 * 1024
-"""How much of a page is sent at a time."""
 
 
 class EventBody(Struct):
@@ -41,27 +40,45 @@ class EventBody(Struct):
     metadata: dict[str, Any] | None
 
 
-def get_event(services: Services) -> Callable[..., Awaitable[Response[bytes]]]:
-    """`GET /api/v1/events/{event_id}`."""
+def get_event(services: Services) -> Callable[[str], Awaitable[ASGIApp]]:
+    """`GET /api/v1/events/{event_id}`. It raises what `authenticate` and `Reads.event` do."""
 
-    async def handler(request: Request[Any, Any, Any], event_id: str) -> Response[bytes]:
-        deadline = Deadline()
-        key = await services.admission.authenticate(credentials_of(headers_of(request.scope)), "events:read", deadline)
-        event = await services.events.get(key.tenant_id, parse_id(event_id), deadline)
-        return Response(encode_event(event_body(event)), media_type="application/json")
+    async def handler(event_id: str) -> ASGIApp:
+        async def respond(scope: HTTPScope, send: Send) -> None:
+            deadline = Deadline()
+            credentials = credentials_of(headers_of(scope))
+            key = await services.admission.authenticate(credentials, "events:read", deadline)
+            async with services.reads.event(key.tenant_id, parse_id(event_id), deadline) as event:
+                await send_json(send, encode_event(event))
+
+        return cast("ASGIApp", for_present_client(respond))
 
     return handler
 
 
 def list_events(services: Services) -> Callable[[HTTPScope, Receive, Send], Awaitable[None]]:
     """`GET /api/v1/events`. It raises what `authenticate` and `parse_page` do, and Unavailable."""
+    turn = asyncio.Lock()
 
-    async def handler(scope: HTTPScope, _receive: Receive, send: Send) -> None:
-        key = await services.admission.authenticate(credentials_of(headers_of(scope)), "events:read", Deadline())
+    async def respond(scope: HTTPScope, send: Send) -> None:
+        deadline = Deadline()
+        key = await services.admission.authenticate(credentials_of(headers_of(scope)), "events:read", deadline)
         page = parse_page(scope["query_string"])
-        found = services.events.page(key.tenant_id, page.where, page.skip, page.limit)
-        first = await anext(found, None)  # before the response starts, so that an error still gets its status
-        await send_stream(send, json_array(first, found))
+        async with aclosing(services.reads.page(key.tenant_id, page.where, page.skip, page.limit, deadline)) as found:
+            first = await anext(found, None)  # before the response starts, so that an error still gets its status
+            await send_stream(send, json_array(first, found, turn))
+
+    return for_present_client(respond)
+
+
+def for_present_client(
+    respond: Callable[[HTTPScope, Send], Coroutine[Any, Any, None]],
+) -> Callable[[HTTPScope, Receive, Send], Awaitable[None]]:
+    """A handler that responds by `respond`, and stops if the client goes away."""
+
+    async def handler(scope: HTTPScope, receive: Receive, send: Send) -> None:
+        with suppress(ClientGone):
+            await unless_gone(respond(scope, send), receive)
 
     return handler
 
@@ -73,38 +90,48 @@ def parse_id(text: str) -> UUID:
     return UUID(text)
 
 
-def event_body(event: StoredEvent) -> EventBody:
+def encode_event(event: StoredEvent) -> bytes:
     """A stored event as it is shown."""
-    return EventBody(
-        id=str(event.id),
-        tenant_id=str(event.tenant_id),
-        source=event.source,
-        source_id=event.source_id,
-        event_type=event.event_type,
-        data=event.data,
-        timestamp=format_time(event.timestamp),
-        received_at=format_time(event.received_at),
-        metadata=event.metadata,
+    body = EventBody(
+        id=text_of(event.id),
+        tenant_id=text_of(event.tenant_id),
+        source=text_of(event.source),
+        source_id=text_of(event.source_id),
+        event_type=text_of(event.event_type),
+        data=cast("Any", event.data),
+        timestamp=text_of(event.timestamp),
+        received_at=text_of(event.received_at),
+        metadata=cast("Any", event.metadata),
     )
+    return encode_json(body)
 
 
-async def json_array(first: StoredEvent | None, rest: AsyncIterator[StoredEvent]) -> AsyncIterator[bytes]:
-    """The events as a JSON array in chunks, so that a large page neither takes memory nor delays other requests."""
-    chunk = b"[" + (encode_event(event_body(first)) if first else b"")
+def text_of(value: UUID | datetime | str | msgspec.Raw) -> Any:
+    """A value as the text that it is shown as. JSON stays as it is."""
+    match value:
+        case UUID():
+            return str(value)
+        case datetime():
+            return format_time(value)
+    return value
+
+
+async def json_array(
+    first: StoredEvent | None, rest: AsyncIterator[StoredEvent], turn: asyncio.Lock
+) -> AsyncIterator[bytes]:
+    """The events as a JSON array in chunks, so that a large page neither takes memory nor delays other requests.
+
+    All lists share `turn`. In each round of the event loop, one of them makes a chunk, and then other requests run.
+    """
+    chunk = b"[" + (encode_event(first) if first else b"")
     async for event in rest:
-        chunk += b"," + encode_event(event_body(event))
+        chunk += b"," + encode_event(event)
         if len(chunk) > CHUNK_BYTES:
             yield chunk
             chunk = b""
-            await asyncio.sleep(0)  # let other requests run, however fast this client reads
+            async with turn:
+                await asyncio.sleep(0)
     yield chunk + b"]"
 
 
-def plain_integer(value: Any) -> int:
-    """An integer of BSON's own type as Python's, for msgspec. Raises NotImplementedError for anything else."""
-    if not isinstance(value, int):
-        raise NotImplementedError(type(value))
-    return int(value)
-
-
-encode_event = msgspec.json.Encoder(enc_hook=plain_integer).encode
+encode_json = msgspec.json.Encoder().encode

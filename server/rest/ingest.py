@@ -9,10 +9,10 @@ from litestar.types import HTTPScope, Receive, Send
 from msgspec import Struct
 
 from server.core.deadline import Deadline
+from server.core.errors import Unavailable
 from server.core.events.decode import decode_batch, decode_slowly
-from server.core.events.model import MAX_LISTED_ERRORS, Receipt
-from server.core.in_flight import Slot
-from server.core.ingest.ingest import Submission
+from server.core.events.model import MAX_LISTED_ERRORS, DecodedBatch, Receipt
+from server.core.ingest.ingest import AdmittedRequest, Submission
 from server.core.times import MS_PER_S, format_time, from_milliseconds
 from server.rest.http.body import BodyReader
 from server.rest.http.headers import (
@@ -24,7 +24,10 @@ from server.rest.http.headers import (
     quota_headers,
 )
 from server.rest.http.problems import ProblemEvent
+from server.rest.http.responses import JSON_HEADERS
 from server.services import Services
+
+TOO_LATE = "The body could not be decoded in time: retry after the time in Retry-After"
 
 
 class ReceiptEvent(Struct):
@@ -63,24 +66,35 @@ def ingest(services: Services) -> Callable[[HTTPScope, Receive, Send], Awaitable
 
 def reader(
     headers: Headers, read_body: BodyReader, receive: Receive
-) -> Callable[[Slot, Deadline], Awaitable[Submission]]:
+) -> Callable[[AdmittedRequest], Awaitable[Submission]]:
     """What reads the batch of a request once its key is admitted.
 
-    It raises InvalidHeader, MalformedRequest, UnsupportedMediaType, and what `BodyReader` and `decode_slowly` do.
+    It raises InvalidHeader, MalformedRequest, UnsupportedMediaType, and what `BodyReader` and `decode_in_thread` do.
     """
 
-    async def read(slot: Slot, deadline: Deadline) -> Submission:
+    async def read(request: AdmittedRequest) -> Submission:
         options, body_format = ingest_options_of(headers), body_format_of(headers)
-        with slot.released(deadline):  # while the client sends
-            body = await read_body(body_format, receive)
-        slot.add_bytes(len(body))
+        body = await read_body(request, body_format, receive)
+        request.slot.add_bytes(len(body))
         batch = decode_batch(body)
         if batch is None:
-            batch = await asyncio.to_thread(decode_slowly, body)
-        slot.add_events(len(batch.events))
+            batch = await decode_in_thread(body, request.deadline)
+        request.slot.add_events(len(batch.events))
         return Submission(batch, options)
 
     return read
+
+
+async def decode_in_thread(body: bytes, deadline: Deadline) -> DecodedBatch:
+    """Decode a bad batch on a thread, for which it may have to wait.
+
+    Raises what `decode_slowly` does, and Unavailable if that is not done by the deadline.
+    """
+    try:
+        async with asyncio.timeout(deadline.remaining()):
+            return await asyncio.to_thread(decode_slowly, body)
+    except TimeoutError:
+        raise Unavailable("not_stored", TOO_LATE) from None
 
 
 def receipt_headers(receipt: Receipt, headers: dict[str, str], size: int) -> list[tuple[bytes, bytes]]:
@@ -90,7 +104,7 @@ def receipt_headers(receipt: Receipt, headers: dict[str, str], size: int) -> lis
     if receipt.replayed:
         headers["idempotent-replayed"] = "true"
     fields = [(name.encode(), value.encode()) for name, value in headers.items()]
-    return [(b"content-type", b"application/json"), (b"content-length", b"%d" % size), *fields]
+    return [*JSON_HEADERS, (b"content-length", b"%d" % size), *fields]
 
 
 @lru_cache(maxsize=64)

@@ -3,13 +3,20 @@
 No more than MAX_BODY_BYTES of a body are held, compressed or not. No client keeps a request open by sending nothing.
 """
 
+from functools import partial
+
 from litestar.types import Receive
 
-from server.core.errors import ClientGone, PayloadTooLarge
+from server.core.arrivals import STALLED, Arrivals
+from server.core.decompression import Decompressor
+from server.core.errors import ClientGone, PayloadTooLarge, RequestTimeout
 from server.core.events.model import MAX_BODY_BYTES
-from server.rest.http.arrivals import Arrivals
-from server.rest.http.decompression import Decompressor
+from server.core.ingest.ingest import AdmittedRequest
+from server.rest.http.disconnect import unless_gone
 from server.rest.http.headers import IDENTITY, BodyFormat
+
+MAX_ARRIVING_BYTES = 64 * 1024 * 1024
+"""What all bodies that are still arriving may hold: 6 of the largest size, or hundreds of usual large ones."""
 
 TOO_LARGE = f"The body is over {MAX_BODY_BYTES >> 20} MiB: send fewer events at a time"
 
@@ -18,21 +25,24 @@ class BodyReader:
     """Reads the bodies of all requests to this worker."""
 
     def __init__(self) -> None:
-        self._arrivals = Arrivals()
-        self._decompress = Decompressor()
+        self._arrivals = Arrivals(MAX_ARRIVING_BYTES, partial(RequestTimeout, STALLED))
+        self._decompress = Decompressor(MAX_BODY_BYTES)
 
-    async def __call__(self, body_format: BodyFormat, receive: Receive) -> bytes:
-        """The body of a request, decompressed.
+    async def __call__(self, request: AdmittedRequest, body_format: BodyFormat, receive: Receive) -> bytes:
+        """The body of a request, decompressed. The deadline does not count the time that the client takes to send it.
 
         Raises PayloadTooLarge, RequestTimeout, ClientGone, MalformedJson for an encoding that does not decode, and
         Unavailable if there is no capacity for what is arriving.
         """
         if (body_format.length or 0) > MAX_BODY_BYTES:
             raise PayloadTooLarge(TOO_LARGE)
-        body = await receive_body(receive, self._arrivals)
+        with request.slot.released(paused=request.deadline):
+            body = await receive_body(receive, self._arrivals)
         if body_format.encoding == IDENTITY:
             return body
-        return await self._decompress(body, body_format.encoding)
+        with request.slot.released():  # while it waits for bodies of others
+            decompressing = self._decompress(body, body_format.encoding, request.tenant_id, request.deadline)
+            return await unless_gone(decompressing, receive)
 
 
 async def receive_body(receive: Receive, arrivals: Arrivals) -> bytes:

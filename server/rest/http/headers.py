@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 
 from server.core.access.keys import Credentials
 from server.core.access.rate_limit import WINDOW_S
-from server.core.errors import InvalidHeader, MalformedRequest, Quota, UnsupportedMediaType
+from server.core.errors import InvalidHeader, MalformedRequest, Quota, Unauthenticated, UnsupportedMediaType
 from server.core.ingest.idempotency import parse_idempotency_key
 from server.core.ingest.ingest import IngestOptions
-from server.rest.http.decompression import DECODERS
 
 Headers = Mapping[str, list[str]]
 """Values by name in lower case, in the order sent."""
@@ -20,10 +19,26 @@ Headers = Mapping[str, list[str]]
 JSON = "application/json"
 IDENTITY = "identity"
 RATE_LIMIT_POLICY = "default"
+ENCODINGS = ("gzip", "zstd")
+"""What a body may be compressed by. HTTP has no common meaning of `deflate`."""
+
+GZIP_NAMES = {"gzip", "x-gzip"}
+"""HTTP has two names for it."""
+
+NO_STORE = {"cache-control": "no-store"}
+"""In every response but the page and its files. A cache must not keep what a key may read: it looks at `Authorization`,
+not at `X-API-Key` (RFC 9111 §3)."""
+
+UTF8_NAMES = {"utf-8", "utf8", "utf_8", "u8", "unicode-1-1-utf-8", "us-ascii", "ascii", ""}
+"""What clients write for UTF-8, or for the part of it that they use. JSON has no charset at all (RFC 8259 §11)."""
 
 PREFERENCE = re.compile(r'(?:[^",]|"(?:[^"\\]|\\.?)*"?)+')
 """One of several preferences: the text between commas that are not inside quotes. A quote may stay open, so that no
 text makes a match fail, and the time is linear."""
+
+
+class UnsupportedEncoding(UnsupportedMediaType):
+    """The body's `Content-Encoding` is not one that Sluice reads. The response names those that are."""
 
 
 class BodyFormat(NamedTuple):
@@ -43,10 +58,11 @@ def headers_of(scope: Mapping[str, Any]) -> Headers:
 
 
 def credentials_of(headers: Headers) -> Credentials:
-    """Who sends the request. Raises InvalidHeader if one of these headers is given twice."""
-    return Credentials(
-        single_header(headers, "x-api-key"), single_header(headers, "origin"), single_header(headers, "referer")
-    )
+    """Who sends the request. Raises Unauthenticated for more than one key, and InvalidHeader for more than one page."""
+    keys = headers.get("x-api-key", ())
+    if len(keys) > 1:
+        raise Unauthenticated
+    return Credentials(keys[0] if keys else None, single_header(headers, "origin"), single_header(headers, "referer"))
 
 
 def ingest_options_of(headers: Headers) -> IngestOptions:
@@ -65,11 +81,19 @@ def body_format_of(headers: Headers) -> BodyFormat:
     if "transfer-encoding" in headers and [*map(str.lower, headers["transfer-encoding"])] != ["chunked"]:
         raise MalformedRequest("Transfer-Encoding may be chunked only: a compressed body is named by Content-Encoding")
     check_content_type(single_header(headers, "content-type") or "")
-    encoding = (single_header(headers, "content-encoding") or IDENTITY).lower()
-    if encoding != IDENTITY and encoding not in DECODERS:
-        raise UnsupportedMediaType(f"Content-Encoding may be identity, {' or '.join(DECODERS)}")
+    encoding = parse_encoding(single_header(headers, "content-encoding")) if "content-encoding" in headers else IDENTITY
     length = single_header(headers, "content-length")
     return BodyFormat(encoding, None if length is None else int(length))
+
+
+def parse_encoding(content_encoding: str | None) -> str:
+    """The encoding that a body has, of those listed. Raises UnsupportedEncoding for another one, or for two."""
+    names = [name.strip().lower() for name in (content_encoding or "").split(",")]
+    encodings = [name for name in names if name not in {"", IDENTITY}] or [IDENTITY]
+    encoding = "gzip" if encodings[0] in GZIP_NAMES else encodings[0]
+    if len(encodings) > 1 or encoding not in {IDENTITY, *ENCODINGS}:
+        raise UnsupportedEncoding(f"Content-Encoding may be identity, {' or '.join(ENCODINGS)}")
+    return encoding
 
 
 def single_header(headers: Headers, name: str) -> str | None:
@@ -105,8 +129,9 @@ def check_content_type(content_type: str) -> None:
     if content_type == JSON:  # as nearly all clients send it
         return
     media_type, *parameters = (part.strip().lower() for part in content_type.split(";"))
-    charsets = {part.partition("=")[2].strip('"') for part in parameters if part.startswith("charset=")}
-    if media_type != JSON or not charsets <= {"utf-8"}:
+    values = [part.partition("=") for part in parameters]
+    charsets = {value.strip(" \t'\"") for name, _, value in values if name.strip() == "charset"}
+    if media_type != JSON or not charsets <= UTF8_NAMES:
         raise UnsupportedMediaType("Content-Type must be application/json, in UTF-8")
 
 

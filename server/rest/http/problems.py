@@ -1,16 +1,21 @@
 """Renders errors as problem+json (RFC 9457)."""
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import ClientException, HTTPException, MethodNotAllowedException, NotFoundException
 
-from server.core.errors import ClientGone, Code, MalformedRequest, MethodNotAllowed, NotFound
-from server.rest.http.headers import quota_headers
+from server.core.errors import ClientGone, Code, MalformedRequest, MethodNotAllowed, NotFound, SluiceError
+from server.rest.http.headers import ENCODINGS, NO_STORE, UnsupportedEncoding, quota_headers
+from server.rest.http.parsing import UnsupportedRequest
 from server.status import STATUS, Refusal, refusal_of
 
 PROBLEM_JSON = "application/problem+json"
+
+CHALLENGE = 'ApiKey realm="sluice"'
+"""What a 401 asks for (RFC 9110 §15.5.2). HTTP has no scheme for `X-API-Key`, but some clients fail without one."""
 
 
 class ProblemEvent(msgspec.Struct):
@@ -50,9 +55,11 @@ def problem_body(refusal: Refusal) -> bytes:
 
 def problem_headers(refusal: Refusal) -> dict[str, str]:
     """The headers of an error response, but for type and length."""
-    headers = quota_headers(refusal.quota)
+    headers = quota_headers(refusal.quota) | NO_STORE
     if refusal.retry_after_s is not None:
         headers["Retry-After"] = str(refusal.retry_after_s)
+    if refusal.code == Code.UNAUTHENTICATED:
+        headers["WWW-Authenticate"] = CHALLENGE
     if refusal.allowed_methods:
         headers["Allow"] = ", ".join(refusal.allowed_methods)
     if refusal.closes_connection:
@@ -63,12 +70,27 @@ def problem_headers(refusal: Refusal) -> dict[str, str]:
 def on_error(_request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """The response to a request that raised `error`."""
     refusal = refusal_of(error)
-    return Response(
-        problem_body(refusal),
-        status_code=refusal.status.http,
-        headers=problem_headers(refusal),
-        media_type=PROBLEM_JSON,
-    )
+    headers = problem_headers(refusal)
+    if isinstance(error, UnsupportedEncoding):
+        headers["Accept-Encoding"] = ", ".join(ENCODINGS)
+    return Response(problem_body(refusal), status_code=refusal.status.http, headers=headers, media_type=PROBLEM_JSON)
+
+
+def raw_response(error: SluiceError, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """A whole error response as it is sent, after which the connection ends."""
+    refusal = refusal_of(error)
+    if isinstance(error, UnsupportedRequest):
+        refusal = refusal._replace(status=refusal.status._replace(http=error.http))
+    status, body = refusal.status.http, problem_body(refusal)
+    headers = {
+        "content-type": PROBLEM_JSON,
+        "content-length": str(len(body)),
+        **{name.lower(): value for name, value in problem_headers(refusal).items()},
+        "connection": "close",
+    }
+    fields = [*default_headers, *((name.encode(), value.encode()) for name, value in headers.items())]
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode(), *(b"%s: %s" % field for field in fields)]
+    return b"\r\n".join([*lines, b"", body])
 
 
 def on_litestar_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
@@ -77,8 +99,8 @@ def on_litestar_error(request: Request[Any, Any, Any], error: HTTPException) -> 
         case NotFoundException():
             return on_error(request, NotFound("There is nothing at this path: see /schema for what there is"))
         case MethodNotAllowedException():
-            allowed = (error.headers or {}).get("allow", "")
-            return on_error(request, MethodNotAllowed(sorted(set(allowed.split(", ")) - {"OPTIONS"})))
+            allowed = {*(error.headers or {}).get("allow", "").split(", ")} - {"OPTIONS"}
+            return on_error(request, MethodNotAllowed(sorted({*allowed, "HEAD"} if "GET" in allowed else allowed)))
         case ClientException():
             return on_error(request, MalformedRequest("The Host header names no host"))
     return on_error(request, error)

@@ -1,53 +1,51 @@
 """HTTP/1.1 on one connection: uvicorn's httptools protocol, with limits on size and time.
 
-Theory of operation. uvicorn parses requests and runs the application for each. This class adds what uvicorn leaves
-open: whatever is not HTTP, or is larger than a head may be, gets a problem+json and ends the connection. No connection
-holds more than a fixed amount of memory, or stays open without bringing a request or taking a response. Most of the
-work is to decide which timer runs.
+Theory of operation. uvicorn parses requests and runs the application for each. `ParsingProtocol` and this class add
+what uvicorn leaves open: whatever is not HTTP, or is larger than a head may be, gets a problem+json and ends the
+connection. No connection holds more than a fixed amount of memory, or stays open without bringing a request or taking
+a response. Most of the work is to decide which timer runs.
 
 A connection is always in one of these states. The timer is `_read_timer`, of which at most one runs:
 
-| state                                          | timer                 | when it expires                     |
-|------------------------------------------------|-----------------------|-------------------------------------|
-| new: nothing has arrived yet                   | HEAD_TIMEOUT_S (10)   | close, with no response             |
-| head: some bytes of a request head have arrived| HEAD_TIMEOUT_S (10)   | 408, then lingering                 |
-| body: the application reads it                 | none here             | `arrivals.py` cancels stalled bodies|
-| answering: the request has arrived completely  | none here             | the request has its own deadline    |
-| discarding: answered before its body arrived   | DISCARD_TIMEOUT_S (30)| close                               |
-| idle: answered, and nothing new has arrived    | uvicorn's keep-alive  | close                               |
-| lingering: rejected; input is read and dropped | LINGER_S (2)          | close                               |
+| state                                          | timer                 | when it expires                      |
+|------------------------------------------------|-----------------------|--------------------------------------|
+| handshake: over TLS only, see `tls.py`         | HEAD_TIMEOUT_S (10)   | close, with no response              |
+| new: nothing has arrived but empty lines       | HEAD_TIMEOUT_S (10)   | close, with no response              |
+| head: some bytes of a request head have arrived| HEAD_TIMEOUT_S (10)   | 408, then lingering                  |
+| body: the application reads it                 | none here             | `arrivals.py` cancels stalled bodies |
+| answering: the request has arrived completely  | none here             | the request has its own deadline     |
+| discarding: answered before its body arrived   | DISCARD_TIMEOUT_S (30)| close                                |
+| idle: answered, and only empty lines since     | IDLE_TIMEOUT_S (95)   | close (this timer is uvicorn's)      |
+| lingering: no more responses; input is dropped | LINGER_S (2)          | close, unless input arrived meanwhile|
 
-`_write_timer` (WRITE_TIMEOUT_S, 30) is independent of these: it runs while the client does not read its response, and
-resets the connection when it expires.
+Lingering takes at most DISCARD_TIMEOUT_S. It follows a rejection, and a last response whose request has not arrived
+completely: closing at once would destroy the response on its way.
+
+`WriteWatch` is independent of these: it resets a connection whose client takes nothing of its response for 30 s.
 
 Example: a client sends the first half of a head at 0 s (head: until 10 s), the rest at 3 s (body: no timer here), and
 its body by 4 s (answering). The response leaves at 4.01 s (idle: uvicorn waits). At 20 s one byte arrives (head: until
 30 s). Nothing follows: at 30 s it gets a 408, and at 32 s the connection is closed.
 
-An `Upgrade` header is ignored, as RFC 9110 allows. Left to itself, the parser would stop at one, and take the request's
-body for a request of its own.
+A client that shuts down its side after a whole request still gets the response, and then the connection is closed. TLS
+has no such half-closed connections.
 """
 
 import asyncio
-import re
-import resource
-import socket
-import struct
 from collections.abc import Callable
 from typing import Any
 
 from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from server.core.errors import HeadersTooLarge, MalformedRequest, RequestTimeout, SluiceError, Unavailable
-from server.rest.http.problems import PROBLEM_JSON, problem_body, problem_headers
-from server.status import refusal_of
+from server.core.errors import HeadersTooLarge, RequestTimeout, SluiceError, Unavailable
+from server.rest.http.capacity import is_full, is_overfull
+from server.rest.http.parsing import ParsingProtocol
+from server.rest.http.problems import raw_response
+from server.rest.http.response_writing import ResponseTransport, WriteWatch, without_chunks
 
 MAX_HEAD_BYTES = 64 * 1024
 """A request line and headers: eight times what common proxies accept. The framing of a body may be as large."""
-
-CHUNK_FRAMING_BYTES = 16
-"""Bytes around a chunk of a body that are not counted: its length, line ends, and a short extension."""
 
 STEP_BYTES = 16 * 1024
 """What is parsed at a time. It limits how many requests of one connection can wait, and has no measurable cost."""
@@ -59,24 +57,18 @@ DISCARD_TIMEOUT_S = 30
 """How long the body of a request that was already answered is read, so that a client that sends first sees it."""
 
 LINGER_S = 2
-"""How long input is read and dropped after a rejection. An immediate reset would destroy the response on its way."""
+"""How long a connection that ends waits for more input to drop. An immediate reset would destroy the last response."""
 
-WRITE_TIMEOUT_S = 30
-"""A response that the client does not read for this long is dropped."""
+IDLE_TIMEOUT_S = 95
+"""How long an idle connection is kept. Common load balancers keep theirs for 60 s, and must close first."""
 
-CONNECTIONS_SHARE = 2
-"""REST uses one in 2 of the file descriptors. The others are for gRPC, the database and files."""
-
-RESET = struct.pack("ii", 1, 0)
-"""For SO_LINGER: close at once, and drop what is not sent yet."""
+KEEP_ALIVE = (b"keep-alive", b"timeout=90")
+"""Tells clients to close an idle connection before the server does, so that no request crosses the server's end."""
 
 HEAD_STALLED = f"The request line and headers did not arrive within {HEAD_TIMEOUT_S} s"
 TOO_MANY = "This server has as many connections as it can hold: retry after the time in Retry-After"
 
-UPGRADE = re.compile(rb"\nupgrade:", re.IGNORECASE)
-IGNORED = b"\nignored:"
-
-END_OF_HEAD = b"\r\n\r\n"
+EMPTY_LINES = b"\r\n"
 NOTHING = memoryview(b"")
 
 
@@ -91,33 +83,38 @@ class ParsingFlowControl(FlowControl):
             super().resume_reading()
 
 
-class HttpProtocol(HttpToolsProtocol):
+class HttpProtocol(ParsingProtocol):
     """One connection."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.flow: ParsingFlowControl
         self._unparsed = NOTHING
-        self._in_head = True
-        self._framing = 0  # bytes of the head so far; inside a body, bytes that are neither body nor usual framing
-        self._rejected = False
         self._running: RequestResponseCycle | None = None
+        self._last: RequestResponseCycle | None = None  # the request with whose response the connection ends
+        self._sends_more = True  # whether the client may send more
+        self._lingers_until: float | None = None
+        self._dropped = False  # whether input has arrived since the last look while lingering
         self._read_timer: asyncio.TimerHandle | None = None
-        self._write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, unless there are too many connections."""
         super().connection_made(transport)
         self.flow = ParsingFlowControl(transport)
-        if len(self.connections) > resource.getrlimit(resource.RLIMIT_NOFILE)[0] // CONNECTIONS_SHARE:
-            self._reject(Unavailable("not_stored", TOO_MANY))
+        self._responses: Any = ResponseTransport(transport, self._end_after_response)
+        self._write_watch = WriteWatch(self.loop, transport)
+        if is_overfull(self.connections):
+            transport.abort()
+        elif is_full(self.connections):
+            self.reject(Unavailable("not_stored", TOO_MANY))
         else:
             self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the timers, and tell the running request that its client is gone."""
         self._start_read_timer(None)
-        self.resume_writing()
+        self.flow.resume_writing()
+        self._write_watch.stop()
         self.pipeline.clear()
         if self._running is not None:  # uvicorn tells only the last request, which may be another one
             self._running.disconnected = True
@@ -125,84 +122,80 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse input. At the start of a request, replace an `Upgrade` header by one with no meaning."""
-        if self._rejected:
+        """Parse input."""
+        if self.rejected:
+            self._dropped = True
             return
-        if self.cycle is None or self.cycle.response_complete:
-            end = data.find(END_OF_HEAD)
-            end = len(data) if end < 0 else end
-            if UPGRADE.search(data, 0, end):
-                data = UPGRADE.sub(IGNORED, data[:end]) + data[end:]
         self._unparsed = memoryview(bytes(self._unparsed) + data if self._unparsed else data)
         self._parse()
 
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """Answer what has arrived completely. Returns whether there is anything to answer before the end."""
+        if not self.rejected:
+            self.rejected = True
+            self._drop_incomplete()
+        self._sends_more = False
+        return self._last is not None and not self._last.response_complete and self.scheme == "http"
+
     def on_headers_complete(self) -> None:
-        """Start a request, whose body may follow."""
+        """Let the response of the new request end as `_end_after_response` says."""
         super().on_headers_complete()
-        self._in_head, self._framing = False, 0
-        self._start_read_timer(None)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header, without the white space around its value. Trailers are not headers."""
-        if self._in_head:
-            super().on_header(name, value.strip(b" \t"))
-
-    def on_chunk_header(self) -> None:
-        """Do not count the framing of this chunk."""
-        self._framing -= CHUNK_FRAMING_BYTES
-
-    def on_body(self, body: bytes) -> None:
-        """Add a piece of a body."""
-        self._framing -= len(body)
-        super().on_body(body)
+        if not self.in_head:
+            self.cycle.transport = self._responses
+            if self.cycle.keep_alive:
+                self.cycle.default_headers = [*self.cycle.default_headers, KEEP_ALIVE]
+            if self._read_timer is not None:
+                self._start_read_timer(None)
 
     def on_message_complete(self) -> None:
-        """Complete the request. The next may begin."""
+        """Stop the timer of a body that is discarded."""
         super().on_message_complete()
-        self._in_head, self._framing = True, 0
-        self._start_read_timer(None)
+        if self._read_timer is not None:
+            self._start_read_timer(None)
 
     def on_response_complete(self) -> None:
         """Parse what has arrived meanwhile."""
-        super().on_response_complete()
-        self._parse()
+        if self._lingers_until is None:
+            super().on_response_complete()
+            if self._unparsed:
+                self._parse()
+            else:
+                self._watch()
 
     def pause_writing(self) -> None:
-        """Start the write timer: the client reads its response more slowly than it is written."""
+        """Watch the client: it reads its response more slowly than it is written."""
         super().pause_writing()
-        self._write_timer = self.loop.call_later(WRITE_TIMEOUT_S, self._reset)
+        self._write_watch.start()
 
     def resume_writing(self) -> None:
-        """Stop the write timer: the client reads again."""
+        """Stop watching: the client has read nearly all."""
         super().resume_writing()
-        if self._write_timer is not None:
-            self._write_timer.cancel()
+        if not self.transport.is_closing():
+            self._write_watch.stop()
 
-    def send_400_response(self, msg: str) -> None:
-        """Reject what is not HTTP."""
-        self._reject(MalformedRequest(msg))
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """Reject an `Upgrade` that came in pieces: the parser has stopped at it, and would misread what follows."""
-        self._in_head = False  # this request is rejected, not what follows it
-        self.send_400_response("Upgrade is not supported")
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection."""
+        self._close()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Let the application answer the next request."""
         self._running = cycle
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, without_chunks(app, cycle) if cycle.scope["http_version"] == "1.0" else app)
 
     def _parse(self) -> None:
         """Parse input, but stop while earlier requests wait to be answered."""
-        while self._unparsed and not self.pipeline and not self._rejected and not self.transport.is_closing():
-            size = min(STEP_BYTES, MAX_HEAD_BYTES - self._framing)
+        while self._unparsed and not self.pipeline and not self.rejected and not self.transport.is_closing():
+            size = min(STEP_BYTES, MAX_HEAD_BYTES - self.framing)
             step, self._unparsed = self._unparsed[:size], self._unparsed[size:]  # views, which copy nothing
-            self._framing += len(step)
-            super().data_received(step)  # type: ignore[arg-type]  # the parser takes any bytes-like object
-            self._framing = max(0, self._framing)  # a body may have been subtracted in an earlier step
-            if self._framing >= MAX_HEAD_BYTES:
-                self._reject(HeadersTooLarge(MAX_HEAD_BYTES))
-        self._hold_back(bool(self._unparsed))
+            self.framing += len(step)
+            if self.in_head and not self.begun and step[0] in EMPTY_LINES:
+                step = memoryview(bytes(step).lstrip(EMPTY_LINES))
+            self.feed(step)
+            self.framing = max(0, self.framing)  # a body may have been subtracted in an earlier step
+            if self.framing >= MAX_HEAD_BYTES and not self.rejected:
+                self.reject(HeadersTooLarge(MAX_HEAD_BYTES))
+        if self._unparsed or self.flow.holds_back:
+            self._hold_back(bool(self._unparsed))
         self._watch()
 
     def _hold_back(self, holds_back: bool) -> None:
@@ -215,12 +208,12 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _watch(self) -> None:
         """Start the read timer of the current state, unless it runs."""
-        if self._rejected or self._read_timer is not None:
+        if self.rejected or self._read_timer is not None:
             return
-        if self._in_head and (self._framing or self.cycle is None):
+        if self.in_head and not self._unparsed and (self.begun or self.cycle is None):
             self._start_read_timer(HEAD_TIMEOUT_S, self._on_head_stalled)
-        elif not self._in_head and self.cycle.response_complete:
-            self._start_read_timer(DISCARD_TIMEOUT_S, self.transport.close)
+        elif not self.in_head and self.cycle.response_complete:
+            self._start_read_timer(DISCARD_TIMEOUT_S, self._close)
 
     def _start_read_timer(self, seconds: float | None, then: Callable[[], None] = lambda: None) -> None:
         """Replace the read timer by one that calls `then`; None stops it."""
@@ -230,51 +223,65 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _on_head_stalled(self) -> None:
         """Reject a head that does not arrive. If nothing of it has arrived, there is no request to answer."""
-        if self._framing:
-            self._reject(RequestTimeout(HEAD_STALLED))
+        if self.begun:
+            self.reject(RequestTimeout(HEAD_STALLED))
         else:
-            self.transport.close()
+            self._close()
 
-    def _reject(self, error: SluiceError) -> None:
+    def reject(self, error: SluiceError) -> None:
         """Take no more input: answer with `error` once earlier requests are answered, and end the connection."""
-        self._rejected, self._unparsed = True, NOTHING
+        self.rejected, self._unparsed = True, NOTHING
         self._hold_back(False)
-        current = None if self._in_head else self.cycle
-        if current is not None and self.pipeline:
-            self.pipeline.popleft()  # it was not started yet
-        before = self.pipeline[0][0] if self.pipeline else self._running
-        if before is not None and before is not current and not before.response_complete:
-            before.keep_alive = False  # the connection ends with the response to the earlier request
-        elif current is None:
-            self._end(error)
-        else:
+        answered = not self.in_head and self.cycle.response_started
+        self._drop_incomplete()
+        if self._last is None:
+            if not answered:
+                self.transport.write(raw_response(error, self.server_state.default_headers))
+            self._linger()
+
+    def _drop_incomplete(self) -> None:
+        """Drop a request that has not arrived completely. The connection ends with the response to the one before."""
+        current = None if self.in_head else self.cycle
+        if current is not None:
+            if self.pipeline:
+                self.pipeline.popleft()  # it was not started yet
             current.disconnected = True
             current.message_event.set()
-            self._end(None if current.response_started else error)
+        before = self.pipeline[0][0] if self.pipeline else self._running
+        if before is not None and before is not current and not before.response_complete:
+            before.keep_alive = False
+            self._last = before
 
-    def _end(self, error: SluiceError | None) -> None:
-        """End the connection, with a response unless `error` is None."""
-        if error is not None:
-            self.transport.write(raw_response(error))
+    def _end_after_response(self) -> None:
+        """End the connection after its last response. If the client may still be sending, it must see that first."""
+        if self._sends_more and (self.rejected or self._unparsed or not self.in_head):
+            self._linger()
+        else:
+            self._close()
+
+    def _linger(self) -> None:
+        """Say that no more responses come, and drop what still arrives."""
+        self.rejected, self._unparsed = True, NOTHING
+        self.pipeline.clear()
+        self._hold_back(False)
+        self.flow.resume_reading()
         if self.transport.can_write_eof():
             self.transport.write_eof()
-        self._start_read_timer(LINGER_S, self.transport.close)
+        self._lingers_until = self.loop.time() + DISCARD_TIMEOUT_S
+        self._start_read_timer(LINGER_S, self._on_lingered)
 
-    def _reset(self) -> None:
-        """Drop a response that the client does not read, and what the kernel holds of it."""
-        self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-        self.transport.abort()
+    def _on_lingered(self) -> None:
+        """Close the connection, or linger on if input has arrived meanwhile."""
+        assert self._lingers_until is not None  # noqa: S101
+        if self._dropped and self.loop.time() < self._lingers_until:
+            self._dropped = False
+            self._start_read_timer(LINGER_S, self._on_lingered)
+        else:
+            self._close()
 
-
-def raw_response(error: SluiceError) -> bytes:
-    """A whole error response as it is sent, after which the connection ends."""
-    refusal = refusal_of(error)
-    status, body = refusal.status.http, problem_body(refusal)
-    headers = {
-        "content-type": PROBLEM_JSON,
-        "content-length": str(len(body)),
-        **{name.lower(): value for name, value in problem_headers(refusal).items()},
-        "connection": "close",
-    }
-    fields = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
-    return f"HTTP/1.1 {status.value} {status.phrase}\r\n{fields}\r\n".encode() + body
+    def _close(self) -> None:
+        """Close the connection. What is not sent yet is watched to its end."""
+        unsent = self.transport.get_write_buffer_size()
+        self.transport.close()
+        if unsent:
+            self._write_watch.start()

@@ -16,10 +16,8 @@ from server.core.events.model import MAX_BODY_BYTES, MAX_NAME_CHARS, Batch
 from server.core.ingest.idempotency import MAX_IDEMPOTENCY_KEY_CHARS
 from server.rest.events import EventBody
 from server.rest.http.problems import PROBLEM_JSON, ProblemBody
-from server.rest.http.responses import json_response
 from server.rest.ingest import ReceiptBody
 from server.rest.query import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP
-from server.rest.schema.page import render_page
 from server.status import STATUS
 
 Json = dict[str, Any]
@@ -28,6 +26,13 @@ EXAMPLE_BATCH: Json = {
     "source": "backend",
     "events": [{"type": "purchase", "data": {"transaction_id": "TXN-001", "value": 99.99, "currency": "USD"}}],
 }
+
+TIME_FIELDS = ("received_at", "timestamp")
+TIME = "In UTC, without a zone: `YYYY-MM-DDTHH:MM:SS`, and `.mmm` unless that is zero"
+TIMES = (
+    'All times are in UTC, and are shown without a zone. To read one: `new Date(event.received_at + "Z")` in '
+    "JavaScript, `LocalDateTime.parse(receivedAt).toInstant(ZoneOffset.UTC)` in Java."
+)
 
 WIRE_CODES = (Code.MALFORMED_REQUEST, Code.REQUEST_TIMEOUT, Code.HEADERS_TOO_LARGE)
 """Errors of any request, before its path is known."""
@@ -66,50 +71,55 @@ QUOTA_HEADERS: Json = {
 
 def openapi_json() -> Callable[[], Awaitable[Response[bytes]]]:
     """`GET /schema/openapi.json`."""
-    document = openapi_document()
+    body = msgspec.json.encode(openapi_document())
 
     async def handler() -> Response[bytes]:
-        return json_response(document)
-
-    return handler
-
-
-def openapi_page() -> Callable[[], Awaitable[Response[bytes]]]:
-    """`GET /schema`: the document as a page for people."""
-    codes = [(code, str(status.http.value), status.title) for code, status in STATUS.items()]
-    page = render_page(openapi_document(), codes).encode()
-
-    async def handler() -> Response[bytes]:
-        return Response(page, media_type="text/html")
+        return Response(body, headers={"Cache-Control": "no-cache"}, media_type="application/json")
 
     return handler
 
 
 def openapi_document() -> Json:
     """The whole document, as OpenAPI 3.1."""
-    _, components = msgspec.json.schema_components(
-        [Batch, ReceiptBody, EventBody, ProblemBody],
-        ref_template="#/components/schemas/{name}",
-    )
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Sluice",
             "version": version("sluice"),
-            "description": "Send batches of events; they are stored in MongoDB once they are acknowledged.",
+            "description": "Send batches of events; they are stored in MongoDB once they are acknowledged. " + TIMES,
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "servers": [{"url": "/", "description": "This server"}],
         "security": [{"key": []}],
         "paths": {
             "/api/v1/events": {"post": ingest_operation(), "get": list_operation()},
             "/api/v1/events/{event_id}": {"get": get_operation()},
-            "/health/live": {"get": health_operation("Whether the process works", [])},
-            "/health/ready": {"get": health_operation("Whether events can be taken", [Code.UNAVAILABLE])},
+            "/health/live": {"get": health_operation("getLive", "Whether the process works", [])},
+            "/health/ready": {"get": health_operation("getReady", "Whether events can be taken", [Code.UNAVAILABLE])},
         },
         "components": {
-            "schemas": components,
+            "schemas": schemas(),
             "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}},
         },
     }
+
+
+def schemas() -> Json:
+    """The shapes of bodies, in a form from which generators make usable types."""
+    _, components = msgspec.json.schema_components(
+        [Batch, ReceiptBody, EventBody, ProblemBody],
+        ref_template="#/components/schemas/{name}",
+    )
+    for component in components.values():
+        for name, schema in component.get("properties", {}).items():
+            if name in TIME_FIELDS:
+                schema.setdefault("description", TIME)
+            if schema.get("default", "") is None:
+                del schema["default"]  # generators take a field with a default for one that is always there
+            for form in (schema, *schema.get("anyOf", ())):
+                if form.get("type") == "object":
+                    form["additionalProperties"] = True  # otherwise generators take it for an empty object
+    return components
 
 
 def ingest_operation() -> Json:
@@ -179,10 +189,11 @@ def get_operation() -> Json:
     }
 
 
-def health_operation(summary: str, codes: list[Code]) -> Json:
+def health_operation(operation_id: str, summary: str, codes: list[Code]) -> Json:
     """A health endpoint: it needs no key."""
     status = {"type": "object", "properties": {"status": {"type": "string"}}, "required": ["status"]}
     return {
+        "operationId": operation_id,
         "summary": summary,
         "security": [],
         "responses": {"200": success_response("Yes", status), **problem_responses(codes)},
@@ -203,6 +214,12 @@ def problem_response(codes: list[Code]) -> Json:
         "description": " or ".join(f"`{code}`" for code in codes),
         "content": {PROBLEM_JSON: {"schema": reference("ProblemBody")}},
     }
+    if Code.UNAUTHENTICATED in codes:
+        response["headers"] = {"WWW-Authenticate": {"description": "The challenge", "schema": {"type": "string"}}}
+    if Code.UNSUPPORTED_MEDIA_TYPE in codes:
+        response["headers"] = {
+            "Accept-Encoding": {"description": "The encodings there are", "schema": {"type": "string"}}
+        }
     if any(STATUS[code].retryable for code in codes):
         response["headers"] = {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}
     if Code.RATE_LIMITED in codes:

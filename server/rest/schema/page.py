@@ -1,81 +1,93 @@
-"""Renders the OpenAPI document as one HTML page, which loads no other file and runs no script."""
+"""The page at `/schema`, for people: Swagger UI, and what each error code means.
 
-import json
-from collections.abc import Sequence
-from html import escape
-from typing import Any
-
-Json = dict[str, Any]
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #1b1f24 }
-h2 { margin-top: 2.5rem; padding-top: 1rem; border-top: 1px solid #d0d7de }
-table { border-collapse: collapse; width: 100% } td, th { text-align: left; vertical-align: top; padding: .3rem .6rem }
-tr { border-bottom: 1px solid #eaeef2 } code, pre { font: 14px/1.45 ui-monospace, monospace }
-pre { background: #f6f8fa; padding: 1rem; overflow-x: auto; border-radius: 6px } .method { color: #0a5 }
-@media (prefers-color-scheme: dark) { body { background: #0d1117; color: #e6edf3 } pre { background: #161b22 }
-  tr, h2 { border-color: #30363d } .method { color: #3fb950 } a { color: #58a6ff } }
+It loads files of this server only, by relative links. So it works with no internet access, and below a path prefix.
 """
 
+from collections.abc import Awaitable, Callable
+from html import escape
+from pathlib import Path
+from string import Template
+from typing import Any
 
-def render_page(document: Json, errors: Sequence[tuple[str, ...]]) -> str:
-    """The page. `errors` are rows of code, status and title."""
-    info = document["info"]
-    operations = "".join(
-        render_operation(method, path, operation)
-        for path, methods in document["paths"].items()
+from litestar import Request, Response
+
+from server.core.errors import Code, NotFound
+from server.rest.http.headers import NO_STORE
+from server.rest.schema.error_help import ERROR_HELP
+from server.rest.schema.openapi import openapi_document
+from server.status import STATUS
+
+SWAGGER_UI_VERSION = "5.35.0"
+"""The version of the files in `files/`, which browsers may keep as long as it is the same."""
+
+FILES_PATH = "/schema/files"
+
+FOLDER = Path(__file__).parent
+MEDIA_TYPES = {
+    "page.css": "text/css",
+    "page.js": "text/javascript",
+    "swagger-ui.css": "text/css",
+    "swagger-ui-bundle.js": "text/javascript",
+}
+
+PAGE_HEADERS = {
+    "Cache-Control": "no-cache",
+    "Content-Security-Policy": "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:",
+}
+FILE_HEADERS = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
+
+
+def to_schema() -> Callable[[], Awaitable[Response[bytes]]]:
+    """`GET /`: leads to the page, by a relative link."""
+
+    async def handler() -> Response[bytes]:
+        return Response(b"", status_code=302, headers={"Location": "schema", **NO_STORE}, media_type="text/plain")
+
+    return handler
+
+
+def schema_page() -> Callable[..., Awaitable[Response[bytes]]]:
+    """`GET /schema`."""
+    pages = {ends_with_slash: render_page("." if ends_with_slash else "schema") for ends_with_slash in (True, False)}
+
+    async def handler(request: Request[Any, Any, Any]) -> Response[bytes]:
+        page = pages[request.scope["raw_path"].endswith(b"/")]  # Litestar cuts the slash off `path`
+        return Response(page, headers=PAGE_HEADERS, media_type="text/html")
+
+    return handler
+
+
+def schema_file() -> Callable[..., Awaitable[Response[bytes]]]:
+    """`GET /schema/files/{name}`. It raises NotFound."""
+    contents = {name: (FOLDER / "files" / name).read_bytes() for name in MEDIA_TYPES}
+
+    async def handler(name: str) -> Response[bytes]:
+        if name not in contents:
+            raise NotFound("There is no such file")
+        return Response(contents[name], headers=FILE_HEADERS, media_type=MEDIA_TYPES[name])
+
+    return handler
+
+
+def render_page(root: str) -> bytes:
+    """The page, whose links begin with `root`."""
+    operations = "\n".join(
+        f"<tr><td><code>{method.upper()}</code><td><code>{escape(path)}</code><td>{escape(operation['summary'])}"
+        for path, methods in openapi_document()["paths"].items()
         for method, operation in methods.items()
     )
-    schemas = "".join(
-        f'<h3 id="{escape(name)}">{escape(name)}</h3>{render_json(schema)}'
-        for name, schema in document["components"]["schemas"].items()
-    )
-    codes = "".join(f'<li id="{code}"><code>{code}</code> ({status}): {title}</li>' for code, status, title in errors)
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{escape(info["title"])} API</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
-        f"<h1>{escape(info['title'])} {escape(info['version'])}</h1><p>{escape(info['description'])}</p>"
-        f'<p>Name your key in the header <code>X-API-Key</code>. <a href="/schema/openapi.json">openapi.json</a></p>'
-        f"{operations}<h2>Error codes</h2><ul>{codes}</ul><h2>Schemas</h2>{schemas}</html>"
-    )
+    errors = "\n".join(render_error(code, status.http.value) for code, status in STATUS.items())
+    template = Template((FOLDER / "page.html").read_text())
+    return template.substitute(root=root, version=SWAGGER_UI_VERSION, operations=operations, errors=errors).encode()
 
 
-def render_operation(method: str, path: str, operation: Json) -> str:
-    """One method of one path."""
-    parameters = [
-        (item["name"], item["in"], item.get("description", ""), json.dumps(item["schema"]))
-        for item in operation.get("parameters", [])
-    ]
-    answers = [
-        (status, answer["description"], ", ".join(answer["content"]))
-        for status, answer in operation["responses"].items()
-    ]
-    request = operation.get("requestBody")
-    return (
-        f'<h2><span class="method">{method.upper()}</span> <code>{escape(path)}</code></h2>'
-        f"<p><b>{escape(operation['summary'])}.</b> {escape(operation.get('description', ''))}</p>"
-        + (render_table(("Parameter", "In", "What", "Schema"), parameters) if parameters else "")
-        + (render_request(request) if request else "")
-        + render_table(("Status", "What", "Type"), answers)
-    )
+def render_error(code: Code, status: int) -> str:
+    """The row of an error code, to which the `type` of an error leads."""
+    means, to_do = map(in_html, ERROR_HELP[code])
+    return f'<tr id="{code}"><td><code>{code}</code><td>{status}<td>{means}<td>{to_do}'
 
 
-def render_request(request: Json) -> str:
-    """A request body."""
-    content = request["content"]["application/json"]
-    name = content["schema"]["$ref"].rpartition("/")[2]
-    return (
-        f'<p>Body: <a href="#{name}">{name}</a>. {escape(request["description"])}</p>{render_json(content["example"])}'
-    )
-
-
-def render_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """A table."""
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def render_json(value: Any) -> str:
-    """A value to read."""
-    return f"<pre>{escape(json.dumps(value, indent=2))}</pre>"
+def in_html(text: str) -> str:
+    """`text`, in which words in backticks are code, as HTML."""
+    parts = escape(text).split("`")
+    return "".join(f"<code>{part}</code>" if index % 2 else part for index, part in enumerate(parts))
