@@ -1,9 +1,14 @@
 """Renders errors as google.rpc.Status with its details."""
 
+from typing import Any
+
+import grpc
 from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
+from grpc_status import rpc_status
 
+from server.core.errors import SluiceError
 from server.status import refusal_of
 
 DOMAIN = "sluice"
@@ -19,9 +24,11 @@ def status_of(error: Exception) -> status_pb2.Status:
     if refusal.outcome is not None:
         info.metadata["outcome"] = refusal.outcome
     details: list[Message] = [info]
-    if refusal.errors:
-        violation = error_details_pb2.BadRequest.FieldViolation
-        violations = [violation(field=item.path, description=item.message) for item in refusal.errors]
+    violation = error_details_pb2.BadRequest.FieldViolation
+    violations = [violation(field=item.path, description=item.message) for item in refusal.errors]
+    if not violations and isinstance(error, SluiceError) and error.field:
+        violations = [violation(field=error.field, description=error.detail)]
+    if violations:
         details.append(error_details_pb2.BadRequest(field_violations=violations))
     if refusal.retry_after_s is not None:
         details.append(error_details_pb2.RetryInfo(retry_delay=duration_pb2.Duration(seconds=refusal.retry_after_s)))
@@ -46,3 +53,15 @@ def packed(detail: Message) -> any_pb2.Any:
     holder = any_pb2.Any()
     holder.Pack(detail)
     return holder
+
+
+def end_with(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:
+    """Let a call end with an error as soon as its method returns.
+
+    The library's `abort` raises an error that it also keeps, and that error keeps its traceback. So every bad batch
+    would stay in memory until the garbage collector runs, which is minutes.
+    """
+    status = rpc_status.to_status(trailer_status_of(error))
+    context.set_code(status.code)
+    context.set_details(status.details)
+    context.set_trailing_metadata(status.trailing_metadata)

@@ -1,25 +1,37 @@
 """The methods `IngestEvents` and `StreamEvents` of `sluice.v1.EventService`.
 
 Requests arrive as bytes and are parsed here, so that bytes that are no message get our own error. A stream outlives a
-bad batch. A bad key, a request that is no message, or a drain ends it, after everything before was answered.
+bad batch, also one that cannot be parsed. A bad key, a request without a sequence, or a drain ends it, after everything
+before was answered.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import NamedTuple
+from uuid import UUID
 
 import grpc
-from grpc_status import rpc_status
 from sluice.v1 import event_service_pb2 as pb
 
 from server.core.access.keys import Credentials
 from server.core.deadline import Deadline
-from server.core.errors import InvalidHeader, Unauthenticated, Unavailable
-from server.core.in_flight import Arrived, Slot
+from server.core.errors import ClientGone, InvalidBatch, InvalidHeader, Unauthenticated, Unavailable
+from server.core.in_flight import Arrived
 from server.core.ingest.idempotency import parse_idempotency_key
-from server.core.ingest.ingest import IngestOptions, Submission
-from server.rpc.errors import status_of, trailer_status_of
-from server.rpc.messages import check_size, decode_batch, decode_slowly, parse_message, receipt_message
+from server.core.ingest.ingest import AdmittedRequest, IngestOptions, Submission
+from server.rpc.accepting import Handlers
+from server.rpc.arrivals import Context, MessageReader, receive
+from server.rpc.errors import end_with, status_of
+from server.rpc.messages import (
+    check_size,
+    decode_batch,
+    decode_slowly,
+    parse_message,
+    parse_stream_request,
+    receipt_message,
+    sequence_of,
+)
+from server.rpc.open_streams import SHORT_OF_MEMORY, OpenStream, OpenStreams
 from server.rpc.stream_window import StreamEnd, StreamResult, StreamWindow
 from server.services import Services
 
@@ -29,110 +41,148 @@ DRAINING = "This server is draining: send what was not answered to another, or a
 
 HANDLINGS = frozenset(pb.Handling.values())
 
-Context = grpc.aio.ServicerContext[Any, Any]
+
+class StreamClient(NamedTuple):
+    """Who opened a stream. Its key is checked again with every batch."""
+
+    credentials: Credentials
+    tenant_id: UUID
 
 
 class EventService:
     """The service's methods."""
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, messages: MessageReader) -> None:
         self._services = services
+        self._messages = messages
+        self._streams = OpenStreams()
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        """The methods, as a server takes them."""
-        return grpc.method_handlers_generic_handler(
-            SERVICE,
-            {
-                "IngestEvents": grpc.unary_unary_rpc_method_handler(
-                    self.ingest_events, response_serializer=pb.IngestEventsResponse.SerializeToString
-                ),
-                "StreamEvents": grpc.stream_stream_rpc_method_handler(
-                    self.stream_events, response_serializer=pb.StreamEventsResponse.SerializeToString
-                ),
-            },
-        )
+    def handlers(self) -> Handlers:
+        """The methods by path.
 
-    async def ingest_events(self, serialized: bytes, context: Context) -> pb.IngestEventsResponse | None:
+        `IngestEvents` is registered as a method that takes a stream, which looks the same on the wire. So the key is
+        checked before its message is read, and until then HTTP/2 flow control keeps the message at the client.
+        """
+        return {
+            f"/{SERVICE}/IngestEvents": grpc.stream_unary_rpc_method_handler(
+                self.ingest_events, response_serializer=pb.IngestEventsResponse.SerializeToString
+            ),
+            f"/{SERVICE}/StreamEvents": grpc.stream_stream_rpc_method_handler(
+                self.stream_events, response_serializer=pb.StreamEventsResponse.SerializeToString
+            ),
+        }
+
+    async def ingest_events(self, _requests: AsyncIterator[bytes], context: Context) -> pb.IngestEventsResponse | None:
         """Store one batch. A rejected one has no response: the call's status says why."""
-        size = len(serialized)
 
-        async def read(slot: Slot, deadline: Deadline) -> Submission:
-            batch = parse_message(pb.IngestEventsRequest, serialized).batch
-            slot.add_events(len(batch.events))
-            return await reader(batch, size)(slot, deadline)
+        async def read(request: AdmittedRequest) -> Submission:
+            message = await self._messages.read_batch(context, request)
+            request.slot.add_bytes(len(message))
+            batch = parse_message(pb.IngestEventsRequest, message).batch
+            request.slot.add_events(len(batch.events))
+            return await submission_of(batch, len(message))
 
         try:
-            receipt, _ = await self._services.ingest(credentials_of(context), read, Arrived(size))
+            self._check_not_draining()
+            receipt, _ = await self._services.ingest(credentials_of(context), read)
             return pb.IngestEventsResponse(receipt=receipt_message(receipt))
+        except ClientGone:
+            return None
         except Exception as error:  # noqa: BLE001 (its text must not reach the client)
             end_with(context, error)
             return None
 
+    def _check_not_draining(self) -> None:
+        """Raises Unavailable if the server drains."""
+        if self._services.draining.is_set():
+            raise Unavailable("not_stored", DRAINING)
+
     async def stream_events(self, _requests: AsyncIterator[bytes], context: Context) -> None:
         """Store batches until the client ends the stream, and answer each in its turn."""
-        credentials = credentials_of(context)
         try:
-            await self._services.admission.authenticate(credentials, "events:write", Deadline())
+            self._check_not_draining()
+            credentials = credentials_of(context)
+            key = await self._services.admission.authenticate(credentials, "events:write", Deadline())
+            with self._streams.stream(key.tenant_id, context.peer()) as stream:
+                await context.send_initial_metadata(())  # some clients send nothing before they have it
+                await self._serve(StreamClient(credentials, key.tenant_id), context, stream)
+        except (grpc.aio.BaseError, ClientGone):
+            return
+        except Unavailable as error:
+            end_with(context, error.for_batch())
         except Exception as error:  # noqa: BLE001 (its text must not reach the client)
-            return end_with(context, error)
+            end_with(context, error)
+
+    async def _serve(self, client: StreamClient, context: Context, stream: OpenStream) -> None:
+        """Read requests and write responses until the stream ends."""
         window = StreamWindow()
-        reading = asyncio.create_task(self._read(credentials, context, window))
-        ending = asyncio.create_task(self._end_when_draining(reading, window))
+        reading = asyncio.create_task(self._read(client, context, window))
+        endings = [
+            asyncio.create_task(end_when(self._services.draining, reading, window, DRAINING)),
+            asyncio.create_task(end_when(stream.shed, reading, window, SHORT_OF_MEMORY)),
+        ]
         try:
             await write_responses(context, window)
         finally:  # also if the client is gone: leave nothing running
-            ending.cancel()
-            reading.cancel()
+            for task in (*endings, reading):
+                task.cancel()
             window.cancel()
 
-    async def _read(self, credentials: Credentials, context: Context, window: StreamWindow) -> None:
+    async def _read(self, client: StreamClient, context: Context, window: StreamWindow) -> None:
         """Start the work on every request, in turn. Wait while the window or the server is full."""
         try:
             while True:
                 await window.acquire_slot()
                 await self._services.in_flight.wait_for_capacity()
-                serialized = await context.read()
-                if serialized is grpc.aio.EOF:
+                message = await receive(context)
+                if message is None:
                     return window.add(StreamEnd())
-                request = parse_message(pb.StreamEventsRequest, serialized)
-                window.add(asyncio.create_task(self._respond(credentials, request, len(serialized))))
-        except Exception as error:  # noqa: BLE001 (a request that is no message has no sequence to answer to; or a bug)
+                window.add(asyncio.create_task(self._respond(client, message)))
+        except ClientGone:
+            window.add(StreamEnd())
+        except Exception as error:  # noqa: BLE001 (its text must not reach the client)
             window.add(StreamEnd(error))
 
-    async def _end_when_draining(self, reading: asyncio.Task[None], window: StreamWindow) -> None:
-        """Once the server drains, read no more. The stream ends when everything before is answered."""
-        await self._services.draining.wait()
-        reading.cancel()
-        window.add(StreamEnd(Unavailable("not_stored", DRAINING)))
-
-    async def _respond(self, credentials: Credentials, request: pb.StreamEventsRequest, size: int) -> StreamResult:
+    async def _respond(self, client: StreamClient, message: bytes) -> StreamResult:
         """The response to one request of a stream."""
         try:
-            await self._services.in_flight.wait_for_capacity()  # others may have used it while this request was read
-            arrived = Arrived(size, len(request.batch.events))
-            receipt, _ = await self._services.ingest(credentials, reader(request.batch, size), arrived)
+            if self._services.in_flight.is_full():  # others may have used the capacity while this request was read
+                with self._streams.held(len(message)):
+                    await self._services.in_flight.wait_for_capacity()
+            message = await self._messages.decompress(message, client.tenant_id)
+            sequence, batch = parse_stream_request(message)
+            if isinstance(batch, InvalidBatch):
+                return pb.StreamEventsResponse(sequence=sequence, error=status_of(batch))
+            size = len(message)
+            arrived = Arrived(size, len(batch.events))
+            receipt, _ = await self._services.ingest(
+                client.credentials, lambda _request: submission_of(batch, size), arrived
+            )
         except Unauthenticated as error:
             return StreamEnd(error)
         except Exception as error:  # noqa: BLE001 (its text must not reach the client)
-            return pb.StreamEventsResponse(sequence=request.sequence, error=status_of(error))
-        return pb.StreamEventsResponse(sequence=request.sequence, receipt=receipt_message(receipt))
+            known = sequence_of(message)
+            if known is None:  # there is nothing to answer to
+                return StreamEnd(error)
+            return pb.StreamEventsResponse(sequence=known, error=status_of(error))
+        return pb.StreamEventsResponse(sequence=sequence, receipt=receipt_message(receipt))
 
 
-def reader(batch: pb.EventBatch, size: int) -> Callable[[Slot, Deadline], Awaitable[Submission]]:
-    """What decodes a batch that came in a message of `size` bytes, once its key is admitted.
+async def submission_of(batch: pb.EventBatch, size: int) -> Submission:
+    """The batch of a message of `size` bytes. Raises InvalidHeader, PayloadTooLarge and InvalidBatch."""
+    options = ingest_options_of(batch)
+    check_size(size)
+    decoded = decode_batch(batch)
+    if decoded is None:
+        decoded = await asyncio.to_thread(decode_slowly, batch)
+    return Submission(decoded, options)
 
-    It raises InvalidHeader, PayloadTooLarge, InvalidBatch, and Unavailable.
-    """
 
-    async def read(_slot: Slot, _deadline: Deadline) -> Submission:
-        options = ingest_options_of(batch)
-        check_size(size)
-        decoded = decode_batch(batch)
-        if decoded is None:
-            decoded = await asyncio.to_thread(decode_slowly, batch)
-        return Submission(decoded, options)
-
-    return read
+async def end_when(event: asyncio.Event, reading: asyncio.Task[None], window: StreamWindow, why: str) -> None:
+    """Once `event` is set, read no more. The stream ends with `why` when everything before is answered."""
+    await event.wait()
+    reading.cancel()
+    window.add(StreamEnd(Unavailable("not_stored", why)))
 
 
 async def write_responses(context: Context, window: StreamWindow) -> None:
@@ -140,7 +190,7 @@ async def write_responses(context: Context, window: StreamWindow) -> None:
     while not isinstance(result := await window.next(), StreamEnd):
         try:
             await context.write(result)
-        except grpc.aio.InternalError:  # the client is gone
+        except grpc.aio.BaseError:  # the client is gone
             return
         window.release_slot()
     if result.error is not None:
@@ -148,26 +198,14 @@ async def write_responses(context: Context, window: StreamWindow) -> None:
 
 
 def credentials_of(context: Context) -> Credentials:
-    """The key in a call's metadata."""
+    """The key in a call's metadata. More than one are as bad as none: a proxy may have looked at another."""
     values = [value for name, value in context.invocation_metadata() or () if name == "x-api-key"]
-    return Credentials(values[0] if values and isinstance(values[0], str) else None)
+    return Credentials(values[0] if len(values) == 1 and isinstance(values[0], str) else None)
 
 
 def ingest_options_of(batch: pb.EventBatch) -> IngestOptions:
     """What the client asks for beside its events. Raises InvalidHeader, also for a number that is no handling."""
     idempotency_key = parse_idempotency_key([batch.idempotency_key]) if batch.idempotency_key else None
     if batch.handling not in HANDLINGS:
-        raise InvalidHeader("handling: may be HANDLING_STRICT or HANDLING_LENIENT")
+        raise InvalidHeader("handling: may be HANDLING_STRICT or HANDLING_LENIENT", field="handling")
     return IngestOptions(idempotency_key, lenient=batch.handling == pb.HANDLING_LENIENT)
-
-
-def end_with(context: Context, error: Exception) -> None:
-    """Let a call end with an error as soon as its method returns.
-
-    The library's `abort` raises an error that it also keeps, and that error keeps its traceback. So every bad batch
-    would stay in memory until the garbage collector runs, which is minutes.
-    """
-    status = rpc_status.to_status(trailer_status_of(error))
-    context.set_code(status.code)
-    context.set_details(status.details)
-    context.set_trailing_metadata(status.trailing_metadata)

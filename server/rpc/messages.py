@@ -7,7 +7,7 @@ goes to the core's slow path, which names every error exactly as it does for RES
 from typing import Any, TypeVar
 
 import msgspec
-from google.protobuf import struct_pb2, timestamp_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, struct_pb2, timestamp_pb2
 from google.protobuf.message import DecodeError, Message
 from sluice.v1 import event_service_pb2 as pb
 
@@ -29,6 +29,21 @@ M = TypeVar("M", bound=Message)
 
 NS_PER_S = 1_000_000_000
 
+
+def _make_envelope() -> type[Message]:
+    """StreamEventsRequest with its batch as bytes. In a pool of its own, so that reflection does not show it."""
+    field = descriptor_pb2.FieldDescriptorProto
+    file = descriptor_pb2.FileDescriptorProto(name="envelope.proto", package="sluice.v1", syntax="proto3")
+    message = file.message_type.add(name="StreamEventsRequest")
+    message.field.add(name="sequence", number=1, type=field.TYPE_UINT64, label=field.LABEL_OPTIONAL)
+    message.field.add(name="batch", number=2, type=field.TYPE_BYTES, label=field.LABEL_OPTIONAL)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName("sluice.v1.StreamEventsRequest"))
+
+
+Envelope: Any = _make_envelope()
+
 decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
@@ -42,6 +57,29 @@ def parse_message(kind: type[M], serialized: bytes) -> M:
         return kind.FromString(serialized)
     except DecodeError:
         raise InvalidBatch(f"The message is not a {kind.DESCRIPTOR.full_name}") from None
+
+
+def parse_stream_request(serialized: bytes) -> tuple[int, pb.EventBatch | InvalidBatch]:
+    """The sequence of a StreamEventsRequest, and its batch or why that cannot be parsed.
+
+    Raises InvalidBatch if not even the sequence can be parsed.
+    """
+    try:
+        request = parse_message(pb.StreamEventsRequest, serialized)
+    except InvalidBatch:
+        detail = "batch: not a sluice.v1.EventBatch, or text that is not UTF-8, or nested over 100 levels"
+        error = InvalidBatch(detail, field="batch")
+        return parse_message(Envelope, serialized).sequence, error
+    return request.sequence, request.batch
+
+
+def sequence_of(serialized: bytes) -> int | None:
+    """The sequence of a StreamEventsRequest, whatever its batch is; None if it cannot be parsed."""
+    try:
+        sequence: int = parse_message(Envelope, serialized).sequence
+    except InvalidBatch:
+        return None
+    return sequence
 
 
 def check_size(size: int) -> None:
@@ -110,8 +148,8 @@ def decode_time(timestamp: timestamp_pb2.Timestamp) -> int:
 
 
 def object_of(struct: struct_pb2.Struct) -> dict[str, Any]:
-    """The JSON object that a Struct is."""
-    return {key: value_of(value) for key, value in struct.fields.items()}
+    """The JSON object that a Struct is, with its keys sorted: a Struct has no order, and each process has another."""
+    return {key: value_of(struct.fields[key]) for key in sorted(struct.fields)}
 
 
 def value_of(value: struct_pb2.Value) -> Any:

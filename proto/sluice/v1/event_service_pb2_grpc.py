@@ -59,8 +59,9 @@ class EventServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def StreamEvents(self, request_iterator, context):
-        """Stores batches for as long as the client goes on. Each request gets exactly one response, in order, once its fate
-        is settled on disk. A refused batch gets its error, and the stream goes on. The server takes a fixed number of
+        """Stores batches for as long as the client goes on. Each request gets exactly one response, in order, once its outcome
+        is settled on disk. A refused batch gets its error, and the stream goes on, also if the batch cannot be parsed but
+        its sequence can. Initial metadata comes as soon as the key is accepted. The server takes a fixed number of
         batches ahead of its responses, and then stops reading. When the client half-closes, every batch is answered and
         the stream ends with OK; a server that drains answers what it took and ends the stream with UNAVAILABLE.
         """

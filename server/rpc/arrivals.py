@@ -1,0 +1,220 @@
+"""Reads messages within limits: how many are arriving at one time, for how long, and how large one may become.
+
+The library takes a message from the wire when it is read, and keeps the rest of it back by HTTP/2 flow control. So a
+message costs nothing before it is read. It does not tell how much of it has arrived, so each counts as the largest.
+The library must not decompress messages: its limit is on the compressed size only.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from time import monotonic
+from typing import Any
+from uuid import UUID
+
+import grpc
+
+from server.core.arrivals import STALLED, Arrivals
+from server.core.deadline import Deadline
+from server.core.decompression import Decompressor, decompress
+from server.core.errors import ClientGone, InvalidBatch, PayloadTooLarge, Unavailable
+from server.core.ingest.ingest import AdmittedRequest
+
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+"""A message, compressed or not: more than a batch may have, so that a batch over its limit gets our own error."""
+
+MAX_LIBRARY_BYTES = 17 * 1024 * 1024
+"""What the library takes at most, compressed or not. It ends a call whose message says that it is larger, with an error
+of its own and with the responses that are due. So messages that are a little too large get our own error."""
+
+MAX_KEYED_READS = 16
+"""Messages that are arriving from clients with a good key. Most have arrived before they are read, and take no time."""
+
+MAX_WAITING_READS = 2_000
+"""Calls that wait to be read, half of them of one tenant. Each takes some 30 KB."""
+
+MAX_OPEN_READS = 8
+"""Messages that are arriving for methods that need no key. They have some 50 bytes, and arrive with their calls."""
+
+MAX_OPEN_MESSAGE_BYTES = 4096
+"""A message of a method that needs no key. Reflection repeats it in its response."""
+
+OPEN_READ_S = 0.02
+"""How long such a message may take if others wait to be read: what arrives in this time is all that it can hold."""
+
+OPEN_READ_TIMEOUT_S = 60
+"""How long it may take if no other waits: the pause that a client of reflection may make."""
+
+ENCODINGS = {b"\x1f": "gzip", b"\x78": "deflate"}
+"""By the first byte of compressed data. No message of ours begins so: it would be field 3 of no type, or field 15."""
+
+WAIT_INTERVAL_S = 1.0
+"""How often a call that waits to be read has slow ones cancelled."""
+
+NO_CAPACITY = "This server is receiving as many messages as it can: retry after the time in RetryInfo"
+NO_MESSAGE = "The call has no complete message: send one"
+TOO_LARGE = f"The message is over {MAX_MESSAGE_BYTES >> 20} MiB: send fewer events at a time"
+OPEN_TOO_LARGE = f"The message is over {MAX_OPEN_MESSAGE_BYTES >> 10} KiB"
+TOO_SLOW = "The message did not arrive with the call: send it at once, or retry after the time in RetryInfo"
+
+Context = grpc.aio.ServicerContext[Any, Any]
+
+
+async def receive(context: Context) -> bytes | None:
+    """The next message of a call as it arrived; None at the end of its messages. Raises ClientGone."""
+    try:
+        message = await context.read()
+    except grpc.aio.BaseError:  # the call was cancelled
+        raise ClientGone from None
+    return None if message is grpc.aio.EOF else message
+
+
+def encoding_of(message: bytes) -> str | None:
+    """How a message is compressed; None if it is not."""
+    return ENCODINGS.get(message[:1])
+
+
+def checked_encoding(message: bytes) -> str | None:
+    """How a message with a batch is compressed; None if it is not. Raises PayloadTooLarge."""
+    if len(message) > MAX_MESSAGE_BYTES:
+        raise PayloadTooLarge(TOO_LARGE)
+    return encoding_of(message)
+
+
+def decompress_small(message: bytes | None) -> bytes | None:
+    """A message of a method that needs no key, decompressed. Raises PayloadTooLarge and MalformedJson."""
+    if message is None:
+        return None
+    if len(message) > MAX_OPEN_MESSAGE_BYTES:
+        raise PayloadTooLarge(OPEN_TOO_LARGE)
+    encoding = encoding_of(message)
+    try:
+        return message if encoding is None else decompress(message, encoding, MAX_OPEN_MESSAGE_BYTES)
+    except PayloadTooLarge:
+        raise PayloadTooLarge(OPEN_TOO_LARGE) from None
+
+
+class ReadSlots:
+    """Limits the messages that are arriving at one time: MAX_KEYED_READS in all, and half of them from one tenant."""
+
+    def __init__(self) -> None:
+        self._free = MAX_KEYED_READS
+        self._reading: dict[bytes, int] = {}
+        self._waiting: Counter[bytes] = Counter()
+        self._released = asyncio.Event()
+        self._closed_because = ""
+
+    def try_acquire(self, tenant: bytes) -> bool:
+        """Take a slot for a tenant if one is free. Raises Unavailable once `close` was called."""
+        if self._closed_because:
+            raise Unavailable("not_stored", self._closed_because)
+        reading = self._reading.get(tenant, 0)
+        if not self._free or reading >= MAX_KEYED_READS // 2:
+            return False
+        self._free -= 1
+        self._reading[tenant] = reading + 1
+        return True
+
+    async def acquire(self, tenant: bytes, deadline: Deadline, on_wait: Callable[[], None]) -> None:
+        """Take a slot, as soon as one is free. Calls `on_wait` every WAIT_INTERVAL_S meanwhile. Raises Unavailable."""
+        if self._waiting.total() >= MAX_WAITING_READS or self._waiting[tenant] >= MAX_WAITING_READS // 2:
+            raise Unavailable("not_stored", NO_CAPACITY)
+        self._waiting[tenant] += 1
+        try:
+            while not self.try_acquire(tenant):
+                if deadline.remaining() <= 0:
+                    raise Unavailable("not_stored", NO_CAPACITY)
+                await self._wait(on_wait)
+        finally:
+            self._waiting[tenant] -= 1
+            if not self._waiting[tenant]:
+                del self._waiting[tenant]
+
+    async def _wait(self, on_wait: Callable[[], None]) -> None:
+        """Wait for a slot to be released, or call `on_wait` after WAIT_INTERVAL_S."""
+        self._released.clear()
+        try:
+            async with asyncio.timeout(WAIT_INTERVAL_S):
+                await self._released.wait()
+        except TimeoutError:
+            on_wait()
+
+    def release(self, tenant: bytes) -> None:
+        """Return a slot."""
+        self._free += 1
+        self._reading[tenant] -= 1
+        if not self._reading[tenant]:
+            del self._reading[tenant]
+        self._released.set()
+
+    def close(self, why: str) -> None:
+        """Reject all that wait, and all that come. `why` is the detail of their error."""
+        self._closed_because = why
+        self._released.set()
+
+
+class MessageReader:
+    """Reads the messages of all calls to this worker."""
+
+    def __init__(self) -> None:
+        self._arrivals = Arrivals(MAX_KEYED_READS * MAX_MESSAGE_BYTES, partial(Unavailable, "not_stored", STALLED))
+        self._slots = ReadSlots()
+        self._open = asyncio.Semaphore(MAX_OPEN_READS)
+        self._draining = False
+        self._decompressor = Decompressor(MAX_MESSAGE_BYTES)
+
+    async def read_batch(self, context: Context, request: AdmittedRequest) -> bytes:
+        """The only message of a call that was admitted, decompressed.
+
+        Raises InvalidBatch if there is none, PayloadTooLarge, MalformedJson, ClientGone, and Unavailable if it does
+        not arrive in time, if too many are arriving, or if the server drains.
+        """
+        tenant = request.tenant_id.bytes
+        acquired = self._slots.try_acquire(tenant)
+        try:
+            if not acquired:
+                with request.slot.released():  # while it waits for messages of others
+                    await self._slots.acquire(tenant, request.deadline, self._arrivals.cancel_slow)
+                    acquired = True
+            with request.slot.released(paused=request.deadline), self._arrivals.arrival():
+                message = await receive(context)
+        finally:
+            if acquired:
+                self._slots.release(tenant)
+        if message is None:
+            raise InvalidBatch(NO_MESSAGE)
+        encoding = checked_encoding(message)
+        if encoding is None:
+            return message
+        with request.slot.released():  # while it waits for messages of others
+            return await self._decompressor(message, encoding, request.tenant_id, request.deadline)
+
+    async def read_open(self, context: Context) -> bytes | None:
+        """The next message of a call that needs no key; None at the end of its messages, or if the server drains.
+
+        Raises Unavailable if it is slow while others wait, PayloadTooLarge, MalformedJson and ClientGone.
+        """
+        async with self._open:
+            reading = asyncio.ensure_future(receive(context))
+            end = monotonic() + OPEN_READ_TIMEOUT_S
+            try:
+                while not (await asyncio.wait([reading], timeout=OPEN_READ_S))[0]:
+                    if self._draining:
+                        return None
+                    if self._open.locked() or monotonic() > end:
+                        raise Unavailable(detail=TOO_SLOW)
+                return decompress_small(reading.result())
+            finally:
+                reading.cancel()
+
+    async def decompress(self, message: bytes, tenant_id: UUID) -> bytes:
+        """A message of a stream, decompressed if need be. Raises PayloadTooLarge, MalformedJson and Unavailable."""
+        encoding = checked_encoding(message)
+        return message if encoding is None else await self._decompressor(message, encoding, tenant_id, Deadline())
+
+    def drain(self, why: str) -> None:
+        """Reject calls whose message has not arrived. `why` is the detail of their error."""
+        self._draining = True
+        self._slots.close(why)
+        self._arrivals.cancel_all(why)
