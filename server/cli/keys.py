@@ -1,12 +1,13 @@
 """The commands `sluice keys ...`: they create, list, rotate and revoke API keys in the database."""
 
 import asyncio
+import unicodedata
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 import click
 
-from server.cli.options import database_options, database_settings
+from server.cli.options import Number, database_options, database_settings
 from server.cli.output import print_json, print_table
 from server.core.access.keys import (
     DEFAULT_RATE_LIMIT,
@@ -20,6 +21,7 @@ from server.core.access.keys import (
 from server.core.errors import ConfigurationError
 from server.core.times import format_time
 from server.runtime.database import command_database
+from server.runtime.output import OutputError, print_line
 from storage.keys import Keys
 
 Result = TypeVar("Result")
@@ -27,22 +29,31 @@ Result = TypeVar("Result")
 MAX_RATE_LIMIT = 10_000_000
 """The highest rate limit of a key, in requests a minute. No host can serve that many, so it limits nothing."""
 
+HEADS = ("ID", "TENANT", "NAME", "SCOPES", "DOMAINS", "LIMIT", "CREATED", "LAST USED", "STATE")
+
 MAX_KEY_NAME_CHARS = 64
 """The longest name of a key, in characters, because names are printed in a table."""
 
 
-@click.group("keys", no_args_is_help=False)
+@click.group("keys")
 def keys_group() -> None:
     """Create, list, rotate and revoke API keys."""
 
 
 @keys_group.command("create")
-@click.option("--tenant", required=True, metavar="NAME", help="Made if it is new.")
+@click.option("--tenant", required=True, metavar="NAME", help="The tenant that the key is for; made if it is new.")
 @click.option("--name", default="", help="What the key is for.")
-@click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="Default: both.")
-@click.option("--allow-domain", "domains", multiple=True, metavar="D", help="A host, or *. and a domain.")
-@click.option("--rate-limit", type=click.IntRange(0, MAX_RATE_LIMIT), default=DEFAULT_RATE_LIMIT, show_default=True)
+@click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="What it may do. Default: both.")
+@click.option("--allow-domain", "domains", multiple=True, metavar="D", help="Pages that may use it: a host, or *.HOST.")
+@click.option(
+    "--rate-limit",
+    type=Number(0, MAX_RATE_LIMIT),
+    default=DEFAULT_RATE_LIMIT,
+    show_default=True,
+    help="Requests a minute; 0 for no limit.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option("--new", "may_create", is_flag=True, help="Make the embedded database if --data-dir has none.")
 @database_options
 def create_command(
     tenant: str,
@@ -51,11 +62,13 @@ def create_command(
     domains: tuple[str, ...],
     rate_limit: int,
     as_json: bool,
+    may_create: bool,
     **database: Any,
 ) -> None:
     """Make a key and print it, the only time it can be seen."""
     if len(name) > MAX_KEY_NAME_CHARS or not name.isprintable():
         raise ConfigurationError(f"--name must be at most {MAX_KEY_NAME_CHARS} printable characters")
+    tenant = unicodedata.normalize("NFC", tenant)
     if not is_tenant_name(tenant):
         raise ConfigurationError(f"--tenant must be 1 to {MAX_TENANT_CHARS} visible characters, without spaces")
     scopes = tuple(dict.fromkeys(scopes)) or SCOPES
@@ -63,8 +76,12 @@ def create_command(
     for domain in domains:
         if not is_domain(domain):
             raise ConfigurationError("--allow-domain must be a host, such as example.com, or *.example.com")
-    key, secret = with_keys(database, lambda keys: keys.create(tenant, name, scopes, domains, rate_limit))
-    print_new_key(key, secret, as_json)
+
+    async def create(keys: Keys) -> tuple[Key, str]:
+        warn_of_lookalike(tenant, {key.tenant for key in await keys.list()})
+        return await keys.create(tenant, name, scopes, domains, rate_limit)
+
+    print_new_key(*with_keys(database, create, may_create), as_json)
 
 
 @keys_group.command("list")
@@ -73,11 +90,12 @@ def create_command(
 @database_options
 def list_command(tenant: str | None, as_json: bool, **database: Any) -> None:
     """List the keys, without their secrets."""
-    keys = with_keys(database, lambda keys: keys.list(tenant))
+    name = None if tenant is None else unicodedata.normalize("NFC", tenant)
+    keys = with_keys(database, lambda keys: keys.list(name))
     if as_json:
         print_json([{**key_fields(key), **key_history(key)} for key in keys])
     else:
-        print_table(("ID", "TENANT", "NAME", "SCOPES", "LIMIT", "CREATED", "LAST USED", "STATE"), map(table_row, keys))
+        print_table(HEADS, map(table_row, keys))
 
 
 @keys_group.command("rotate")
@@ -96,14 +114,16 @@ def rotate_command(key_id: str, as_json: bool, **database: Any) -> None:
 def revoke_command(key_id: str, **database: Any) -> None:
     """Stop a key for good."""
     key = with_keys(database, lambda keys: keys.revoke(key_id))
-    click.echo(f"revoked {key.id} of tenant {key.tenant}")
+    print_line(f"revoked {key.id} of tenant {key.tenant}")
 
 
-def with_keys(options: dict[str, Any], work: Callable[[Keys], Coroutine[Any, Any, Result]]) -> Result:
+def with_keys(
+    options: dict[str, Any], work: Callable[[Keys], Coroutine[Any, Any, Result]], may_create: bool = False
+) -> Result:
     """Run `work` on the keys of the database that `options` name. Returns what it returns."""
 
     async def run() -> Result:
-        async with command_database(database_settings(options)) as database:
+        async with command_database(database_settings(options), may_create) as database:
             return await work(Keys(database))
 
     return asyncio.run(run())
@@ -121,12 +141,31 @@ def key_history(key: Key) -> dict[str, str | None]:
     return {name: format_time(moment) if moment else None for name, moment in moments.items()}
 
 
+def warn_of_lookalike(tenant: str, known: set[str]) -> None:
+    """Say on stderr if a tenant is new, and its name differs from a known one in upper and lower case only."""
+    same = sorted(other for other in known if folded(other) == folded(tenant))
+    if same and tenant not in known:
+        click.echo(f"warning: tenant {tenant} is new, and is not the tenant {same[0]}", err=True)
+
+
+def folded(name: str) -> str:
+    """What is equal for names that look alike: without case, and without Unicode's ways to write one character."""
+    return unicodedata.normalize("NFKC", name).casefold()
+
+
 def print_new_key(key: Key, secret: str, as_json: bool) -> None:
     """Print a key with its secret. As text, the secret alone goes to stdout, so that a shell can read it."""
-    if as_json:
-        print_json({"id": key.id, "key": secret, **key_fields(key)})
-    else:
-        click.echo(secret)
+    try:
+        if as_json:
+            print_json({"id": key.id, "key": secret, **key_fields(key)})
+        else:
+            print_line(secret)
+    except OutputError as error:
+        raise OutputError(
+            f"key {key.id} of tenant {key.tenant} was made, but its secret could not be printed, since {error}: "
+            f"use sluice keys rotate {key.id}, or revoke it"
+        ) from None
+    if not as_json:
         click.echo(f"Key {key.id} of tenant {key.tenant}. Keep it safe: it cannot be shown again.", err=True)
 
 
@@ -137,6 +176,7 @@ def table_row(key: Key) -> tuple[str, ...]:
         key.tenant,
         key.name or "-",
         ",".join(key.scopes),
+        ",".join(key.allowed_domains) or "any",
         str(key.rate_limit) if key.rate_limit else "none",
         format_time(key.created_at.replace(microsecond=0)),
         format_time(key.last_used_at.replace(microsecond=0)) if key.last_used_at else "never",

@@ -3,45 +3,87 @@
 Exit status: 0 done, 2 bad usage or configuration, 1 any other error.
 """
 
+import os
+import re
 import sys
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Never
 
 import click
 
+from server.cli.database_url import database_url_command
 from server.cli.keys import keys_group
 from server.cli.serve import serve_command
+from server.cli.streams import open_closed_streams
 from server.core.errors import ConfigurationError, Outcome, SluiceError, Unavailable
 from server.core.events.values import is_text
 from server.runtime.errors import StartError
-from server.runtime.logs import place_of
+from server.runtime.logs import place_of, print_failure
+from server.runtime.output import OutputError
+from server.settings import LogFormat
 
-UNAVAILABLE: dict[Outcome, str] = {
-    "not_stored": "the database cannot be reached: see that it runs, and that --mongodb-url is right",
+UNAVAILABLE: dict[Outcome | None, str] = {
+    None: "the database cannot be reached, or has no majority that confirms writes: "
+    "see that all its members run, and that --mongodb-url is right",
     "unknown": "the database did not confirm in time, and may yet have done it: look with `sluice keys list`",
 }
 
+CREDENTIALS = re.compile(r"(mongodb(?:\+srv)?://).*@")
+"""User and password of a URL, up to the last @. Whoever quotes an argument may quote them."""
 
-@click.group(no_args_is_help=False)
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="sluice")
 def cli() -> None:
     """Sluice takes in events over REST and gRPC and keeps them in MongoDB."""
 
 
+@cli.command("help")
+@click.argument("names", metavar="[COMMAND]...", nargs=-1)
+@click.pass_context
+def help_command(ctx: click.Context, names: tuple[str, ...]) -> None:
+    """Explain a command."""
+    assert ctx.parent is not None  # noqa: S101
+    found = ctx.parent
+    for name in names:
+        command = found.command.get_command(found, name) if isinstance(found.command, click.Group) else None
+        if command is None:
+            raise click.UsageError(f"No such command {name!r}.", found)
+        found = click.Context(command, found, name)
+    click.echo(found.get_help())
+
+
 cli.add_command(serve_command)
 cli.add_command(keys_group)
+cli.add_command(database_url_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> Never:
     """Run a command and exit."""
+    open_closed_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
+    log_format = log_format_of(arguments)
     if not all(map(is_text, arguments)):
-        fail(2, "the arguments are not UTF-8: write them in the encoding of your locale, or set LANG to a UTF-8 one")
+        reason = "the arguments are not UTF-8: write them in the encoding of your locale, or set LANG to a UTF-8 one"
+        fail(2, reason, log_format)
     try:
         cli.main(arguments, prog_name="sluice", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        sys.exit(2)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (every error becomes one line)
-        fail(*explain(error))
+        fail(*explain(error), log_format)
     sys.exit(0)
+
+
+def log_format_of(arguments: Sequence[str]) -> LogFormat:
+    """In which format an error is printed. Bad usage is one before the options are read, so this looks for itself."""
+    if not arguments or arguments[0] != "serve":
+        return "console"
+    words = " ".join(arguments).replace("--log-format=", "--log-format ").split()
+    given = [word for option, word in pairwise(words) if option == "--log-format"]
+    return "json" if [os.environ.get("SLUICE_LOG_FORMAT"), *given][-1] == "json" else "console"
 
 
 def explain(error: BaseException) -> tuple[int, str]:
@@ -51,10 +93,10 @@ def explain(error: BaseException) -> tuple[int, str]:
             command = error.ctx.command_path if error.ctx else "sluice"
             return 2, f"{error.format_message()} (see {command} --help)"
         case ConfigurationError():
-            return 2, str(error)
+            return 2, str(error) + variables_of(str(error))
         case Unavailable():
-            return 1, UNAVAILABLE[error.outcome]
-        case SluiceError() | StartError():
+            return 1, UNAVAILABLE["unknown" if error.outcome == "unknown" else None]
+        case SluiceError() | StartError() | OutputError():
             return 1, str(error)
         case click.Abort() | KeyboardInterrupt():
             return 1, "interrupted"
@@ -62,7 +104,15 @@ def explain(error: BaseException) -> tuple[int, str]:
             return 1, f"internal error: {place_of(error)}"
 
 
-def fail(status: int, reason: str) -> Never:
-    """Print the reason as one line on stderr, and exit."""
-    click.echo(f"sluice: {' '.join(reason.split())}", err=True)
+def variables_of(reason: str) -> str:
+    """The environment variables of the options in `reason` that are set, in parentheses; empty if there are none."""
+    options = dict.fromkeys(re.findall(r"--([a-z]+(?:-[a-z]+)*)", reason))
+    variables = ["SLUICE_" + option.replace("-", "_").upper() for option in options]
+    found = [name for variable in variables for name in (variable, f"{variable}_FILE") if name in os.environ]
+    return f" (in the environment: {', '.join(found)})" if found else ""
+
+
+def fail(status: int, reason: str, log_format: LogFormat) -> Never:
+    """Print the reason as one line on stderr, without a user or password, and exit."""
+    print_failure(CREDENTIALS.sub(r"\1...@", " ".join(reason.split())), log_format)
     sys.exit(status)

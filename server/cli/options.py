@@ -6,16 +6,22 @@ Every command that uses the database has the same four options. So a command fin
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from server.settings import DatabaseSettings
+from storage.embedded.limits import processor_count
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 DATABASE_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
 MONGODB_DATABASES = ("admin", "config", "local")
+
+URL_VARIABLE = "SLUICE_MONGODB_URL"
+URL_FILE_VARIABLE = "SLUICE_MONGODB_URL_FILE"
 
 
 class DatabaseName(click.ParamType[str]):
@@ -43,37 +49,85 @@ class DirectoryName(click.ParamType[str]):
         return str(value)
 
 
-class WorkerCount(click.ParamType[int]):
-    """A number of processes, or `auto`: one for each core that this process may use."""
+class Number(click.ParamType[int]):
+    """A whole number between two others."""
+
+    name = "N"
+
+    def __init__(self, least: int, most: int) -> None:
+        self.least = least
+        self.most = most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Return the number. Fails if it is none, or too small or large."""
+        try:
+            number = int(value)
+        except ValueError:
+            number = None
+        if number is None or not self.least <= number <= self.most:
+            self.fail(f"{value!r} is not a whole number from {self.least} to {self.most}", param, ctx)
+        return number
+
+
+class WorkerCount(Number):
+    """A number of processes, or `auto`: one for each core that this process may use, by its container's quota too."""
 
     name = "N|auto"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        """Return the number of processes, 1 to 128."""
+        """Return the number of processes."""
         if value == "auto":
-            return len(os.sched_getaffinity(0))
-        return click.IntRange(1, 128).convert(value, param, ctx)
+            return processor_count()
+        return super().convert(value, param, ctx)
+
+
+def option(name: str, help_text: str, **attributes: Any) -> Callable[[Command], Command]:
+    """An option with an environment variable: `--grpc-port` is also `SLUICE_GRPC_PORT`."""
+    variable = "SLUICE_" + name.removeprefix("--").replace("-", "_").upper()
+    return click.option(name, envvar=variable, show_envvar=True, show_default=True, help=help_text, **attributes)
+
+
+def url_or_file(ctx: click.Context, _: click.Parameter, value: str | None) -> str | None:
+    """The URL of the option, of its variable, or in the file that SLUICE_MONGODB_URL_FILE names. Fails if unclear."""
+    path = os.environ.get(URL_FILE_VARIABLE)
+    if not path or ctx.get_parameter_source("mongodb_url") is ParameterSource.COMMANDLINE:
+        return value
+    if value is not None:
+        raise click.UsageError(f"{URL_VARIABLE} and {URL_FILE_VARIABLE} are both set: unset one of them", ctx)
+    try:
+        url = Path(path).read_text().strip()
+    except OSError as error:
+        raise click.UsageError(f"{URL_FILE_VARIABLE} names a file that cannot be read: {error.strerror}", ctx) from None
+    except UnicodeDecodeError:
+        url = ""
+    if not url:
+        raise click.UsageError(f"{URL_FILE_VARIABLE} names a file without a URL in it", ctx)
+    return url
 
 
 DATABASE_OPTIONS = (
-    click.option("--mongodb-url", envvar="SLUICE_MONGODB_URL", metavar="URL", help="Default: embedded."),
-    click.option("--database", envvar="SLUICE_DATABASE", type=DatabaseName(), default="sluice", show_default=True),
-    click.option("--data-dir", envvar="SLUICE_DATA_DIR", type=DirectoryName(), default=".sluice", show_default=True),
-    click.option(
+    option(
+        "--mongodb-url",
+        f"The MongoDB to use, as mongodb://HOST:PORT/?replicaSet=NAME. {URL_FILE_VARIABLE} may name a file with it. "
+        "Without it: the embedded database.",
+        metavar="URL",
+        callback=url_or_file,
+    ),
+    option("--database", "The database's name in MongoDB.", type=DatabaseName(), default="sluice"),
+    option("--data-dir", "Where the files of the embedded database are.", type=DirectoryName(), default=".sluice"),
+    option(
         "--driver",
-        envvar="SLUICE_DRIVER",
+        "The MongoDB driver. Motor's fixes end in May 2027; pymongo is its successor.",
         type=click.Choice(["motor", "pymongo"]),
         default="motor",
-        show_default=True,
-        help="Motor's fixes end in May 2027. pymongo is its successor.",
     ),
 )
 
 
 def database_options(command: Command) -> Command:
     """Give a command the options of the database, in the order of `DATABASE_OPTIONS`."""
-    for option in reversed(DATABASE_OPTIONS):
-        command = option(command)
+    for database_option in reversed(DATABASE_OPTIONS):
+        command = database_option(command)
     return command
 
 

@@ -1,15 +1,16 @@
-"""What commands print on stdout: JSON for programs, aligned columns for people."""
+"""What commands print on stdout: JSON for programs, aligned columns for people. They may raise OutputError."""
 
 from collections.abc import Iterable
 from typing import Any
 
-import click
 import msgspec
+
+from server.runtime.output import print_line
 
 
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON."""
-    click.echo(msgspec.json.encode(value).decode())
+    print_line(msgspec.json.encode(value).decode())
 
 
 def print_table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
@@ -17,4 +18,4 @@ def print_table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None
     table = [heads, *rows]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        print_line("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

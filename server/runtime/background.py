@@ -22,7 +22,6 @@ from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.jobs.store import JobLease, LeaseStore
 from server.runtime.loops import failures_logged, forever, in_background
-from storage.client import Client, ping
 
 LEASE_S = 15.0
 """How long a lease lasts, in seconds, and so how long a job stands still after its worker was killed. It is longer than
@@ -35,8 +34,8 @@ Other workers try to acquire it as often, so a job starts elsewhere at most 3 s 
 RELEASE_TIMEOUT_S = 2
 """How long a drain waits for a lease to be released. If it is not, the lease ends by itself."""
 
-PING_TIMEOUT_S = 2
-"""How long the first call to the database may take. Its result does not matter: it starts the driver's search."""
+HEALTH_INTERVAL_S = 2.0
+"""How often gRPC health is brought up to date. Each time is a small write."""
 
 log = logging.getLogger("sluice")
 
@@ -126,13 +125,25 @@ class DeploymentJob:
 
 
 async def report_health(
-    client: Client, has_primary: asyncio.Queue[bool], report: Callable[[bool], Awaitable[None]]
+    check_ready: Callable[[], Awaitable[None]],
+    has_primary: asyncio.Queue[bool],
+    report: Callable[[bool], Awaitable[None]],
 ) -> Never:
-    """Call `report` with whether the database accepts writes, each time the driver finds a change."""
-    with suppress(Unavailable):  # the driver looks for the database when it is first used
-        await ping(client, PING_TIMEOUT_S)
+    """Call `report` with whether the database takes writes: every HEALTH_INTERVAL_S, and at once if it has no primary.
 
-    async def report_change() -> None:
-        await report(await has_primary.get())
+    `has_primary` gets each change that the driver finds.
+    """
 
-    await forever("report of health", report_change, PING_TIMEOUT_S)
+    async def report_once() -> None:
+        try:
+            await check_ready()
+        except Unavailable:
+            await report(False)
+        else:
+            await report(True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(HEALTH_INTERVAL_S):
+                if not await has_primary.get():
+                    await report(False)
+
+    await forever("report of health", report_once, HEALTH_INTERVAL_S)

@@ -5,9 +5,11 @@ It is the only file that knows all of them, so each of them can be read and test
 
 import asyncio
 import contextlib
+import logging
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import uvicorn
 
@@ -17,28 +19,32 @@ from server.core.errors import Unavailable
 from server.core.in_flight import InFlight
 from server.core.ingest.ingest import Ingest
 from server.core.jobs.store import JobLease, LeaseStore
+from server.core.memory import memory_bytes, return_free_memory
+from server.core.reads import Reads
 from server.rest.app import create_app
-from server.rest.http.protocol import HttpProtocol
+from server.rest.http.protocol import IDLE_TIMEOUT_S, HttpProtocol
+from server.rest.http.tls import protocol_over_tls
 from server.rpc.server import GrpcServer
 from server.runtime.background import DeploymentJob, PeriodicJob, report_health
 from server.runtime.logs import log_lost_exceptions
 from server.runtime.loops import in_background
 from server.runtime.ports import bound_socket
+from server.runtime.readiness import CHECK_INTERVAL_S, Readiness
 from server.services import Services
 from server.settings import Settings
-from storage.client import Client, PrimaryWatch, close, connect, database, ping
-from storage.commands import Database
+from storage.client import PrimaryWatch, close, connect, database
+from storage.commands import Database, driver_errors_as_unavailable
 from storage.events import Events
 from storage.idempotency import IdempotencyRecords
+from storage.indexes import ensure_indexes
 from storage.keys import Keys
 from storage.leases import Leases
+from storage.probe import probe
+from storage.reads import StoredEvents
 
 SLOW_THREADS = 2
 """Threads that decode bad batches. They share Python's interpreter with the event loop, in turns of 5 ms. More threads
 would slow down the loop."""
-
-KEEP_ALIVE_S = 65
-"""How long an idle connection is kept. Common load balancers keep theirs for 60 s, and must close first."""
 
 DRAIN_TIMEOUT_S = 45
 """How long a drain waits for accepted requests. A stalled body is ended after 30 s, a database call after 10 s."""
@@ -46,11 +52,26 @@ DRAIN_TIMEOUT_S = 45
 READY_TIMEOUT_S = 2
 """How long the database may take to respond before the worker counts as not ready."""
 
+MEMORY_INTERVAL_S = 5.0
+"""How often to look whether this worker holds more memory than it needs. It takes some milliseconds if so."""
+
+USUAL_MEMORY_BYTES = 160 * 1024 * 1024
+"""What a worker under a steady load takes at most. More is the rest of a burst."""
+
 TIDY_INTERVAL_S = 30
 """How often usage is saved and idle windows are dropped. The contract lets `last_used_at` lag a minute."""
 
 TIDY_TIMEOUT_S = 2
 """How long either may take, because a drain waits for usage to be saved."""
+
+
+INDEXES_INTERVAL_S = 60
+"""How often missing indexes are looked for. Reads are slow without them."""
+
+STALE_INTERVAL_S = 5
+"""How often a worker whose database takes no writes tries a new connection."""
+
+log = logging.getLogger("sluice")
 
 
 class HttpServer(uvicorn.Server):
@@ -80,37 +101,60 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     assert settings.storage.mongodb_url is not None, "the supervisor found the database"  # noqa: S101
     client = connect(settings.storage.mongodb_url, settings.storage.driver, event_listeners=[watch])
     storage = database(client, settings.storage.database)
+    reading_client = connect(settings.storage.mongodb_url, "pymongo")  # `storage/reads.py` says why
+    reads = Reads(StoredEvents(database(reading_client, settings.storage.database)))
     keys = Keys(storage)
-    services = compose_services(client, storage, keys)
+    is_writable = Readiness(partial(probe, storage, READY_TIMEOUT_S))
+    services = compose_services(storage, keys, reads, is_writable)
     rest, grpc = HttpServer(http_config(settings, services), on_ready), GrpcServer(services)
-    usage, windows = usage_job(keys), windows_job(keys, Leases(storage))
+    leases, usage = Leases(storage), usage_job(keys)
     try:
-        async with in_background(usage.run(), windows.run(), report_health(client, has_primary, grpc.set_serving)):
+        await grpc.set_serving(await is_writable.wait(stop))
+        async with in_background(
+            usage.run(),
+            memory_job().run(),
+            windows_job(keys, leases).run(),
+            indexes_job(storage, leases).run(),
+            stale_connections_job(settings, is_writable, stop).run(),
+            report_health(is_writable, has_primary, grpc.set_serving),
+        ):
             await serve(settings, rest, grpc, services.draining, stop)
     finally:
         await services.admission.close()
         await usage.run_once()
-        await close(client)
+        await asyncio.gather(close(client), close(reading_client))
 
 
-def compose_services(client: Client, storage: Database, keys: Keys) -> Services:
+def compose_services(
+    storage: Database, keys: Keys, reads: Reads, is_writable: Callable[[], Awaitable[None]]
+) -> Services:
     """The services of a worker, on top of its database."""
     draining = asyncio.Event()
 
     async def check_ready() -> None:
         if draining.is_set():
-            raise Unavailable("not_stored", "This server is draining: send to another, or retry")
-        await ping(client, READY_TIMEOUT_S)
+            raise Unavailable(detail="This server is draining: send to another, or retry")
+        await is_writable()
 
-    admission, in_flight, events = Admission(keys), InFlight(), Events(storage)
+    admission, in_flight = Admission(keys), InFlight()
     return Services(
-        ingest=Ingest(admission, in_flight, events, IdempotencyRecords(storage)),
+        ingest=Ingest(admission, in_flight, Events(storage), IdempotencyRecords(storage)),
         admission=admission,
         in_flight=in_flight,
-        events=events,
+        reads=reads,
         check_ready=check_ready,
         draining=draining,
     )
+
+
+def memory_job() -> PeriodicJob:
+    """The job that returns memory which this worker no longer needs."""
+
+    async def return_memory() -> None:
+        if memory_bytes() > USUAL_MEMORY_BYTES:
+            await asyncio.to_thread(return_free_memory)
+
+    return PeriodicJob("return of free memory", return_memory, MEMORY_INTERVAL_S)
 
 
 def usage_job(keys: Keys) -> PeriodicJob:
@@ -129,6 +173,50 @@ def windows_job(keys: Keys, leases: LeaseStore) -> DeploymentJob:
         await keys.drop_idle_windows(Deadline(TIDY_TIMEOUT_S))
 
     return DeploymentJob(leases, "drop_idle_windows", drop_idle_windows, TIDY_INTERVAL_S)
+
+
+def indexes_job(storage: Database, leases: LeaseStore) -> DeploymentJob:
+    """The job that makes indexes that an operator has dropped. It may run twice at a time, so it needs no fencing."""
+
+    async def make_missing_indexes(_: JobLease) -> None:
+        with driver_errors_as_unavailable():
+            if made := await ensure_indexes(storage):
+                log.warning("made indexes that were missing: %s", ", ".join(made))
+
+    return DeploymentJob(leases, "make_missing_indexes", make_missing_indexes, INDEXES_INTERVAL_S)
+
+
+def stale_connections_job(
+    settings: Settings, is_writable: Callable[[], Awaitable[None]], stop: asyncio.Event
+) -> PeriodicJob:
+    """The job that sets `stop`, so that the worker is replaced, if only a new client of the database can write.
+
+    If an operator drops a user and creates it again, the database has logged out the connections that are open.
+    """
+
+    async def is_well() -> bool:
+        with contextlib.suppress(Unavailable):
+            await is_writable()
+            return True
+        return False
+
+    async def stop_if_stale() -> None:
+        if await is_well():
+            return
+        assert settings.storage.mongodb_url is not None, "the supervisor found the database"  # noqa: S101
+        client = connect(settings.storage.mongodb_url, settings.storage.driver)
+        try:
+            await probe(database(client, settings.storage.database), READY_TIMEOUT_S)
+        except Unavailable:
+            return
+        finally:
+            await close(client)
+        await asyncio.sleep(CHECK_INTERVAL_S)  # until the next check is a new one
+        if not await is_well():
+            log.warning("only new connections to the database take writes: this worker is replaced")
+            stop.set()
+
+    return PeriodicJob("check of connections", stop_if_stale, STALE_INTERVAL_S)
 
 
 async def serve(
@@ -150,7 +238,7 @@ def http_config(settings: Settings, services: Services) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(services),
         interface="asgi3",  # uvicorn would take a function that only returns an awaitable for an older interface
-        http=HttpProtocol,
+        http=HttpProtocol if settings.tls_cert is None else protocol_over_tls(settings.tls_cert, settings.tls_key),
         ws="none",
         proxy_headers=False,
         loop="none",
@@ -158,8 +246,6 @@ def http_config(settings: Settings, services: Services) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_keep_alive=IDLE_TIMEOUT_S,
         timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
-        ssl_certfile=settings.tls_cert,
-        ssl_keyfile=settings.tls_key,
     )

@@ -3,25 +3,34 @@
 It checks the database and makes its indexes first, so that a wrong setting is one clear line at the start.
 """
 
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import urlsplit
 
-from server.settings import DatabaseSettings
+from server.runtime.data_directory import check_owner, require_database
+from server.runtime.logs import announce
+from server.settings import DatabaseSettings, address
 from storage import embedded
-from storage.client import check_deployment, close, connect, database
-from storage.commands import Database
-from storage.failures import operator_errors_as_configuration
-from storage.indexes import ensure_indexes
+from storage.client import close, connect, database, hosts_of
+from storage.commands import Database, driver_errors_as_unavailable
+from storage.start import check_at_start, prepare_at_start
+
+MONGODB_DATABASES = {"admin", "config", "local"}
+"""The databases that MongoDB makes itself."""
 
 
 @asynccontextmanager
-async def command_database(settings: DatabaseSettings) -> AsyncIterator[Database]:
-    """The database for a short-lived command. If the embedded one does not run, it runs as long as the command."""
+async def command_database(settings: DatabaseSettings, may_create: bool = False) -> AsyncIterator[Database]:
+    """The database for a short-lived command. If the embedded one does not run, it runs as long as the command.
+
+    Raises what `open_database` does, and ConfigurationError if there is none, unless the command `may_create` it.
+    """
     if settings.mongodb_url is None:
-        async with embedded.embedded_database(Path(settings.data_dir)) as url, open_database(settings, url) as found:
+        data_dir = Path(settings.data_dir)
+        if not may_create:
+            require_database(data_dir)
+        check_owner(data_dir)
+        async with embedded.embedded_database(data_dir) as url, open_database(settings, url) as found:
             yield found
     else:
         async with open_database(settings, settings.mongodb_url) as found:
@@ -30,25 +39,34 @@ async def command_database(settings: DatabaseSettings) -> AsyncIterator[Database
 
 @asynccontextmanager
 async def open_database(settings: DatabaseSettings, url: str) -> AsyncIterator[Database]:
-    """The database at `url`, checked and with its indexes. Prints to stderr which one it is.
+    """The database at `url`, checked and with its indexes. Says on stderr which one it is.
 
     Raises ConfigurationError if it cannot keep Sluice's promises, and Unavailable if it cannot be reached.
     """
     client = connect(url, settings.driver)
     try:
-        with operator_errors_as_configuration():
-            version = await check_deployment(client)
-            location = describe_location(settings)
-            print(f"database: {settings.database} {location} (MongoDB {version})", file=sys.stderr)  # noqa: T201
-            found = database(client, settings.database)
-            await ensure_indexes(found)
+        version = await check_at_start(client)
+        found = database(client, settings.database)
+        location = describe_location(settings, is_new=await is_new_embedded(settings, found))
+        announce(f"database: {settings.database} {location} (MongoDB {version})")
+        await prepare_at_start(found)
         yield found
     finally:
         await close(client)
 
 
-def describe_location(settings: DatabaseSettings) -> str:
+async def is_new_embedded(settings: DatabaseSettings, found: Database) -> bool:
+    """Whether this is the embedded database and holds nothing, so that it was made just now. Raises Unavailable."""
+    if settings.mongodb_url is not None:
+        return False
+    with driver_errors_as_unavailable():
+        return set(await found.client.list_database_names()) <= MONGODB_DATABASES
+
+
+def describe_location(settings: DatabaseSettings, is_new: bool) -> str:
     """Where the database is, for people: without the user and password that a URL may have."""
-    if settings.mongodb_url is None:
-        return f"embedded in {settings.data_dir}"
-    return f"at {urlsplit(settings.mongodb_url).netloc.rpartition('@')[2]}"
+    if settings.mongodb_url is not None:
+        hosts = hosts_of(settings.mongodb_url)
+        return "at " + ",".join(host if port is None else address(host, port) for host, port in hosts)
+    path = Path(settings.data_dir).absolute()
+    return f"new database made in {path}" if is_new else f"embedded in {path}"

@@ -2,6 +2,9 @@
 
 No line holds a stack trace or the text of an exception, because either may quote a key, an event or a connection
 string. What is logged of an exception is its type and where it was raised.
+
+With `--log-format json` every line is an object, also the last one of a command that fails. So a program can read all
+of stderr.
 """
 
 import asyncio
@@ -9,26 +12,87 @@ import errno
 import json
 import logging
 import os
+import sys
+import threading
 import traceback
 from datetime import UTC, datetime
-from types import TracebackType
 from typing import Any
 
-from server.settings import LogFormat, LogLevel
+import click
 
-ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
+from server.runtime.line_writer import LineWriter, write_line
+from server.settings import LogFormat, LogLevel
 
 log = logging.getLogger("sluice")
 
 
+class QueuedHandler(logging.Handler):
+    """Hands the line of each record to a LineWriter."""
+
+    def __init__(self, log_format: LogFormat) -> None:
+        super().__init__()
+        self.formatter = JsonFormatter() if log_format == "json" else ConsoleFormatter()
+        self._writer = LineWriter(self._dropped_line)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write the line of a record soon."""
+        self._writer.put(self.format(record))
+
+    def flush(self) -> None:
+        """Wait a moment for the lines to be written. Python calls this when the process ends."""
+        self._writer.flush()
+
+    def write(self, line: str) -> None:
+        """Write a line that is no record, and wait a moment for it."""
+        self._writer.put(line)
+        self._writer.flush()
+
+    def _dropped_line(self, count: int) -> str:
+        return self.format(
+            new_record(logging.WARNING, f"dropped {count} lines of the log, because stderr was not read")
+        )
+
+
 def configure_logging(level: LogLevel, log_format: LogFormat) -> None:
     """Write what Sluice logs from `level` up, and the warnings of libraries, to stderr."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
+    handler = QueuedHandler(log_format)
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)  # a driver's debug log quotes documents
+    logging.captureWarnings(True)
     log.setLevel(level.upper())
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of all bytes that are no request
     logging.getLogger("grpc").setLevel(logging.CRITICAL)  # it logs clients that left as its own errors
+    threading.excepthook = _on_lost_in_thread
+    sys.unraisablehook = _on_lost_in_cleanup
+
+
+def announce(text: str) -> None:
+    """Write a line whatever the log level is. A command other than `serve` writes the text alone."""
+    if queued_handler() is None:
+        click.echo(text, err=True)
+    else:
+        log.handle(new_record(logging.INFO, text))
+
+
+def print_failure(reason: str, log_format: LogFormat) -> None:
+    """Write why a command failed, as the last line on stderr."""
+    line = f"sluice: {reason}"
+    if log_format == "json":
+        line = JsonFormatter().format(new_record(logging.ERROR, line))
+    handler = queued_handler()
+    if handler is None:
+        write_line(line)
+    else:
+        handler.write(line)
+
+
+def queued_handler() -> QueuedHandler | None:
+    """The handler that `configure_logging` made; None if it was not called."""
+    return next((handler for handler in logging.getLogger().handlers if isinstance(handler, QueuedHandler)), None)
+
+
+def new_record(level: int, text: str) -> logging.LogRecord:
+    """A record of Sluice with this text."""
+    return logging.LogRecord(log.name, level, "", 0, "%s", (text,), None)
 
 
 def log_lost_exceptions(loop: asyncio.AbstractEventLoop) -> None:
@@ -40,12 +104,20 @@ def _on_lost_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]
     log.error("exception in the event loop", exc_info=context.get("exception"))
 
 
+def _on_lost_in_thread(lost: threading.ExceptHookArgs) -> None:
+    log.error("exception in a thread", exc_info=lost.exc_value)
+
+
+def _on_lost_in_cleanup(lost: "sys.UnraisableHookArgs") -> None:
+    log.error("exception that no code could catch", exc_info=lost.exc_value)
+
+
 class ConsoleFormatter(logging.Formatter):
-    """Lines for people: `12:00:00.123 warning message`, in UTC."""
+    """Lines for people: `2026-01-31 12:00:00.123 warning message`, in UTC."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of a record."""
-        moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")[11:23]
+        moment = datetime.fromtimestamp(record.created, UTC).isoformat(" ", "milliseconds")[:23]
         return f"{moment} {record.levelname.lower():7} {one_line(record)}"
 
 
@@ -64,7 +136,7 @@ def one_line(record: logging.LogRecord) -> str:
     message = record.getMessage()
     if record.exc_info and record.exc_info[1] is not None:
         message = f"{message}: {place_of(record.exc_info[1])}"
-    return message.replace("\n", " ")
+    return " ".join(message.splitlines())
 
 
 def place_of(error: BaseException) -> str:

@@ -16,6 +16,9 @@ from server.runtime.logs import place_of
 
 Result = TypeVar("Result")
 
+REPEATED_EVERY = 10
+"""Of attempts that fail for the same reason one after the other, the first and every tenth are logged."""
+
 log = logging.getLogger("sluice")
 
 
@@ -27,17 +30,19 @@ async def forever(name: str, step: Callable[[], Awaitable[None]], pause_s: float
 
 async def until_done(name: str, attempt: Callable[[], Awaitable[Result]], pause_s: float) -> Result:
     """Run `attempt` until it raises nothing, `pause_s` after each failure. Returns what it returned."""
+    reasons: list[str] = []
     while True:
-        with failures_logged(name):
+        with failures_logged(name, reasons):
             return await attempt()
         await asyncio.sleep(pause_s)
 
 
 @contextmanager
-def failures_logged(name: str) -> Iterator[None]:
+def failures_logged(name: str, reasons: list[str] | None = None) -> Iterator[None]:
     """Log that `name` failed if anything is raised inside, and suppress it.
 
     A cancellation of the task itself passes. One of something that the task waits for is a failure as any other.
+    `reasons` are those of the attempts before, as far as they are the same: not each is logged.
     """
     try:
         yield
@@ -45,8 +50,15 @@ def failures_logged(name: str) -> Iterator[None]:
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise
+        reason = reason_of(error)
+        if reasons is not None:
+            if reason not in reasons:
+                reasons.clear()
+            reasons.append(reason)
+            if len(reasons) % REPEATED_EVERY != 1:
+                return
         level = logging.WARNING if isinstance(error, Unavailable) else logging.ERROR
-        log.log(level, "%s failed: %s", name, reason_of(error))
+        log.log(level, "%s failed: %s", name, reason)
 
 
 def reason_of(error: BaseException) -> str:

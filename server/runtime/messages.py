@@ -14,14 +14,32 @@ MAX_LINE_BYTES = 64 * 1024
 """The longest line that the supervisor reads. It is also what a pipe holds on Linux, so such a line is one write."""
 
 
+HEARTBEAT_S = 5
+"""How often a worker sends a heartbeat, in seconds: four times before its silence counts as a hang."""
+
+
 class Ready(Struct, tag="ready", frozen=True):
     """The worker accepts requests."""
 
 
-Message = Ready
+class Unloadable(Struct, tag="unloadable", frozen=True):
+    """The worker cannot start: its code, or what it got as settings, cannot be loaded. The reason is one line."""
+
+    reason: str
+
+
+class Heartbeat(Struct, tag="heartbeat", frozen=True):
+    """The worker's event loop runs."""
+
+
+class Draining(Struct, tag="draining", frozen=True):
+    """The worker got SIGTERM. It accepts no more requests, and ends once it has finished those that it has."""
+
+
+Message = Ready | Unloadable | Heartbeat | Draining
 """The union of all messages."""
 
-_decoder = msgspec.json.Decoder(Message)
+_decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
 
 
 def encode_line(message: Message) -> bytes:

@@ -11,6 +11,19 @@ from contextlib import contextmanager
 from server.core.errors import ConfigurationError
 
 
+def resolve_host(host: str) -> str:
+    """The one address that both ports listen on: the first of the name. Raises ConfigurationError."""
+    if "%" in host:  # an address with its interface, which the result would lack
+        return host
+    try:
+        return str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
+    except (OSError, UnicodeError) as error:  # a name may be too long to be encoded
+        reason = error.strerror if isinstance(error, OSError) else "not a host name"
+        raise ConfigurationError(
+            f"--host {host} has no address ({reason}): give a name or address of this machine"
+        ) from None
+
+
 @contextmanager
 def reserved_port(host: str, port: int, option: str) -> Iterator[int]:
     """Hold `port` for the workers, or a free port if it is 0. Raises ConfigurationError, which names the option.
@@ -33,6 +46,8 @@ def bound_socket(host: str, port: int, *options: int) -> socket.socket:
     bound = socket.socket(family, kind, protocol)
     for option in (socket.SO_REUSEADDR, *options):
         bound.setsockopt(socket.SOL_SOCKET, option, 1)
+    if host == "::":  # every address, IPv4 too, whatever the system's default is: gRPC does the same
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
     try:
         bound.bind(address)
     except OSError:

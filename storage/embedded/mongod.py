@@ -5,26 +5,35 @@ A data directory has at most one `mongod`. If `serve` runs one already, a comman
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
-from typing import Self
+from typing import Never, Self
 
 import msgspec
 
 from server.core.errors import ConfigurationError
 from storage.embedded.binary import find_mongod
 from storage.embedded.data_directory import (
+    LINKS_FOLDER,
     LOG_FILE,
     Holder,
     State,
+    directory_errors,
     finish_first_start,
     lock_directory,
     prepare_database_folder,
     read_password,
 )
+from storage.embedded.diagnosis import explain_end
+from storage.embedded.limits import raise_file_limit
+from storage.embedded.log_file import log_size, rotate_if_large
 from storage.embedded.process import end_process, find_free_port, spawn_mongod, wait_until_ready
 from storage.embedded.replica_set import prepare_replica_set
+
+LOG_CHECK_INTERVAL_S = 10
+"""How often the size of the log is checked. mongod writes a few lines a minute."""
 
 
 class EmbeddedMongod:
@@ -33,13 +42,13 @@ class EmbeddedMongod:
     url: str
     """The URL of the database, including the password. It is the same after every start, unless the port was taken."""
 
-    _binary: Path
     _process: asyncio.subprocess.Process
+    _rotation: asyncio.Task[Never]
 
     def __init__(self, data_dir: Path, lock: int, holder: Holder) -> None:
         self._data_dir = data_dir
         self._lock = lock
-        self._state = State(State.load(data_dir).port, holder, os.getpid())
+        self._state = msgspec.structs.replace(State.load(data_dir), holder=holder, holder_pid=os.getpid(), pid=None)
 
     @classmethod
     async def start(cls, data_dir: Path) -> Self:
@@ -61,13 +70,19 @@ class EmbeddedMongod:
 
         The lock is released by `stop`, or by an error here. Raises ConfigurationError as `start` does.
         """
-        mongod = cls(data_dir, lock, holder)
         try:
-            mongod._binary = await find_mongod()
+            with directory_errors(data_dir):
+                mongod = cls(data_dir, lock, holder)
+        except BaseException:
+            os.close(lock)
+            raise
+        try:
+            raise_file_limit()
             await mongod._launch()
         except BaseException:
             mongod._release()
             raise
+        mongod._rotation = asyncio.create_task(mongod._keep_log_small())
         return mongod
 
     @property
@@ -89,31 +104,57 @@ class EmbeddedMongod:
 
     async def stop(self) -> None:
         """End mongod, cleanly if that takes no longer than 30 s, and release the lock of the data directory."""
+        self._rotation.cancel()
         try:
             await end_process(self._process)
         finally:
             self._release()
 
     async def _launch(self) -> None:
-        port, password = find_free_port(self._state.port), read_password(self._data_dir)
-        self._state = msgspec.structs.replace(self._state, port=port, pid=None)
-        self._state.save(self._data_dir)
-        prepare_database_folder(self._data_dir)
-        process = await spawn_mongod(self._binary, self._data_dir, port, self._lock)
+        self._state = msgspec.structs.replace(self._state, pid=None)
+        log = self._data_dir / LOG_FILE
+        with directory_errors(self._data_dir):
+            prepare_database_folder(self._data_dir, is_new=self._state.made_by is None)
+            port, password = find_free_port(self._state.port), read_password(self._data_dir)
+            self._state = msgspec.structs.replace(self._state, port=port)
+            self._state.save(self._data_dir)
+            binary = await find_mongod(self._data_dir / LINKS_FOLDER, self._state.made_by)
+            rotate_if_large(log)
+            log_start = log_size(log)
+        output = os.memfd_create("mongod-output")
         try:
-            await wait_until_ready(process, prepare_replica_set(port, password), self._data_dir / LOG_FILE)
-            finish_first_start(self._data_dir)
-        except BaseException:
-            await end_process(process)
-            raise
+            process = await spawn_mongod(binary, self._data_dir, port, self._lock, output)
+
+            def explain(status: int) -> str:
+                return explain_end(status, self._state.made_by, log, log_start, output)
+
+            try:
+                made_by = await wait_until_ready(process, prepare_replica_set(port, password), log, explain)
+                with directory_errors(self._data_dir):
+                    finish_first_start(self._data_dir)
+                    self._state = msgspec.structs.replace(self._state, pid=process.pid, made_by=made_by)
+                    self._state.save(self._data_dir)
+            except BaseException:
+                await end_process(process)
+                raise
+        finally:
+            os.close(output)
         self._process = process
-        self._state = msgspec.structs.replace(self._state, pid=process.pid)
-        self._state.save(self._data_dir)
         self.url = self._state.url(self._data_dir)
 
+    async def _keep_log_small(self) -> Never:
+        """Begin a new log whenever the current one is large, as long as mongod runs."""
+        while True:
+            await asyncio.sleep(LOG_CHECK_INTERVAL_S)
+            with suppress(OSError):  # a full or read-only disk, or mongod has just died: at the next check
+                if self._state.pid is not None and rotate_if_large(self._data_dir / LOG_FILE):
+                    self._process.send_signal(signal.SIGUSR1)
+
     def _release(self) -> None:
+        """Release the lock, and say so in the state if it can be written. A holder that is dead holds nothing."""
         try:
-            State(self._state.port).save(self._data_dir)
+            with suppress(OSError):
+                State(self._state.port, made_by=self._state.made_by).save(self._data_dir)
         finally:
             os.close(self._lock)
 

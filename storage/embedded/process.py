@@ -9,9 +9,14 @@ import socket
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from server.core.errors import ConfigurationError
+from storage.embedded.binary import Binary
 from storage.embedded.data_directory import DATABASE_FOLDER, LOG_FILE, PASSWORD_FILE, PORTS
+from storage.embedded.limits import memory_bytes
+
+Result = TypeVar("Result")
 
 GIB = 2**30
 
@@ -19,10 +24,13 @@ MIN_CACHE_GIB, MAX_CACHE_GIB = 0.25, 1.0
 """Bounds of mongod's cache: the least that it accepts, and a size that leaves memory to the server."""
 
 CACHE_SHARE = 0.25
-"""The cache's share of the machine's memory, between those bounds."""
+"""The cache's share of the memory of the machine, or of the container, between those bounds."""
 
 OPLOG_MIB = 512
 """The size of mongod's log of writes. A reader of changes may be behind by that much. It fits on a small disk."""
+
+JOURNAL_OPTIONS = "log=(prealloc=false,file_max=32MB)"
+"""mongod's journal grows in files of 32 MiB, made when they are needed. By default it takes 300 MB from the start."""
 
 LOGGED_NEVER_MS = 2**31 - 1
 """mongod logs the text of an operation slower than this, including event bodies. No operation takes 24 days."""
@@ -37,8 +45,11 @@ PR_SET_PDEATHSIG = 1
 """From <linux/prctl.h>: the signal that the kernel sends to a process when its parent dies."""
 
 
-async def spawn_mongod(binary: Path, data_dir: Path, port: int, lock: int) -> asyncio.subprocess.Process:
-    """Start a mongod on the files in `data_dir`. It inherits `lock`, and stops when this process ends."""
+async def spawn_mongod(binary: Binary, data_dir: Path, port: int, lock: int, output: int) -> asyncio.subprocess.Process:
+    """Start a mongod on the files in `data_dir`. It inherits `lock`, and stops when this process ends.
+
+    What it says outside its log goes to the file `output`. Raises ConfigurationError if it cannot be run.
+    """
     options = {
         "--dbpath": data_dir / DATABASE_FOLDER,
         "--port": port,
@@ -46,9 +57,11 @@ async def spawn_mongod(binary: Path, data_dir: Path, port: int, lock: int) -> as
         "--replSet": "sluice",
         "--keyFile": data_dir / PASSWORD_FILE,  # turns authentication on
         "--wiredTigerCacheSizeGB": cache_size_gib(),
+        "--wiredTigerEngineConfigString": JOURNAL_OPTIONS,
         "--oplogSize": OPLOG_MIB,
         "--networkMessageCompressors": "snappy,zstd",  # not zlib, which is vulnerable in the 6.0 of sluice[embedded]
         "--logpath": data_dir / LOG_FILE,
+        "--logRotate": "reopen",  # on SIGUSR1, after we have renamed it
         "--slowms": LOGGED_NEVER_MS,
     }
     parameters = {
@@ -56,24 +69,28 @@ async def spawn_mongod(binary: Path, data_dir: Path, port: int, lock: int) -> as
         "enableLocalhostAuthBypass": "false",  # else any user of this machine could create the first user before us
         "shutdownTimeoutMillisForSignaledShutdown": 1000,  # of the 15 s that it would wait for another node
     }
-    return await asyncio.create_subprocess_exec(
-        binary,
-        *("--nounixsocket", "--logappend", "--quiet"),
-        *(str(word) for option in options.items() for word in option),
-        *(word for name, value in parameters.items() for word in ("--setParameter", f"{name}={value}")),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.DEVNULL,
-        pass_fds=[lock],
-        start_new_session=True,  # Ctrl-C reaches this process only, which drains before it stops mongod
-        preexec_fn=stop_with_parent(),
-    )
+    words = [str(word) for option in options.items() for word in option]
+    words += [word for name, value in parameters.items() for word in ("--setParameter", f"{name}={value}")]
+    try:
+        return await asyncio.create_subprocess_exec(
+            binary.path,
+            *("--nounixsocket", "--logappend", "--quiet"),
+            *words,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env={**os.environ, **binary.environment},
+            pass_fds=[lock],
+            start_new_session=True,  # Ctrl-C reaches this process only, which drains before it stops mongod
+            preexec_fn=stop_with_parent(),
+        )
+    except OSError as error:
+        raise ConfigurationError(f"{binary.path} cannot be run ({error.strerror or type(error).__name__})") from None
 
 
 def cache_size_gib() -> float:
     """The size of mongod's cache, in GiB."""
-    memory_gib = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / GIB
-    return round(max(MIN_CACHE_GIB, min(MAX_CACHE_GIB, memory_gib * CACHE_SHARE)), 2)
+    return round(max(MIN_CACHE_GIB, min(MAX_CACHE_GIB, memory_bytes() / GIB * CACHE_SHARE)), 2)
 
 
 def stop_with_parent() -> Callable[[], None]:
@@ -89,17 +106,23 @@ def stop_with_parent() -> Callable[[], None]:
 
 
 async def wait_until_ready(
-    process: asyncio.subprocess.Process, preparation: Coroutine[None, None, None], log: Path
-) -> None:
-    """Return when `preparation` is done. Raises ConfigurationError if `process` ends first, or it takes too long."""
+    process: asyncio.subprocess.Process,
+    preparation: Coroutine[None, None, Result],
+    log: Path,
+    explain: Callable[[int], str],
+) -> Result:
+    """Return the result of `preparation`. Raises ConfigurationError if `process` ends first, or it takes too long.
+
+    `explain` makes a line of the exit status of a process that ended.
+    """
     preparing, ending = asyncio.ensure_future(preparation), asyncio.ensure_future(process.wait())
     try:
         await asyncio.wait({preparing, ending}, timeout=START_TIMEOUT_S, return_when=asyncio.FIRST_COMPLETED)
         if ending.done():
-            raise ConfigurationError(f"mongod ended with status {ending.result()} as it started: {log} says why")
+            raise ConfigurationError(explain(ending.result()))
         if not preparing.done():
             raise ConfigurationError(f"mongod was not ready after {START_TIMEOUT_S} s: {log} says why")
-        preparing.result()
+        return preparing.result()
     finally:
         preparing.cancel()
         ending.cancel()

@@ -15,8 +15,11 @@ NOT_YET_CODES = [94, 109]
 """NotYetInitialized and ConfigurationInProgress: a node whose port changed tries its old port first, for up to 30 s."""
 
 
-async def prepare_replica_set(port: int, password: str) -> None:
-    """Return when the mongod at `port` takes writes from the user `sluice`. Every step may be repeated."""
+async def prepare_replica_set(port: int, password: str) -> str:
+    """Return when the mongod at `port` takes writes from the user `sluice`. Every step may be repeated.
+
+    Returns the release of MongoDB whose format the files have, such as "6.0". A newer mongod does not change it.
+    """
     await wait_for_port(port)
     # The password is also mongod's key file. So it is the password of mongod's own superuser, who always exists.
     url = f"mongodb://__system:{password}@127.0.0.1:{port}/?authSource=local"
@@ -25,6 +28,7 @@ async def prepare_replica_set(port: int, password: str) -> None:
         with driver_errors_as_unavailable():
             await elect(client, f"127.0.0.1:{port}")
             await create_user(client, password)
+            return await files_release(client)
     finally:
         await close(client)
 
@@ -71,3 +75,9 @@ async def create_user(client: Client, password: str) -> None:
     """Create the user `sluice` or, if it exists, give it this password."""
     known = (await client.admin.command("usersInfo", "sluice"))["users"]
     await client.admin.command("updateUser" if known else "createUser", "sluice", pwd=password, roles=["root"])
+
+
+async def files_release(client: Client) -> str:
+    """The release of MongoDB whose format the files have."""
+    reply = await client.admin.command("getParameter", featureCompatibilityVersion=1)
+    return str(reply["featureCompatibilityVersion"]["version"])

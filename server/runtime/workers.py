@@ -1,0 +1,70 @@
+"""Keeps a number of workers alive: one that leaves, for whatever reason, gets a successor at once.
+
+A worker that drains may still be at its last request for 45 s. Its successor starts meanwhile, on the same ports.
+"""
+
+import asyncio
+import logging
+from typing import Never
+
+import msgspec
+
+from server.runtime.loops import forever, until_done
+from server.runtime.worker_process import WorkerProcess
+from server.settings import Settings
+
+RESTART_DELAY_S = 1.0
+"""The time between two attempts to start a process, so that a cause that lasts does not use up the CPU."""
+
+SETTLE_S = 0.2
+"""How long a successor waits for the supervisor's own signal. Service managers signal all processes at once."""
+
+log = logging.getLogger("sluice")
+
+
+class Worker:
+    """A worker process and its successors, and those before it that still drain."""
+
+    def __init__(self, settings: Settings, url: str) -> None:
+        self._settings = settings
+        self._url = url
+        self._processes: list[WorkerProcess] = []
+        self._current: WorkerProcess | None = None
+
+    async def start(self) -> None:
+        """Start a process and wait until it accepts requests. Raises StartError if it ends before that, and OSError."""
+        storage = msgspec.structs.replace(self._settings.storage, mongodb_url=self._url)
+        process = await WorkerProcess.spawn(msgspec.structs.replace(self._settings, storage=storage))
+        self._processes = [*(other for other in self._processes if other.status is None), process]
+        await process.until_ready()
+        self._current = process
+
+    async def keep_alive(self) -> Never:
+        """Start a successor whenever the process leaves."""
+        await forever("supervision of a worker", self._replace, RESTART_DELAY_S)
+
+    async def _replace(self) -> None:
+        """Wait until the process leaves, and start the next, however many attempts that takes."""
+        assert self._current is not None  # noqa: S101
+        await self._current.leaving.wait()
+        await asyncio.sleep(SETTLE_S)
+        if self._current.status is None:
+            log.info("worker %d drains: starting its successor", self._current.pid)
+        else:
+            log.warning("worker %d ended (status %d): replacing it", self._current.pid, self._current.status)
+        await until_done("start of a worker", self.start, RESTART_DELAY_S)
+
+    def use_database(self, url: str) -> None:
+        """Drain the process. Its successor uses the database at `url`."""
+        self._url = url
+        if self._current is not None:
+            self._current.terminate()
+
+    async def drain(self) -> None:
+        """Let all processes finish what they accepted, and end them."""
+        await asyncio.gather(*(process.drain() for process in self._processes))
+
+    def kill(self) -> None:
+        """End all processes at once."""
+        for process in self._processes:
+            process.kill()
