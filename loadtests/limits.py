@@ -26,7 +26,7 @@ from typing import NamedTuple
 import click
 
 from loadtests.support import stats
-from loadtests.support.charts import line_chart
+from loadtests.support.charts import LineChart
 from loadtests.support.checks import response_checks
 from loadtests.support.command import run_command
 from loadtests.support.deployment import Deployment
@@ -138,10 +138,21 @@ def judge(
         name="limits",
         lines=lines,
         checks=[*limit_checks(records, lanes, outline.limit), *verified],
-        charts=[
-            line_chart("Admitted in the last 60 s", "requests", admitted, ("the limit", outline.limit)),
-            line_chart("Responses", "requests/s", stats.rates(by_outcome, lambda _: 1, lambda r: r.answered_s)),
-        ],
+        charts={
+            "Over time": [
+                LineChart(
+                    title="Admitted in the last 60 s",
+                    unit="requests",
+                    series=admitted,
+                    level=("the limit", outline.limit),
+                ),
+                LineChart(
+                    title="Responses",
+                    unit="requests/s",
+                    series=stats.rates(by_outcome, lambda _: 1, lambda record: record.answered_s),
+                ),
+            ]
+        },
         records=records,
         settings={"workers": options.workers, "limit": outline.limit, "short": options.short},
     )

@@ -6,7 +6,7 @@ its rate limit. Requests are due at fixed times and do not wait for responses. T
 tenant has its own events, once, and none of another tenant.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from loadtests.support import stats
-from loadtests.support.charts import line_chart
+from loadtests.support.charts import LineChart
 from loadtests.support.checks import response_checks
 from loadtests.support.command import run_command
 from loadtests.support.deployment import Deployment
@@ -67,6 +67,13 @@ TRAFFIC: tuple[dict[str, Any], ...] = (
 
 LIMITED: dict[str, Any] = {"kind": "over its limit", "api": "rest", "sizes": (1,), "rate": LIMITED_RATE}
 """What the tenant with the limit sends."""
+
+SUBJECTS = {
+    "Good requests": ("rest", "unary", "stream"),
+    "Repeated requests": ("repeated, rest", "repeated, unary"),
+    "Bad requests": ("bad event, rest", "bad event, unary", "bad event, stream", "bad JSON", "unknown key"),
+}
+"""The kinds of requests whose charts show latencies, because they depend on the server only."""
 
 
 def plan_of(deployment: Deployment, keys: Sequence[Key], limited: Key, seconds: float) -> Plan:
@@ -129,20 +136,30 @@ def judge(
     by_kind = stats.grouped(records, lambda record: by_number[record.lane].kind)
     lines = [stats.line_of(kind, by_kind[kind]) for kind in dict.fromkeys(lane.kind for lane in lanes)]
     speed = [] if options.short else [latency_check(lines, lanes)]
-    prompt = {kind: by_kind[kind] for kind in sorted(prompt_kinds(lanes))}
+    slowed = {kind: by_kind[kind] for kind in ("slow client", LIMITED["kind"])}
     return Verdict(
         name="mixed",
         lines=lines,
         checks=[*mixed_checks(records, lanes), *verified, *memory_checks(memory), *speed],
-        charts=[
-            line_chart("Requests answered", "requests/s", stats.rates(by_kind, lambda _: 1, lambda r: r.answered_s)),
-            line_chart("Latency, p50", "ms", stats.latencies(prompt, 0.50)),
-            line_chart("Latency, p99", "ms", stats.latencies(prompt, 0.99)),
-            line_chart("Memory", "MiB", memory),
-        ],
+        charts={
+            **{heading: charts_of(by_kind, kinds) for heading, kinds in SUBJECTS.items()},
+            "Slow clients, and one above its limit": [
+                LineChart(
+                    title="Throughput",
+                    unit="requests/s",
+                    series=stats.rates(slowed, lambda _: 1, lambda record: record.answered_s),
+                )
+            ],
+            "Workers": [LineChart(title="Resident memory", unit="MiB", series=memory)],
+        },
         records=records,
         settings={"workers": options.workers, "tenants": tenants + 1, "short": options.short},
     )
+
+
+def charts_of(by_kind: Mapping[str, Sequence[Record]], kinds: Sequence[str]) -> list[LineChart]:
+    """Return the charts of some kinds of requests."""
+    return stats.request_charts({kind: by_kind[kind] for kind in kinds}, "requests/s", lambda _: 1)
 
 
 def mixed_checks(records: Sequence[Record], lanes: Sequence[Lane]) -> list[Check]:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import click
 
 from loadtests.support import stats
-from loadtests.support.charts import line_chart
+from loadtests.support.charts import LineChart
 from loadtests.support.checks import response_checks
 from loadtests.support.command import run_command
 from loadtests.support.deployment import Deployment
@@ -147,24 +147,27 @@ def judge(
     by_number = {lane.number: lane for lane in lanes}
     by_phase = stats.grouped(records, lambda record: by_number[record.lane].phase(record.ticket))
     by_outcome = stats.grouped(records, lambda record: str(record.outcome))
-    by_api = stats.grouped(records, lambda record: by_number[record.lane].name)
+    by_name = stats.grouped(records, lambda record: by_number[record.lane].name)
+    by_api = {str(api): by_name[api] for api in APIS}  # in this order, so that each has its colour
     return Verdict(
         name="overload",
         lines=[stats.line_of(phase, by_phase[phase]) for phase, _, _ in phases(shape)],
         checks=[*overload_checks(by_phase), *verified],
-        charts=[
-            line_chart(
-                "Requests due, and responses",
-                "requests/s",
-                {
-                    **stats.rates({"due": records}, lambda _: 1, lambda r: r.due_s),
-                    **stats.rates(by_outcome, lambda _: 1, lambda r: r.answered_s),
-                },
-                ("the capacity", capacity),
-            ),
-            line_chart("Latency, p50", "ms", stats.latencies(by_api, 0.50)),
-            line_chart("Latency, p95", "ms", stats.latencies(by_api, 0.95)),
-        ],
+        charts={
+            "Over time": [
+                LineChart(
+                    title="Requests due, and responses",
+                    unit="requests/s",
+                    series={
+                        **stats.rates({"due": records}, lambda _: 1, lambda r: r.due_s),
+                        **stats.rates(by_outcome, lambda _: 1, lambda r: r.answered_s),
+                    },
+                    level=("the capacity", capacity),
+                ),
+                LineChart(title="Latency, p50", unit="ms", series=stats.latencies(by_api, 0.50)),
+                LineChart(title="Latency, p95", unit="ms", series=stats.latencies(by_api, 0.95)),
+            ]
+        },
         records=records,
         settings={"workers": options.workers, "batch size": BATCH_SIZE, "short": options.short},
         figures={"capacity, requests/s": round(capacity, 1)},

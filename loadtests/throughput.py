@@ -7,13 +7,15 @@ The figures are what clients see, and Locust itself takes a part of the machine.
 server can do.
 """
 
+from collections.abc import Mapping, Sequence
 from itertools import product
 from pathlib import Path
 
 import click
+import msgspec
 
 from loadtests.support import stats
-from loadtests.support.charts import line_chart
+from loadtests.support.charts import LineChart
 from loadtests.support.checks import response_checks
 from loadtests.support.command import run_command
 from loadtests.support.deployment import Deployment
@@ -77,6 +79,23 @@ async def test(options: Options, deployment: Deployment, directory: Path) -> Ver
     return judge(records, plan, options, deployment.verify(records, plan.lanes).checks())
 
 
+def charts_of(lanes: Sequence[Lane], by_lane: Mapping[int, Sequence[Record]], size: int) -> list[LineChart]:
+    """Return the charts of one batch size, which compare the APIs. Each curve starts when its API had its turn."""
+    by_api = {str(lane.api): since_turn(by_lane[lane.number], lane.turn) for lane in lanes if lane.sizes == (size,)}
+    return stats.request_charts(by_api, "events/s", lambda record: record.events, "s since the start of the turn")
+
+
+def since_turn(records: Sequence[Record], turn: Turn | None) -> list[Record]:
+    """Return the records with times since the start of their turn."""
+    assert turn is not None
+    return [
+        msgspec.structs.replace(
+            record, due_s=max(0.0, record.due_s - turn.start_s), answered_s=record.answered_s - turn.start_s
+        )
+        for record in records
+    ]
+
+
 def judge(records: list[Record], plan: Plan, options: Options, verified: list[Check]) -> Verdict:
     """Compute the figures, and check them against the thresholds."""
     by_lane = stats.grouped(records, lambda record: record.lane)
@@ -87,11 +106,7 @@ def judge(records: list[Record], plan: Plan, options: Options, verified: list[Ch
         name="throughput",
         lines=lines,
         checks=[*response_checks(records, ("acknowledged",)), *verified, *speed],
-        charts=[
-            line_chart("Throughput", "events/s", stats.rates(by_name, lambda r: r.events, lambda r: r.answered_s)),
-            line_chart("Latency, p50", "ms", stats.latencies(by_name, 0.50)),
-            line_chart("Latency, p99", "ms", stats.latencies(by_name, 0.99)),
-        ],
+        charts={f"Batches of {size:,}": charts_of(plan.lanes, by_lane, size) for size in SIZES},
         records=records,
         settings={"workers": options.workers, "short": options.short},
     )

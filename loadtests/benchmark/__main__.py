@@ -38,8 +38,9 @@ from loadtests.benchmark.table import print_results
 from loadtests.benchmark.targets import Targets
 from loadtests.benchmark.turns import Turns, say
 from loadtests.support import reports
-from storage.client import check_deployment, close, connect
+from storage.client import close, connect
 from storage.embedded import EmbeddedMongod
+from storage.start import check_at_start
 
 
 class Options(NamedTuple):
@@ -63,7 +64,7 @@ async def run(options: Options) -> bool:
             stack.push_async_callback(mongod.stop)
             client = connect(mongod.url, "pymongo")
             stack.push_async_callback(close, client)
-            version = await check_deployment(client)
+            version = await check_at_start(client)
             say("starting servers")
             starter = Targets(stack, mongod, client, options.driver, Path(directory))
             targets = [await starter.start(scenario, number) for number, scenario in enumerate(comparison.scenarios)]

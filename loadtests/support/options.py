@@ -8,6 +8,7 @@ import ipaddress
 import socket
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import click
 
@@ -55,6 +56,8 @@ def check_options(options: Options) -> None:
         return
     if not (options.grpc_target and options.key and options.mongodb_url):
         raise click.UsageError("--target needs --grpc-target, --key and --mongodb-url")
+    if not has_port(options.grpc_target):  # a URL has a default for it, and gRPC has none
+        raise click.UsageError(f"--grpc-target {options.grpc_target} lacks a port: give HOST:PORT")
     if options.this_host_is_mine:
         return
     for target in (options.target, options.grpc_target):
@@ -62,11 +65,22 @@ def check_options(options: Options) -> None:
             raise click.UsageError(f"{target} is not this machine. If you may load it, add --this-host-is-mine")
 
 
+def has_port(target: str) -> bool:
+    """Whether HOST:PORT has a port. The colons of an IPv6 address are in brackets."""
+    host, _, port = target.rpartition(":")
+    return port.isdigit() and (":" not in host or host.endswith("]"))
+
+
 def is_loopback(target: str) -> bool:
     """Whether all addresses of a URL or HOST:PORT are on this machine. Raises UsageError if it has none."""
-    host = target.rpartition("//")[2].partition("/")[0].rpartition(":")[0].strip("[]")
+    try:
+        host = urlsplit(target if "//" in target else f"//{target}").hostname
+    except ValueError:  # brackets without an address
+        host = None
+    if host is None:
+        raise click.UsageError(f"{target} names no host")
     try:
         found = socket.getaddrinfo(host, None)
     except socket.gaierror as error:
-        raise click.UsageError(f"{target}: {error.strerror}") from None
+        raise click.UsageError(f"{target}: the host {host} has no address ({error.strerror})") from None
     return all(ipaddress.ip_address(address[0]).is_loopback for *_, address in found)

@@ -9,13 +9,13 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from loadtests.support.charts import Point
+from loadtests.support.charts import SINCE_START, LineChart, Point
 from loadtests.support.records import Record
 
 Group = TypeVar("Group", bound=Hashable)
 
 CURVE_POINTS = 200
-"""The most points of a curve, because a chart is about 800 pixels wide."""
+"""The most points of a curve, because a chart is some hundred pixels wide."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +114,18 @@ def latencies(groups: Mapping[str, Sequence[Record]], share: float) -> dict[str,
         ]
         for name, records in groups.items()
     }
+
+
+def request_charts(
+    groups: Mapping[str, Sequence[Record]], unit: str, amount: Callable[[Record], float], x_title: str = SINCE_START
+) -> list[LineChart]:
+    """Return the charts of some groups: the sum of `amount` per second, and two percentiles of the latency."""
+    answered = rates(groups, amount, lambda record: record.answered_s)
+    return [
+        LineChart(title="Throughput", unit=unit, series=answered, x_title=x_title),
+        LineChart(title="Latency, p50", unit="ms", series=latencies(groups, 0.50), x_title=x_title),
+        LineChart(title="Latency, p99", unit="ms", series=latencies(groups, 0.99), x_title=x_title),
+    ]
 
 
 def step_of(groups: Mapping[str, Sequence[Record]]) -> float:

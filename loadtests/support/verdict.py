@@ -1,17 +1,19 @@
 """The end of a load test: the table and the verdict on stdout, and a report as HTML and as JSON.
 
-The HTML is one file that loads nothing, so that it can be kept and passed on. Locust's own page is saved beside it.
+Locust's own page is saved beside it.
 """
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from pathlib import Path
 from typing import Any
 
 from loadtests.support import reports
+from loadtests.support.charts import Chart
 from loadtests.support.checks import reasons
+from loadtests.support.page import render_charts, render_page, render_table
 from loadtests.support.progress import say
 from loadtests.support.records import Record
 from loadtests.support.stats import COLUMNS, Line
@@ -20,15 +22,7 @@ from loadtests.support.thresholds import Check, number
 REASONS_SHOWN = 20
 """The most reasons in the HTML report, because bad input alone can give hundreds."""
 
-STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 1100px; margin: 2em auto; padding: 0 1em; color: #222 }
-table { border-collapse: collapse; margin: 1em 0 } th, td { padding: .25em .7em; border-bottom: 1px solid #ddd }
-td { text-align: right; font-variant-numeric: tabular-nums }
-td:first-child, th:first-child, .text td { text-align: left }
-.passed { color: #0f7b6c } .failed { color: #c0241e; font-weight: bold } svg { width: 100%; margin: 1em 0 }
-svg text { font-size: 12px } svg .title { font-size: 14px; font-weight: bold } .grid { stroke: #e5e5e5 }
-.level { stroke: #c0241e; stroke-dasharray: 6 4 } code { background: #f4f4f4; padding: .1em .3em }
-"""
+THRESHOLD_COLUMNS = ("what", "measured", "must be", "unit", "reason", "")
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,8 @@ class Verdict:
     name: str
     lines: Sequence[Line]
     checks: Sequence[Check]
-    charts: Sequence[str]
+    charts: Mapping[str, Sequence[Chart]]
+    """The charts, by the heading above them."""
     records: Sequence[Record]
     settings: dict[str, Any] = field(default_factory=dict)
     figures: dict[str, Any] = field(default_factory=dict)
@@ -90,26 +85,29 @@ class Verdict:
     def page(self, provenance: dict[str, Any]) -> str:
         """Render the report as HTML."""
         word = "passed" if self.passed else "failed"
-        machine = ", ".join(f"{name} {value}" for name, value in provenance["machine"].items())
-        settings = ", ".join(f"{name} {value}" for name, value in (self.settings | self.figures).items())
-        return "\n".join(
+        settings = ", ".join(f"{name} {shown(value)}" for name, value in (self.settings | self.figures).items())
+        return render_page(
+            f"{self.name}: {word}",
+            f'Load test <code>{self.name}</code>: <span class="{word}">{word}</span>',
+            provenance,
             (
-                '<!doctype html><html lang="en"><meta charset="utf-8">',
-                f"<title>{self.name}: {word}</title><style>{STYLE}</style>",
-                f'<h1>Load test <code>{self.name}</code>: <span class="{word}">{word}</span></h1>',
-                f"<p>{provenance['date']} · <code>{escape(provenance['command'])}</code><br>",
-                f"{escape(machine)}<br>{escape(settings)}</p>",
+                f"<p>{escape(settings)}</p>",
                 "<h2>Thresholds</h2>",
-                html_table(("what", "measured", "must be", "unit", "reason", ""), map(html_check, self.checks), "text"),
+                render_table(THRESHOLD_COLUMNS, map(html_check, self.checks), "text"),
                 "<h2>Requests</h2>",
-                html_table(("", *COLUMNS), (map(escape, (line.name, *cells(line))) for line in self.lines)),
-                "<h2>Over time</h2>",
-                *self.charts,
+                render_table(("", *COLUMNS), (map(escape, (line.name, *cells(line))) for line in self.lines)),
+                *(render_charts(heading, charts) for heading, charts in self.charts.items()),
                 "<h2>Requests that were not acknowledged</h2>",
-                html_table(("reason", "times"), map(html_reason, list(reasons(self.records).items())[:REASONS_SHOWN])),
-                "</html>\n",
-            )
+                render_table(
+                    ("reason", "times"), map(html_reason, list(reasons(self.records).items())[:REASONS_SHOWN])
+                ),
+            ),
         )
+
+
+def shown(value: Any) -> str:
+    """Format a setting or a figure: a number with thousands separators."""
+    return str(value) if isinstance(value, bool | str) else f"{value:,}"
 
 
 def cells(line: Line) -> list[str]:
@@ -127,10 +125,3 @@ def html_check(check: Check) -> list[str]:
 def html_reason(reason: tuple[str, int]) -> list[str]:
     """Render a row of the table of reasons, as HTML cells."""
     return [escape(reason[0]), f"{reason[1]:,}"]
-
-
-def html_table(head: Sequence[str], rows: Any, kind: str = "") -> str:
-    """Render a table. `rows` has cells that are HTML already; `kind` is its CSS class."""
-    heads = "".join(f"<th>{escape(text)}</th>" for text in head)
-    body = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
-    return f'<table class="{kind}"><tr>{heads}</tr>{body}</table>'
