@@ -6,13 +6,6 @@ import pytest
 
 from tests.support.harness import Server
 
-LIBRARY_GAVE_UP = "UnicodeDecodeError at aio/server.pyx.pxi"
-"""What grpc.aio logs at a call whose path is not UTF-8. Sluice listens again after it."""
-
-
-ERROR_WORDS = (" error ", "internal error", "fault", "Traceback")
-"""A line of the log with one of them tells of an error. Warnings may hold the word "error"."""
-
 
 @pytest.fixture(scope="module", autouse=True)
 def unharmed(server: Server) -> Iterator[None]:
@@ -20,5 +13,5 @@ def unharmed(server: Server) -> Iterator[None]:
     workers = server.worker_pids()
     yield
     assert server.worker_pids() == workers
-    lines = [line for line in server.stderr().splitlines() if LIBRARY_GAVE_UP not in line]
-    assert not [line for line in lines if any(word in line for word in ERROR_WORDS)], lines
+    lines = server.stderr().splitlines()
+    assert not [line for line in lines if " error " in line or "fault" in line or "Traceback" in line], lines

@@ -1,16 +1,18 @@
 """HTTP/2 frames (RFC 9113) that no correct library would send."""
 
+import re
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import NamedTuple
+from urllib.parse import unquote
 
 from tests.support.harness import Server
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
-DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, CONTINUATION = 0, 1, 3, 4, 6, 7, 9
+DATA, HEADERS, RST_STREAM, SETTINGS, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = 0, 1, 3, 4, 6, 7, 8, 9
 
 END_STREAM, END_HEADERS = 0x1, 0x4
 
@@ -19,6 +21,7 @@ CANCEL = 8
 INGEST = b"/sluice.v1.EventService/IngestEvents"
 
 FRAME_HEAD_BYTES = 9
+FRAME_BYTES = 16_384
 TIMEOUT_S = 30
 
 
@@ -65,6 +68,31 @@ def call_headers(*others: tuple[bytes, bytes], path: bytes = INGEST) -> bytes:
         *others,
     ]
     return b"".join(literal(*header) for header in headers)
+
+
+def message(content: bytes, size: int | None = None, *, compressed: bool = False) -> bytes:
+    """A message of gRPC, or its beginning if `size` says that it has more than `content`."""
+    return struct.pack(">BI", compressed, len(content) if size is None else size) + content
+
+
+def data_frames(stream: int, payload: bytes, *, last: bool = False) -> bytes:
+    """DATA frames of the usual size."""
+    pieces = [payload[start : start + FRAME_BYTES] for start in range(0, len(payload), FRAME_BYTES)] or [b""]
+    flags = [0] * (len(pieces) - 1) + [END_STREAM if last else 0]
+    return b"".join(frame(DATA, flag, stream, piece) for flag, piece in zip(flags, pieces, strict=True))
+
+
+def status_of(received: bytes, stream: int = 1) -> tuple[int, str] | None:
+    """The status and the message with which a call ended; None if it has not ended.
+
+    gRPC writes these headers as plain text.
+    """
+    headers = b"".join(item.payload for item in frames_of(received) if item.kind == HEADERS and item.stream == stream)
+    status = re.search(rb"grpc-status.(\d+)", headers, re.DOTALL)
+    if status is None:
+        return None
+    text = re.search(rb"grpc-message[\x01-\x7f][^\x20-\x7e]*([\x20-\x7e]*)", headers, re.DOTALL)
+    return int(status[1]), unquote(text[1].decode()) if text else ""
 
 
 def open_http2(server: Server, settings: bytes = b"") -> socket.socket:

@@ -62,28 +62,47 @@ PATHS = (
 def mutated(rng: random.Random, data: bytes) -> bytes:
     """`data` with a few bytes changed, lost, added, repeated or moved."""
     for _ in range(rng.randint(1, MAX_MUTATIONS)):
-        data = mutated_once(rng, data)
+        at, end = sorted((rng.randrange(len(data) + 1), rng.randrange(len(data) + 1)))
+        data = rng.choice(MUTATIONS)(rng, data, at, end)
     return data
 
 
-def mutated_once(rng: random.Random, data: bytes) -> bytes:
-    """`data` with one change."""
-    at, end = sorted((rng.randrange(len(data) + 1), rng.randrange(len(data) + 1)))
-    few = min(end, at + 8)
-    match rng.randrange(7):
-        case 0:
-            return data[:at] + rng.randbytes(1) + data[at + 1 :]
-        case 1:
-            return data[:at] + data[few:]
-        case 2:
-            return data[:at] + rng.choice(SPECIAL) + data[at:]
-        case 3:
-            return data[:at] + rng.choice(NUMBERS) + data[few:]
-        case 4:
-            return data[:end] + data[at:end] + data[end:]
-        case 5:
-            return data[:at] + data[end:] + data[at:end]
+def replaced_byte(rng: random.Random, data: bytes, at: int, _end: int) -> bytes:
+    """`data` with another byte at a place."""
+    return data[:at] + rng.randbytes(1) + data[at + 1 :]
+
+
+def without_a_few(_rng: random.Random, data: bytes, at: int, end: int) -> bytes:
+    """`data` without up to 8 bytes."""
+    return data[:at] + data[min(end, at + 8) :]
+
+
+def with_special(rng: random.Random, data: bytes, at: int, _end: int) -> bytes:
+    """`data` with something unusual inserted."""
+    return data[:at] + rng.choice(SPECIAL) + data[at:]
+
+
+def with_number(rng: random.Random, data: bytes, at: int, end: int) -> bytes:
+    """`data` with an unusual number instead of up to 8 bytes."""
+    return data[:at] + rng.choice(NUMBERS) + data[min(end, at + 8) :]
+
+
+def repeated(_rng: random.Random, data: bytes, at: int, end: int) -> bytes:
+    """`data` with a part of it twice."""
+    return data[:end] + data[at:end] + data[end:]
+
+
+def moved(_rng: random.Random, data: bytes, at: int, end: int) -> bytes:
+    """`data` with a part of it at its end."""
+    return data[:at] + data[end:] + data[at:end]
+
+
+def truncated(_rng: random.Random, data: bytes, _at: int, end: int) -> bytes:
+    """The beginning of `data`."""
     return data[:end]
+
+
+MUTATIONS = (replaced_byte, without_a_few, with_special, with_number, repeated, moved, truncated)
 
 
 def json_body(rng: random.Random) -> bytes:

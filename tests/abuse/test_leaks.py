@@ -81,6 +81,7 @@ def host(tmp_path_factory: pytest.TempPathFactory, certificates: Path) -> Iterat
         yield Host(server, secure, mongod, mongo, key)
 
 
+@pytest.mark.slow
 def test_no_canary_is_seen(host: Host) -> None:
     texts = [*over_rest(host), *over_the_wire(host), *over_grpc(host)]
     texts += with_a_database_that_fails(host)

@@ -20,21 +20,20 @@ def test_body_behind_an_upgrade_is_no_request(server: Server, key: Json) -> None
     whole = post("slc_none", hidden, "Upgrade: h2c", "Connection: Upgrade, close")
     cut = whole.index(b"Upgrade: h2c") + 4
     for pieces in ((whole,), (whole[: -len(hidden)], hidden), (whole[:cut], whole[cut:])):
-        response = talk(server, *pieces)
-        assert response.count(b"HTTP/1.1 ") == 1
-        assert b" 200 " not in response
+        answer = talk(server, *pieces)
+        assert answer.count(b"HTTP/1.1 ") == 1
+        assert answer.startswith(b"HTTP/1.1 401 ")
 
 
 @pytest.mark.parametrize(
     "request_bytes",
     [
-        b"FOO / HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
         b"nonsense\r\n\r\n",
         b"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST /api/v1/events HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\nContent-Length: 5\r\n\r\nabcd",
     ],
-    ids=["method", "path", "nonsense", "both lengths", "two lengths"],
+    ids=["path", "nonsense", "both lengths", "two lengths"],
 )
 def test_what_is_not_http_is_a_problem_too(server: Server, request_bytes: bytes) -> None:
     head, _, body = talk(server, request_bytes).partition(b"\r\n\r\n")
@@ -58,5 +57,6 @@ def test_space_around_a_header_is_not_its_value(server: Server, key: Json) -> No
 @pytest.mark.parametrize("name", ["X-API-Key", "Content-Type", "Content-Encoding", "Idempotency-Key", "Origin"])
 def test_header_given_twice_is_rejected(server: Server, key: Json, name: str) -> None:
     headers = [("X-API-Key", key["key"]), ("Content-Type", "application/json"), (name, "identity"), (name, "identity")]
-    response = httpx.post(f"{server.url}/api/v1/events", content=json.dumps(batch()), headers=headers, trust_env=False)
-    assert (response.status_code, response.json()["code"]) == (400, "invalid_header")
+    answer = httpx.post(f"{server.url}/api/v1/events", content=json.dumps(batch()), headers=headers, trust_env=False)
+    expected = (401, "unauthenticated") if name == "X-API-Key" else (400, "invalid_header")
+    assert (answer.status_code, answer.json()["code"]) == expected

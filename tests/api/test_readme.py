@@ -1,18 +1,25 @@
 """The examples of the READMEs run unchanged, except for address and key."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 import uuid
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
-from tests.support.harness import Json, MongoClient, Server
+from tests.support.harness import Json, MongoClient, Server, batch, sluice
+from tests.support.unreliable import Behaviour, Close, Reply, Silence, unreliable_server
 
 ROOT = Path(__file__).parents[2]
+
+needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="needs Debian's package curl")
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="needs Debian's package nodejs")
 
 
 def examples(language: str, address: str = "http://127.0.0.1:8000/", readme: str = "README.md") -> list[str]:
@@ -35,14 +42,10 @@ def test_python_stream(server: Server, key: Json, mongo: MongoClient) -> None:
     assert mongo.sluice.events.count_documents({"tenant_id": uuid.UUID(key["tenant_id"])}) == 10_000
 
 
+@needs_curl
 def test_curl(server: Server, key: Json) -> None:
-    example, _ = examples("sh")
+    (example,) = examples("sh")
     assert json.loads(run(example, server, key, "bash", "-c"))["events_received"] == 2
-
-
-def test_curl_again(server: Server, key: Json) -> None:
-    _, retried = examples("sh")
-    assert run(retried, server, key, "bash", "-c") == run(retried, server, key, "bash", "-c")
 
 
 def test_python(server: Server, key: Json) -> None:
@@ -50,16 +53,90 @@ def test_python(server: Server, key: Json) -> None:
     assert "'events_received': 2" in run(example, server, key, sys.executable, "-c")
 
 
+RETRY = """
+time.sleep = print
+try:
+    print({call})
+except httpx.HTTPError as error:
+    print(type(error).__name__)
+"""
+
+
+def run_retry(call: str, address: str, secret: str) -> list[str]:
+    """The lines that a call of a retry prints: waits, which are not waited for, then the result or the error."""
+    first, retries = examples("python")
+    code = "\n".join([first.partition("response =")[0], retries, RETRY.format(call=call)])
+    code = code.replace("http://127.0.0.1:8000", address).replace("your-api-key-here", secret)
+    command = [sys.executable, "-c", code.replace("timeout=30", "timeout=0.5")]
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
+
+
 def test_python_retry(server: Server, key: Json) -> None:
-    batch, retry = examples("python")
-    batch = batch.partition("response =")[0]
-    printed = run(
-        f"{batch}\n{retry}\nprint(send_events_with_retry(batch).status_code)", server, key, sys.executable, "-c"
-    )
-    assert printed == "201\n"
+    assert run_retry("send_events_with_retry(batch).status_code", server.url, key["key"]) == ["201"]
 
 
-@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
+def test_python_retry_for_production(server: Server, key: Json, mongo: MongoClient) -> None:
+    call = "[send_events_once(batch, 'a').json() for _ in range(2)]"
+    (printed,) = run_retry(call, server.url, key["key"])
+    assert printed.count("'events_received': 2") == 2
+    assert mongo.sluice.events.count_documents({"tenant_id": uuid.UUID(key["tenant_id"])}) == 2
+
+
+def test_python_retry_waits_as_the_server_asks() -> None:
+    replies: list[Behaviour] = [Silence(), Close(), Reply(503, "7"), Reply(429, "3"), Reply(502), Reply(201)]
+    with unreliable_server(replies) as unreliable:
+        printed = run_retry("send_events_once(batch, 'part-17').status_code", unreliable.url, "slc")
+        assert printed == ["2", "4", "7", "3", "32", "201"]
+    assert unreliable.idempotency_keys == ["part-17"] * len(replies)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "attempts", "error"),
+    [(Reply(503, "1"), 8, "HTTPStatusError"), (Close(), 8, "RemoteProtocolError"), (Reply(400), 1, "HTTPStatusError")],
+)
+def test_python_retry_raises_the_last_error(behaviour: Behaviour, attempts: int, error: str) -> None:
+    with unreliable_server([behaviour] * attempts) as unreliable:
+        *waits, last = run_retry("send_events_once(batch, 'part-17')", unreliable.url, "slc")
+    assert (len(waits), last) == (attempts - 1, error)
+    assert len(unreliable.idempotency_keys) == attempts
+
+
+@needs_node
 def test_javascript(server: Server, key: Json) -> None:
     (example,) = examples("javascript")
     assert run(example, server, key, "node", "--input-type=module", "-e") == "Ingested 2 events\n"
+
+
+@pytest.mark.skipif(shutil.which("mongosh") is None, reason="needs `npm install --global mongosh`")
+def test_query_by_time(server: Server, key: Json, mongo: MongoClient, tmp_path: Path) -> None:
+    with server.client(key["key"]) as client:
+        for source in ("before", "within", "after"):
+            assert client.post("/api/v1/events", json=batch(source=source)).status_code == 201
+            time.sleep(0.002)  # ids and times are of whole milliseconds
+    found = mongo.sluice.events.find_one({"tenant_id": uuid.UUID(key["tenant_id"]), "source": "within"})
+    assert found is not None
+    since, until = found["received_at"], found["received_at"] + timedelta(milliseconds=1)
+    (example,) = (block for block in examples("js", "db.events"))
+    helper, by_time, by_data = example.splitlines()
+    by_time = by_time.replace("2026-03-01T00:00Z", since.isoformat()).replace("2026-03-02T00:00Z", until.isoformat())
+    lines = [f"JSON.stringify({query}.toArray().map((event) => event.source))" for query in (by_time, by_data)]
+    code = ";".join([helper, f"print([{', '.join(lines)}].join(' '))"]).replace("...", key["tenant_id"])
+    url = sluice("database-url", "--data-dir", str(server.data_dir)).stdout.strip()
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    done = subprocess.run(
+        ["mongosh", url, "--quiet", "--eval", code],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == '["within"] ["before","within","after"]\n', done.stderr
+
+
+def test_an_empty_database_takes_the_disk_that_the_readme_says(tmp_path: Path) -> None:
+    said = re.search(r"takes (\d+) MB of disk", (ROOT / "README.md").read_text())
+    assert said is not None
+    with Server(tmp_path / "data"):
+        taken = sum(path.lstat().st_blocks * 512 for path in (tmp_path / "data").rglob("*"))
+    assert taken / 1_000_000 == pytest.approx(int(said[1]), abs=3)

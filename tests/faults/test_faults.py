@@ -37,6 +37,7 @@ MOMENT = datetime.fromtimestamp(RECEIVED_S, UTC)
 REJECTED = Response("rejected")
 
 
+@pytest.mark.slow
 def test_the_promises_hold_through_faults(tmp_path: Path) -> None:
     plan = plan_of(SEED, len(SHORT), SHORT)
     figures = run_seed(SEED, plan, tmp_path, lambda _: None)

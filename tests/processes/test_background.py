@@ -13,6 +13,7 @@ import pytest
 from server.core.deadline import Deadline
 from server.core.errors import ConfigurationError, Unavailable
 from server.core.jobs.store import JobLease
+from server.core.reads import Reads
 from server.runtime.background import DeploymentJob, PeriodicJob
 from server.runtime.composition import compose_services
 from server.runtime.errors import StartError
@@ -20,6 +21,7 @@ from server.runtime.logs import place_of
 from server.runtime.loops import forever, in_background, until_done
 from storage.client import close, connect, database
 from storage.keys import Keys
+from storage.reads import StoredEvents
 
 SECRET = "slc_secret"
 TIMEOUT_S = 10
@@ -266,9 +268,12 @@ def test_a_job_that_does_not_get_its_lease_waits_for_it() -> None:
 
 def test_a_worker_that_drains_is_not_ready() -> None:
     async def scenario() -> None:
+        async def is_writable() -> None:
+            """The database is well, which does not help."""
+
         client = connect("mongodb://127.0.0.1:1/", "pymongo")  # never used
         storage = database(client, "sluice")
-        services = compose_services(client, storage, Keys(storage))
+        services = compose_services(storage, Keys(storage), Reads(StoredEvents(storage)), is_writable)
         services.draining.set()
         with pytest.raises(Unavailable, match="draining"):
             await services.check_ready()

@@ -38,6 +38,7 @@ def wait_for_acknowledgements(*loads: LoadClients) -> None:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", ["motor", "pymongo"] if LONG else ["motor"])
 def test_what_was_acknowledged_outlives_elections_and_a_lost_majority(tmp_path: Path, driver: str) -> None:
     with (
@@ -101,6 +102,7 @@ def check(mongo: MongoClient, key: Json, load: LoadClients) -> None:
     assert load.acknowledged_marks <= stored <= load.sent
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driver", ["motor", "pymongo"] if LONG else ["motor"])
 def test_of_a_batch_of_which_a_part_is_stored_the_outcome_is_unknown(tmp_path: Path, driver: str) -> None:
     """A batch of over 15 MiB takes two commands, and the database is lost between them."""

@@ -65,6 +65,7 @@ def test_half_close_under_load_ends_well(server: Server, key: Json, mongo: Mongo
     assert load.acknowledged_marks == load.sent == marks_stored_once(mongo, key)
 
 
+@pytest.mark.slow
 def test_kill_9_of_a_client_in_mid_stream(tmp_path: Path) -> None:
     with Server(tmp_path) as server, server.mongo() as mongo:
         other = server.create_key("other", "--rate-limit", "0")

@@ -181,9 +181,10 @@ def test_other_driver_does_the_same(server: Server) -> None:
     assert sluice("keys", "revoke", key["id"], *options).returncode == 1
 
 
+@pytest.mark.slow
 def test_without_a_server_the_database_runs_for_the_command_only(tmp_path: Path) -> None:
     server = Server(tmp_path / "data")
-    key = server.create_key("early")
+    key = server.create_key("early", "--new")
     assert_no_database_runs(server)
     assert [item["id"] for item in listed(server)] == [key["id"]]
     assert sluice("keys", "revoke", "unknown", *server.database_options).returncode == 1

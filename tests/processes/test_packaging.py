@@ -102,7 +102,7 @@ def check_server(installation: Installation, *options: str) -> None:
             assert client.get("/api/v1/events").json()[0]["data"] == {"x": 1}
             assert client.get("/schema/openapi.json").status_code == 200
             # Litestar before 2.20 did not say which methods are allowed, uvicorn before 0.53 kept this connection open.
-            assert client.put("/health/live").json()["detail"] == "This path answers GET only"
+            assert client.put("/health/live").json()["detail"] == "This path answers GET and HEAD only"
             upgrade = {"Connection": "Upgrade, close", "Upgrade": "h2c"}
             assert client.get("/health/live", headers=upgrade).headers["Connection"] == "close"
         code = streaming_client().replace("127.0.0.1:50051", address.grpc).replace("your-api-key-here", key["key"])

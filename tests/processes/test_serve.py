@@ -1,6 +1,7 @@
 """`sluice serve` as an operator sees it: ports, workers, signals, crashes, and which database it uses."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,15 +31,20 @@ def test_first_start_prints_a_key_that_works_and_the_second_prints_none(tmp_path
     with Server(tmp_path) as server, server.client(server.first_key) as client:
         assert client.post("/api/v1/events", json=batch()).status_code == 201
         assert server.output.count("\nready ") + server.output.startswith("ready ") == 1
+        assert "MongoDB 6" in server.stderr()
+    with Server(tmp_path) as server:
+        assert "slc_" not in server.output
+        assert server.stop() == 0
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="needs Debian's package curl")
+def test_first_start_prints_a_command_that_works(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
         pasted = next(line for line in server.output.splitlines() if "curl" in line)
         response = subprocess.run(
             ["sh", "-c", f"{pasted} -s -w '%{{http_code}}'"], capture_output=True, text=True, check=True
         )
         assert response.stdout.endswith("201")
-        assert "MongoDB 6" in server.stderr()
-    with Server(tmp_path) as server:
-        assert "slc_" not in server.output
-        assert server.stop() == 0
 
 
 def test_taken_port_is_one_clear_line(server: Server, tmp_path: Path) -> None:
@@ -80,6 +86,7 @@ def test_dead_worker_is_replaced_and_the_other_goes_on(server: Server, key: Json
     check_stored_marks(load, mongo, key)
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_embedded_mongod_under_load(tmp_path: Path) -> None:
     with Server(tmp_path, "--workers", "2") as server:
         key = server.create_key("acme", "--rate-limit", "0")
@@ -137,7 +144,7 @@ def test_drain_finishes_a_request_that_was_under_way(tmp_path: Path) -> None:
             response = slow.recv(10_000)
             assert response.startswith(b"HTTP/1.1 201")
             assert b"connection: close" in response
-        assert server.stop() == 0
+        assert server.process.wait(60) == 0  # a second signal would cut the drain short
 
 
 def refuses(port: int) -> bool:
@@ -178,6 +185,7 @@ def test_ctrl_c_drains_too(tmp_path: Path) -> None:
         assert "Traceback" not in server.stderr()
 
 
+@pytest.mark.slow
 def test_kill_9_of_serve_leaves_nothing_running_and_the_next_start_recovers(tmp_path: Path) -> None:
     with Server(tmp_path) as server:
         key = server.first_key
@@ -190,17 +198,20 @@ def test_kill_9_of_serve_leaves_nothing_running_and_the_next_start_recovers(tmp_
         assert len(client.get("/api/v1/events").json()) == 5
 
 
+@pytest.mark.slow
 def test_database_away_is_503_and_back_is_201(tmp_path: Path) -> None:
     with Mongod(tmp_path / "db") as mongod, Server(tmp_path / "data", "--mongodb-url", mongod.url) as server:
         key = server.create_key("acme")
         with server.client(key["key"]) as client:
             assert client.post("/api/v1/events", json=batch()).status_code == 201
             mongod.kill()
-            for response in (client.post("/api/v1/events", json=batch()), client.get("/api/v1/events")):
+            written, read = client.post("/api/v1/events", json=batch()), client.get("/api/v1/events")
+            for response in (written, read):
                 assert response.status_code == 503
                 assert int(response.headers["Retry-After"]) >= 1
                 assert response.json()["code"] == "unavailable"
-                assert response.json()["outcome"] == "not_stored"
+            assert written.json()["outcome"] == "not_stored"
+            assert "outcome" not in read.json()
             ready = client.get("/health/ready")
             assert (ready.status_code, ready.json()["code"]) == (503, "unavailable")
             assert client.get("/health/live").status_code == 200

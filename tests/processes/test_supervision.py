@@ -14,7 +14,7 @@ import pytest
 
 from server.runtime.errors import StartError
 from server.runtime.loops import in_background
-from server.runtime.worker_process import WorkerProcess
+from server.runtime.workers import Worker
 from server.settings import DatabaseSettings, Settings
 from tests.support.harness import Server, batch, wait_until
 
@@ -69,7 +69,7 @@ def test_the_database_is_restarted_once_its_directory_can_be_written_to(tmp_path
         obstacle.mkdir()
         (mongod,) = server.mongod_pids()
         os.kill(mongod, signal.SIGKILL)
-        failure = "start of the embedded database failed: IsADirectoryError (Is a directory) at "
+        failure = f"start of the embedded database failed: the data directory {tmp_path} cannot be used (Is a directory"
         wait_until(lambda: server.stderr().count(failure) >= 2, "two attempts")
         obstacle.rmdir()
         wait_until(lambda: "the embedded database is back" in server.stderr(), "the database")
@@ -107,7 +107,7 @@ def test_a_worker_may_write_anything_to_stdout(
     starts = fake_worker(tmp_path, monkeypatch, f"{NOISE}\n{READY}\n{NOISE * 20}\nsys.exit(7)")
 
     async def scenario() -> None:
-        worker = WorkerProcess(SETTINGS, "mongodb://127.0.0.1/")
+        worker = Worker(SETTINGS, "mongodb://127.0.0.1/")
         async with asyncio.timeout(TIMEOUT_S):
             await worker.start()
             async with in_background(worker.keep_alive()):
@@ -125,4 +125,4 @@ def test_a_worker_may_write_anything_to_stdout(
 def test_a_worker_that_ends_before_it_is_ready_is_no_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake_worker(tmp_path, monkeypatch, f"{NOISE}\nsys.exit(3)")
     with pytest.raises(StartError, match=r"a worker ended before it was ready \(status 3\)"):
-        asyncio.run(WorkerProcess(SETTINGS, "mongodb://127.0.0.1/").start())
+        asyncio.run(Worker(SETTINGS, "mongodb://127.0.0.1/").start())

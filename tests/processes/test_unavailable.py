@@ -24,6 +24,7 @@ def away(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Mon
         yield server, mongo
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("command", "expected"), [("find", "not_stored"), ("insert", "unknown")])
 def test_unavailable(away: tuple[Server, MongoClient], command: str, expected: str) -> None:
     server, mongo = away

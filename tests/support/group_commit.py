@@ -1,6 +1,5 @@
 """A server with one worker whose inserts can be held up or made to fail."""
 
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -38,8 +37,7 @@ def start(stack: ExitStack, path: Path, *options: str) -> Host:
     mongod = stack.enter_context(Mongod(path / "db"))
     mongo = stack.enter_context(mongod.client())
     server = stack.enter_context(Server(path / "data", "--mongodb-url", mongod.url, *options))
-    with ThreadPoolExecutor(3) as threads:
-        keys = list(threads.map(lambda number: server.create_key(f"t{number}", "--rate-limit", "0"), range(3)))
+    keys = [server.create_key(f"t{number}", "--rate-limit", "0") for number in range(3)]
     return Host(server, mongo, stack.enter_context(Clients(server)), keys)
 
 

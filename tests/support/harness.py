@@ -7,6 +7,7 @@ import select
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,12 +16,18 @@ from typing import Any, Self
 
 import httpx
 import pymongo
+from click.testing import CliRunner
+
+from server.cli.main import cli
 
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 90
 
 READY = re.compile(r"ready rest=(?P<rest>\S+) grpc=(?P<grpc>\S+)")
 SECRET = re.compile(r"slc_[A-Za-z0-9_-]{43,}")
+
+IN_PROCESS = threading.Lock()
+"""Held while a command runs in this process: it prints on the stdout that all threads have."""
 
 Json = dict[str, Any]
 MongoClient = pymongo.MongoClient[Json]
@@ -72,9 +79,13 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=self.log,
         )
-        self.output = read_until(self.process, READY, START_TIMEOUT_S)
-        ready = READY.search(self.output)
-        assert ready is not None, f"no ready line; stdout: {self.output!r}; stderr: {self.stderr()}"
+        try:
+            self.output = read_until(self.process, READY, START_TIMEOUT_S)
+            ready = READY.search(self.output)
+            assert ready is not None, f"no ready line; stdout: {self.output!r}; stderr: {self.stderr()}"
+        except BaseException:  # Ctrl-C too: no server is left behind
+            self.stop(signal.SIGKILL)
+            raise
         self.url = ready["rest"]
         self.grpc = ready["grpc"]
         return self
@@ -91,9 +102,13 @@ class Server:
         return match[0]
 
     def create_key(self, tenant: str, *options: str) -> Json:
-        """Create a key with the command line. `key` of the result is the secret."""
-        done = sluice("keys", "create", "--tenant", tenant, "--json", *options, *self.database_options)
-        assert done.returncode == 0, done.stderr
+        """Create a key with the command line. `key` of the result is the secret.
+
+        The command runs in this process, since a process for each key takes long.
+        """
+        arguments = ["keys", "create", "--tenant", tenant, "--json", *options, *self.database_options]
+        with IN_PROCESS:
+            done = CliRunner().invoke(cli, arguments, standalone_mode=False, catch_exceptions=False)
         key: Json = json.loads(done.stdout)
         return key
 

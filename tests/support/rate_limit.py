@@ -4,7 +4,6 @@ import re
 import time
 import uuid
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import NamedTuple
 
@@ -71,8 +70,7 @@ class Hosts(NamedTuple):
 
 def limited_keys(server: Server, limits: Sequence[int]) -> list[Json]:
     """Fresh keys with these limits."""
-    with ThreadPoolExecutor(4) as threads:
-        return list(threads.map(lambda limit: limited_key(server, limit), limits))
+    return [limited_key(server, limit) for limit in limits]
 
 
 class Clock:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.core.access.keys import Credentials
-from server.core.errors import InvalidHeader, MalformedRequest, UnsupportedMediaType
+from server.core.errors import InvalidHeader, MalformedRequest, Unauthenticated, UnsupportedMediaType
 from server.core.ingest.ingest import IngestOptions
 from server.rest.http.headers import (
     BodyFormat,
@@ -32,7 +32,12 @@ def test_credentials() -> None:
     assert credentials_of(full) == Credentials("k", "https://a", "https://b/c")
 
 
-@pytest.mark.parametrize("name", ["x-api-key", "origin", "referer"])
+def test_more_than_one_key() -> None:
+    with pytest.raises(Unauthenticated):
+        credentials_of({"x-api-key": ["a", "a"]})
+
+
+@pytest.mark.parametrize("name", ["origin", "referer"])
 def test_credentials_given_twice(name: str) -> None:
     with pytest.raises(InvalidHeader, match=f"^{name} is given 2 times"):
         credentials_of({name: ["a", "a"]})

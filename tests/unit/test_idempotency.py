@@ -181,13 +181,27 @@ class Records:
     async def put(self, records: Sequence[IdempotencyRecord], _deadline: Deadline) -> list[IdempotencyRecord]:
         return [self.stored.setdefault(record.id, record) for record in records]
 
+    async def replace(
+        self, record: IdempotencyRecord, new: IdempotencyRecord, _deadline: Deadline
+    ) -> IdempotencyRecord | None:
+        if self.stored.get(record.id) == record:
+            self.stored[record.id] = new
+        return self.stored.get(record.id)
+
+    async def remove(self, record: IdempotencyRecord, _deadline: Deadline) -> None:
+        self.stored.pop(record.id, None)
+
+
+async def remove_events(_tenant_id: UUID, _ids: Sequence[bytes], _deadline: Deadline) -> None:
+    """Nothing is stored."""
+
 
 def test_the_first_record_of_a_key_counts() -> None:
     def record(fingerprint: bytes, random: int) -> IdempotencyRecord:
         return IdempotencyRecord(b"id", TENANT, fingerprint, Seed(1, random))
 
     async def scenario() -> None:
-        find = Idempotency(Records())
+        find = Idempotency(Records(), remove_events)
         first = record(b"mark", 1)
         assert await find(first, Deadline()) == first
         assert await find(record(b"mark", 2), Deadline()) == first

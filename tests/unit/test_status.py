@@ -36,7 +36,7 @@ ERRORS: dict[type[SluiceError], SluiceError] = {
     MethodNotAllowed: MethodNotAllowed(["GET", "POST"]),
     HeadersTooLarge: HeadersTooLarge(65_536),
     IdempotencyConflict: IdempotencyConflict(),
-    RateLimited: RateLimited(QUOTA),
+    RateLimited: RateLimited(QUOTA, "key"),
     InternalError: InternalError(),
     Unavailable: Unavailable("unknown"),
 }

@@ -14,7 +14,6 @@ from server.core.times import (
     format_time,
     from_milliseconds,
     in_range,
-    now_ms,
     parse_bound,
     parse_time,
     to_milliseconds,
@@ -91,7 +90,3 @@ def test_format_time_leaves_out_zero_milliseconds() -> None:
     moment = datetime(2026, 3, 1, 12, 0, 0, 120_000, tzinfo=UTC)
     assert format_time(moment) == "2026-03-01T12:00:00.120"
     assert format_time(moment.replace(microsecond=0)) == "2026-03-01T12:00:00"
-
-
-def test_now_is_now() -> None:
-    assert abs(from_milliseconds(now_ms()) - datetime.now(UTC)) < timedelta(seconds=1)

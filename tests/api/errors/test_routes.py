@@ -8,7 +8,9 @@ import pytest
 from tests.support.problems import EVENTS, assert_problem
 
 
-@pytest.mark.parametrize("path", ["/", "/api/v1", "/api/v2/events", f"{EVENTS}/a/b", "/schema/swagger", "/health"])
+@pytest.mark.parametrize(
+    "path", ["/nothing", "/api/v1", "/api/v2/events", f"{EVENTS}/a/b", "/schema/swagger", "/health"]
+)
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
 def test_not_found(rejected_client: httpx.Client, method: str, path: str) -> None:
     assert_problem(rejected_client.request(method, path), 404, "not_found", ".")
@@ -20,13 +22,14 @@ def test_no_such_event(rejected_client: httpx.Client, event_id: str) -> None:
 
 
 ALLOWED_METHODS = {
-    EVENTS: {"GET", "POST"},
-    f"{EVENTS}/": {"GET", "POST"},
-    f"{EVENTS}/{uuid.UUID(int=7)}": {"GET"},
-    "/health/live": {"GET"},
-    "/health/ready": {"GET"},
-    "/schema": {"GET"},
-    "/schema/openapi.json": {"GET"},
+    EVENTS: {"GET", "HEAD", "POST"},
+    f"{EVENTS}/": {"GET", "HEAD", "POST"},
+    f"{EVENTS}/{uuid.UUID(int=7)}": {"GET", "HEAD"},
+    "/health/live": {"GET", "HEAD"},
+    "/health/ready": {"GET", "HEAD"},
+    "/": {"GET", "HEAD"},
+    "/schema": {"GET", "HEAD"},
+    "/schema/openapi.json": {"GET", "HEAD"},
 }
 
 REFUSED_METHODS = [

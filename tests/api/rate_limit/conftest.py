@@ -1,7 +1,6 @@
 """Fresh keys with a limit, and a check that a test ends before its own permits stop counting."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -17,19 +16,7 @@ def soon() -> Iterator[None]:
     clock.check()
 
 
-@pytest.fixture(scope="package")
-def fresh(server: Server) -> Iterator[Json]:
-    """Keys with LIMIT, each of a new tenant, made 8 at a time: each takes a process of its own."""
-
-    def make() -> Iterator[Json]:
-        while True:
-            with ThreadPoolExecutor(4) as threads:
-                yield from threads.map(lambda _: limited_key(server), range(8))
-
-    return make()
-
-
 @pytest.fixture
-def key(fresh: Iterator[Json]) -> Json:
+def key(server: Server) -> Json:
     """A key with LIMIT, of a new tenant."""
-    return next(fresh)
+    return limited_key(server)

@@ -148,16 +148,15 @@ def test_list_examines_no_event_that_it_does_not_show(client: httpx.Client, key:
     client.post(EVENTS, json={"source": "rare", "source_id": "rare", "events": [event(type="rare")]})
     client.post(EVENTS, json={"source": "x", "source_id": "rare", "events": [event(type="rare"), event()]})
     client.post(EVENTS, json=batch(1000))
-    for query, count in PROFILED.values():
+    tenant_id, seen = uuid.UUID(key["tenant_id"]), 0
+    for name, (query, count) in PROFILED.items():
         assert len(client.get(EVENTS, params=query).json()) == count
-    runs = profiled.sluice.system.profile.find(
-        {"command.find": "events", "command.filter.tenant_id": uuid.UUID(key["tenant_id"])}, sort=[("$natural", 1)]
-    )
-    profiles = dict(zip(PROFILED, runs, strict=True))
-    for name, (_, count) in PROFILED.items():
-        profile = profiles[name]
-        assert (profile["nreturned"], profile["docsExamined"]) == (count, count), name
-        assert "'indexName': 'listing'" in str(profile["execStats"]), name
-        assert "hasSortStage" not in profile, name
-    assert profiles["since"]["keysExamined"] <= 1
-    assert profiles["until"]["keysExamined"] <= 1
+        finds = {"command.find": "events", "command.filter.tenant_id": tenant_id}
+        runs = list(profiled.sluice.system.profile.find(finds, sort=[("$natural", 1)], skip=seen))
+        seen += len(runs)
+        assert len(runs) in {1, 2}, name
+        assert [sum(run[field] for run in runs) for field in ("nreturned", "docsExamined")] == [count, count], name
+        assert all("'indexName': 'listing'" in str(run["execStats"]) for run in runs), name
+        assert not any("hasSortStage" in run for run in runs), name
+        if name in {"since", "until"}:
+            assert runs[0]["keysExamined"] <= 1

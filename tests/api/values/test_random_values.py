@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import httpx
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -116,7 +117,8 @@ def test_flaws_are_found() -> None:
     ]
 
 
-@settings(max_examples=1000 if LONG else 100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@pytest.mark.slow
+@settings(max_examples=1000 if LONG else 50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(texts=st.lists(st.tuples(OBJECTS, st.none() | OBJECTS), min_size=1, max_size=12))
 def test_any_object_is_kept_exactly_or_rejected(
     client: httpx.Client, mongo: MongoClient, texts: list[tuple[str, str | None]]

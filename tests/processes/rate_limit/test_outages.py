@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
 from pathlib import Path
 
+import pytest
+
 from tests.support.harness import Server, wait_until
 from tests.support.limited_clients import CLIENTS, REJECTED, STORED, UNANSWERED, RestClient, open_clients
 from tests.support.mongod import Mongod
@@ -13,6 +15,7 @@ from tests.support.rate_limit import Clock, limited_key, limited_keys, stored_co
 from tests.support.spending import Flow, codes, spend
 
 
+@pytest.mark.slow
 def test_nothing_is_admitted_while_the_database_is_away(tmp_path: Path) -> None:
     with (
         Mongod(tmp_path / "db") as mongod,

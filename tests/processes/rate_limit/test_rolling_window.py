@@ -138,6 +138,7 @@ def waits(hosts: Hosts) -> Iterator[Waits]:
     begun.finish()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", CLIENTS)
 def test_a_lone_client_that_waits_as_told_is_admitted(waits: Waits, protocol: str) -> None:
     lone = waits.lone[protocol].result()

@@ -67,6 +67,7 @@ BURSTS: list[tuple[str, int, tuple[int, ...]]] = [
 """The protocol of the first burst, a limit, and the bursts that nearly use it up."""
 
 
+@pytest.mark.slow
 def test_what_a_burst_leaves_is_there_for_others_at_once(hosts: Hosts) -> None:
     keys = limited_keys(hosts.servers[0], [limit for _, limit, _ in BURSTS])
     for (protocol, limit, bursts), key in zip(BURSTS, keys, strict=True):

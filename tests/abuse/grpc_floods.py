@@ -1,0 +1,249 @@
+"""Floods of the gRPC port before the key: what they cost a worker, and what good clients notice of them.
+
+Each flood goes on for some seconds, from a process of its own, beside good calls at a steady rate. A worker must stay
+under MAX_MEMORY_MIB throughout, and the p99 of the good calls under MAX_RATIO times what it is without a flood.
+"""
+
+import gzip
+import json
+import socket
+import statistics
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.synchronize import Event
+from typing import NamedTuple
+
+import grpc
+from sluice.v1 import event_service_pb2 as pb
+
+from tests.abuse.good_clients import Attack, under
+from tests.abuse.http2 import (
+    CANCEL,
+    END_HEADERS,
+    HEADERS,
+    INGEST,
+    PREFACE,
+    RST_STREAM,
+    SETTINGS,
+    call_headers,
+    data_frames,
+    frame,
+    message,
+)
+from tests.abuse.uploads import Upload, Uploads
+from tests.support.grpc_client import channel_to, code_of, good_batch, metadata, stub_of
+from tests.support.harness import Server
+from tests.support.pressure import memory_mib
+
+MAX_MEMORY_MIB = 400
+MAX_RATIO = 3.0
+MIN_SHARE_OK = 0.99
+
+RATE = 50
+"""Good calls a second."""
+CLIENTS = 16
+
+MIB = 1024 * 1024
+CALLS = 300
+STREAMS = 100
+"""Calls on one connection: as many as the server lets it have."""
+BAD_PATHS_PER_S = 200
+CONNECTIONS = 500
+
+PATHS = {
+    "ingest": INGEST,
+    "check": b"/grpc.health.v1.Health/Check",
+    "watch": b"/grpc.health.v1.Health/Watch",
+    "reflection": b"/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
+}
+
+
+def unfinished(path: bytes, target: str, stop: Event) -> int:
+    """Send messages of 16 MiB that lack a byte, CALLS at a time, again and again. Returns how many MiB were taken."""
+    upload = Upload(path, message(b"", 16 * MIB - 16), 16 * MIB - 17)
+
+    def taken(_: int) -> int:
+        sent = 0
+        while not stop.is_set():
+            uploads = Uploads(target, [upload] * STREAMS)
+            while not stop.is_set() and uploads.run(time.monotonic() + 0.5):
+                pass
+            sent += uploads.sent_bytes
+            uploads.close()
+        return sent
+
+    with ThreadPoolExecutor(CALLS // STREAMS) as threads:
+        return sum(threads.map(taken, range(CALLS // STREAMS))) // MIB
+
+
+def unfinished_ingest(target: str, _key: str, stop: Event) -> int:
+    return unfinished(PATHS["ingest"], target, stop)
+
+
+def unfinished_check(target: str, _key: str, stop: Event) -> int:
+    return unfinished(PATHS["check"], target, stop)
+
+
+def unfinished_watch(target: str, _key: str, stop: Event) -> int:
+    return unfinished(PATHS["watch"], target, stop)
+
+
+def unfinished_reflection(target: str, _key: str, stop: Event) -> int:
+    return unfinished(PATHS["reflection"], target, stop)
+
+
+def compressed(target: str, _key: str, stop: Event) -> int:
+    """Make whole calls of 15 kB that become 15 MiB, to each method. Returns how many."""
+    bomb = message(gzip.compress(bytes(15 * MIB)), compressed=True)
+    encoding = (b"grpc-encoding", b"gzip")
+    made = 0
+    while not stop.is_set():
+        with connected(target) as connection:
+            for number in range(1, 2 * STREAMS, 2):
+                path = list(PATHS.values())[number // 2 % len(PATHS)]
+                connection.sendall(frame(HEADERS, END_HEADERS, number, call_headers(encoding, path=path)))
+                connection.sendall(data_frames(number, bomb, last=True))
+                made += 1
+            stop.wait(0.2 * STREAMS / CALLS)
+    return made
+
+
+def bad_paths(target: str, _key: str, stop: Event) -> int:
+    """Call paths that are no text, each over a connection of its own. Returns how many."""
+    made = 0
+    while not stop.wait(1 / BAD_PATHS_PER_S):
+        with connected(target) as connection:
+            connection.sendall(frame(HEADERS, END_HEADERS, 1, call_headers(path=b"/\xff")))
+            made += 1
+    return made
+
+
+def many_connections(target: str, _key: str, stop: Event) -> int:
+    """Open connections, CONNECTIONS at a time, and close them. Returns how many."""
+    made = 0
+    while not stop.is_set():
+        opened = [connected(target) for _ in range(CONNECTIONS)]
+        stop.wait(0.5)
+        for connection in opened:
+            connection.close()
+        made += CONNECTIONS
+    return made
+
+
+def rapid_resets(target: str, _key: str, stop: Event) -> int:
+    """Cancel calls as soon as they are made. Returns how many."""
+    headers, reset = call_headers(), struct.pack(">I", CANCEL)
+    made = 0
+    while not stop.is_set():
+        with connected(target) as connection:
+            numbers = range(1, 2_000, 2)
+            piece = b"".join(frame(HEADERS, END_HEADERS, n, headers) + frame(RST_STREAM, 0, n, reset) for n in numbers)
+            connection.sendall(piece)
+            stop.wait(0.05)
+            made += len(numbers)
+    return made
+
+
+def connected(target: str) -> socket.socket:
+    """A connection that has said that it speaks HTTP/2."""
+    host, port = target.split(":")
+    connection = socket.create_connection((host, int(port)), timeout=30)
+    connection.sendall(PREFACE + frame(SETTINGS))
+    return connection
+
+
+FLOODS: dict[str, Attack] = {
+    "unfinished IngestEvents": unfinished_ingest,
+    "unfinished Check": unfinished_check,
+    "unfinished Watch": unfinished_watch,
+    "unfinished reflection": unfinished_reflection,
+    "compressed messages": compressed,
+    "paths that are no text": bad_paths,
+    "many connections": many_connections,
+    "rapid resets": rapid_resets,
+}
+
+
+class Good(NamedTuple):
+    """What became of good calls."""
+
+    codes: Counter[str]
+    p99_ms: float
+
+
+def steady_calls(target: str, key: str, seconds: float) -> Good:
+    """Make good calls at RATE, each due at a fixed moment, from which its latency counts."""
+    begun = time.monotonic() + 0.2
+    due = iter([begun + number / RATE for number in range(int(seconds * RATE))])
+    lock, latencies, codes = threading.Lock(), list[float](), Counter[str]()
+    request = pb.IngestEventsRequest(batch=good_batch())
+
+    def call() -> None:
+        with channel_to(target) as channel:
+            while True:
+                with lock:
+                    moment = next(due, None)
+                if moment is None:
+                    return
+                time.sleep(max(0.0, moment - time.monotonic()))
+                try:
+                    stub_of(channel).IngestEvents(request, metadata=metadata(key), timeout=30)
+                    code = "OK"
+                except grpc.RpcError as error:
+                    code = code_of(error).name
+                with lock:
+                    codes[code] += 1
+                    latencies.append((time.monotonic() - moment) * 1_000)
+
+    with ThreadPoolExecutor(CLIENTS) as threads:
+        for done in [threads.submit(call) for _ in range(CLIENTS)]:
+            done.result()
+    return Good(codes, statistics.quantiles(latencies, n=100)[98])
+
+
+class Flooded(NamedTuple):
+    """What came of a flood."""
+
+    name: str
+    sent: int
+    """What the flood function returned."""
+    memory_mib: float
+    """Of a worker, at most, since its start."""
+    quiet_ms: float
+    flooded_ms: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.name:24} {self.sent:9,} sent  worker at most {self.memory_mib:4.0f} MiB  "
+            f"p99 {self.quiet_ms:6.1f} ms quiet, {self.flooded_ms:6.1f} ms flooded"
+        )
+
+
+def run_flood(server: Server, key: str, name: str, seconds: float) -> Flooded:
+    """Flood the server for this time. Fails if a worker ends or takes too much memory, or good calls fail."""
+    workers = server.worker_pids()
+    quiet = steady_calls(server.grpc, key, seconds)
+    with under(FLOODS[name], server.grpc, key) as counts:
+        flooded = steady_calls(server.grpc, key, seconds)
+    assert server.worker_pids() == workers, f"{name}: a worker ended"
+    memory = max(memory_mib(pid, "VmHWM") for pid in workers)
+    assert memory < MAX_MEMORY_MIB, f"{name}: {memory:.0f} MiB"
+    assert flooded.codes["OK"] >= MIN_SHARE_OK * flooded.codes.total(), f"{name}: {flooded.codes}"
+    return Flooded(name, counts[0], memory, quiet.p99_ms, flooded.p99_ms)
+
+
+def run_floods(server: Server, key: str, seconds: float) -> Sequence[Flooded]:
+    """All floods in turn. Fails if good clients notice much of one."""
+    found = [run_flood(server, key, name, seconds) for name in FLOODS]
+    slow = [str(each) for each in found if each.flooded_ms > MAX_RATIO * each.quiet_ms]
+    assert not slow, slow
+    return found
+
+
+def as_json(found: Sequence[Flooded]) -> str:
+    """The figures for programs."""
+    return json.dumps([each._asdict() for each in found])

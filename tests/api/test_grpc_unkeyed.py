@@ -1,0 +1,110 @@
+"""Health and reflection: no key, both versions, and our own words for what is no message of theirs."""
+
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+
+from tests.support.grpc_client import TIMEOUT_S, code_of, details_of, raw_unary, reason_of
+from tests.support.harness import Server
+from tests.support.logs import without_rejections
+
+CHECK = "/grpc.health.v1.Health/Check"
+WATCH = "/grpc.health.v1.Health/Watch"
+VERSIONS = ("v1", "v1alpha")
+
+
+def reflect(channel: grpc.Channel, version: str, *requests: bytes) -> list[reflection_pb2.ServerReflectionResponse]:
+    """The responses of a version of reflection."""
+    method: Any = channel.stream_stream(f"/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo")
+    return [
+        reflection_pb2.ServerReflectionResponse.FromString(response)
+        for response in method(iter(requests), timeout=TIMEOUT_S)
+    ]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_reflection_has_both_versions(channel: grpc.Channel, version: str) -> None:
+    listing = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+    (response,) = reflect(channel, version, listing)
+    assert {service.name for service in response.list_services_response.service} == {
+        "sluice.v1.EventService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+        "grpc.reflection.v1alpha.ServerReflection",
+    }
+
+
+REQUESTS = [
+    reflection_pb2.ServerReflectionRequest(file_by_filename="no.proto"),
+    reflection_pb2.ServerReflectionRequest(file_containing_symbol="no.Such"),
+    reflection_pb2.ServerReflectionRequest(all_extension_numbers_of_type="no.Such"),
+    reflection_pb2.ServerReflectionRequest(
+        file_containing_extension=reflection_pb2.ExtensionRequest(
+            containing_type="google.protobuf.FieldOptions", extension_number=-1
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize("request_", REQUESTS, ids=lambda each: each.WhichOneof("message_request"))
+def test_reflection_of_what_there_is_not(
+    server: Server, channel: grpc.Channel, request_: reflection_pb2.ServerReflectionRequest
+) -> None:
+    before = len(server.stderr())
+    (response,) = reflect(channel, "v1", request_.SerializeToString())
+    assert response.error_response.error_code == grpc.StatusCode.NOT_FOUND.value[0]
+    assert without_rejections(server.stderr()[before:]) == []
+
+
+@pytest.mark.parametrize("garbage", [b"\xff\xff\xff", b"\x0a\x02\xff\xfe"])
+def test_bytes_that_are_no_message(server: Server, channel: grpc.Channel, garbage: bytes) -> None:
+    before = len(server.stderr())
+    errors: list[grpc.RpcError] = []
+    watched: Any = channel.unary_stream(WATCH)
+    with pytest.raises(grpc.RpcError) as check:
+        raw_unary(channel, CHECK)(garbage, timeout=TIMEOUT_S)
+    errors.append(check.value)
+    with pytest.raises(grpc.RpcError) as watch:
+        list(watched(garbage, timeout=TIMEOUT_S))
+    errors.append(watch.value)
+    for version in VERSIONS:
+        with pytest.raises(grpc.RpcError) as reflection:
+            reflect(channel, version, garbage)
+        errors.append(reflection.value)
+    for error in errors:
+        assert (code_of(error), reason_of(error)) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_BATCH")
+        assert isinstance(error, grpc.Call)
+        assert (error.details() or "").startswith("The message is not a grpc.")
+    assert without_rejections(server.stderr()[before:]) == []
+
+
+def test_large_message(channel: grpc.Channel) -> None:
+    large = health_pb2.HealthCheckRequest(service="x" * 5_000).SerializeToString()
+    with pytest.raises(grpc.RpcError) as caught:
+        raw_unary(channel, CHECK)(large, timeout=TIMEOUT_S)
+    assert (code_of(caught.value), reason_of(caught.value)) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "PAYLOAD_TOO_LARGE",
+    )
+
+
+def test_compressed_message(channel: grpc.Channel) -> None:
+    request = health_pb2.HealthCheckRequest(service="sluice.v1.EventService").SerializeToString()
+    response = raw_unary(channel, CHECK)(request, timeout=TIMEOUT_S, compression=grpc.Compression.Gzip)
+    assert health_pb2.HealthCheckResponse.FromString(response).status == health_pb2.HealthCheckResponse.SERVING
+
+
+def test_no_message(channel: grpc.Channel) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        channel.stream_unary(CHECK)(iter(()), timeout=TIMEOUT_S)
+    assert code_of(caught.value) == grpc.StatusCode.INVALID_ARGUMENT
+    assert details_of(caught.value)
+
+
+def test_method_that_health_has_elsewhere(channel: grpc.Channel) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        raw_unary(channel, "/grpc.health.v1.Health/List")(b"", timeout=TIMEOUT_S)
+    assert code_of(caught.value) == grpc.StatusCode.UNIMPLEMENTED

@@ -1,0 +1,1 @@
+"""The README's two commands on a bare Debian."""

@@ -1,0 +1,65 @@
+"""The data directory cannot be written to for a while: the server says so, tries again, and recovers by itself."""
+
+import os
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.harness import Server, batch, wait_until
+
+RECOVERY_S = 10
+"""An event is stored within this after the cause is gone: 1 s until the next attempt, and the start of mongod."""
+
+WITHOUT_POWER = "--bounding-set=-dac_override,-dac_read_search"
+"""Takes from root what a normal user does not have: the power to write where the mode of a file forbids it."""
+
+
+@pytest.fixture
+def normal_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers obey the modes of files, even if the tests run as root."""
+    if os.geteuid() != 0:
+        return
+    if shutil.which("setpriv") is None:
+        pytest.skip("root writes everywhere, and there is no setpriv to take that from it")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec setpriv {WITHOUT_POWER} {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("normal_user")
+@pytest.mark.parametrize("folder", ["data", "data/db"])
+def test_a_directory_without_permission_to_write(tmp_path: Path, folder: str) -> None:
+    server = Server(tmp_path / "server", "--data-dir", str(tmp_path / "data"))
+    with server, server.client(server.first_key) as client:
+        (mongod,) = server.mongod_pids()
+        (tmp_path / folder).chmod(0o555)
+        os.kill(mongod, signal.SIGKILL)
+        told = "start of the embedded database failed: "
+        wait_until(lambda: server.stderr().count(told) >= 2, "eleven attempts, of which the first and last are logged")
+        assert client.get("/health/ready").status_code == 503
+        (tmp_path / folder).chmod(0o700)
+        wait_until(lambda: client.post("/api/v1/events", json=batch()).status_code == 201, "a stored event", RECOVERY_S)
+        failures = [line for line in server.stderr().splitlines() if told in line]
+        if folder == "data":
+            assert all("cannot be used (Permission denied: " in line for line in failures), failures
+        else:
+            assert all("mongod ended with status" in line and "ermission denied" in line for line in failures), failures
+        assert server.stop() == 0
+
+
+@pytest.mark.usefixtures("normal_user")
+def test_a_stop_while_the_directory_cannot_be_written_to_is_clean(tmp_path: Path) -> None:
+    server = Server(tmp_path / "server", "--data-dir", str(tmp_path / "data")).start()
+    (mongod,) = server.mongod_pids()
+    (tmp_path / "data").chmod(0o555)
+    os.kill(mongod, signal.SIGKILL)
+    wait_until(lambda: "start of the embedded database failed: " in server.stderr(), "an attempt")
+    assert server.stop() == 0
+    (tmp_path / "data").chmod(0o700)
+    with server:
+        assert "the first key" not in server.output.lower()

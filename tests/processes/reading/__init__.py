@@ -1,0 +1,1 @@
+"""Reads under load, of large events, and of a collection that an operator has changed."""

@@ -1,0 +1,164 @@
+"""What stderr looks like: one JSON object a line if so told, dated lines for people, and never a blocked request."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.harness import READY, SECRET, Server, batch, read_until, sluice, wait_until
+from tests.support.keys import EVENTS
+
+DATED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (debug|info|warning|error|critical) +\S")
+
+JSON_LOG = ("--log-format", "json")
+
+
+def objects(text: str) -> list[dict[str, object]]:
+    """The objects of a log, a line each."""
+    found = [json.loads(line) for line in text.splitlines()]
+    for item in found:
+        assert {"time", "level", "message"} <= set(item)
+    return found
+
+
+def test_every_line_is_an_object(tmp_path: Path) -> None:
+    with Server(tmp_path, *JSON_LOG) as server:
+        (worker,) = server.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: "replacing it" in server.stderr(), "the death to be told")
+        wait_until(lambda: set(server.worker_pids()) - {worker}, "a new worker")
+        os.kill(server.mongod_pids()[0], signal.SIGKILL)
+        wait_until(lambda: "database is back" in server.stderr(), "the database")
+        port = server.url.rpartition(":")[2]
+        taken = sluice("serve", *JSON_LOG, "--port", port, "--data-dir", str(tmp_path / "other"))
+        assert taken.returncode == 2
+        assert server.stop() == 0
+    messages = [str(item["message"]) for item in objects(server.stderr())]
+    assert any(message.startswith("database: sluice ") for message in messages)
+    (problem,) = objects(taken.stderr)
+    assert "is taken" in str(problem["message"])
+    assert problem["level"] == "error"
+
+
+@pytest.mark.parametrize(
+    ("words", "env"),
+    [
+        (("serve", "--log-format", "json", "--port", "abc"), {}),
+        (("serve", "--port", "abc", "--log-format=json"), {}),
+        (("serve", "--log-format", "json", "--no-such-option"), {}),
+        (("serve", "--port", "abc"), {"SLUICE_LOG_FORMAT": "json"}),
+        (("serve", "--mongodb-url", "mongodb://127.0.0.1:1/"), {"SLUICE_LOG_FORMAT": "json"}),
+        (("serve", "--mongodb-url", "nonsense"), {"SLUICE_LOG_FORMAT": "json"}),
+    ],
+    ids=str,
+)
+def test_a_start_that_fails_is_an_object_too(words: tuple[str, ...], env: dict[str, str]) -> None:
+    done = sluice(*words, env=env)
+    assert done.returncode in (1, 2)
+    assert all(str(item["message"]).startswith("sluice: ") for item in objects(done.stderr)[-1:])
+
+
+def test_lines_for_people_have_a_date(tmp_path: Path) -> None:
+    with Server(tmp_path) as server:
+        os.kill(server.worker_pids()[0], signal.SIGKILL)
+        wait_until(lambda: "replacing it" in server.stderr(), "the death to be told")
+        assert server.stop() == 0
+    lines = server.stderr().splitlines()
+    assert len(lines) > 3
+    assert [line for line in lines if not DATED.match(line)] == []
+
+
+def test_a_stderr_that_is_not_read_blocks_no_request(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "server", "serve", "--port", "0", "--grpc-port", "0", "--data-dir", str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            output = read_until(process, READY, 60)
+            ready, secret = READY.search(output), SECRET.search(output)
+            assert ready is not None
+            assert secret is not None
+            assert process.stderr is not None
+            fill(process.pid)
+            with httpx.Client(base_url=ready["rest"], trust_env=False, timeout=10) as client:
+                for _ in range(20):  # each is a line of the log
+                    for key in ("wrong", "slc_wrong", secret[0]):
+                        headers = {"X-API-Key": key, "Idempotency-Key": "a b"}
+                        assert client.post(EVENTS, json=batch(), headers=headers).status_code in (400, 401)
+                answer = client.post(EVENTS, json=batch(), headers={"X-API-Key": secret[0]})
+                assert answer.status_code == 201
+            begin = time.monotonic()
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+            assert time.monotonic() - begin < 20
+        finally:
+            process.kill()
+
+
+def fill(pid: int) -> None:
+    """Fill the pipe that is the stderr of a process, as a long log does."""
+    writing = os.open(f"/proc/{pid}/fd/2", os.O_WRONLY | os.O_NONBLOCK)
+    try:
+        while True:
+            os.write(writing, b"x" * 4096)
+    except BlockingIOError:
+        pass
+    finally:
+        os.close(writing)
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_harm(tmp_path: Path, closed: str) -> None:
+    with Server(tmp_path / "data") as server:  # on a database with a key, so that there is none to print
+        key = server.first_key
+        port = server.url.rpartition(":")[2]
+        assert server.stop() == 0
+    command = [sys.executable, "-m", "server", "serve", "--port", port, "--grpc-port", "0"]
+    command += ["--data-dir", str(tmp_path / "data")]
+    with subprocess.Popen(["sh", "-c", f'exec "$0" "$@" {closed}', *command]) as process:
+        try:
+
+            def stores() -> bool:
+                try:
+                    url = f"http://127.0.0.1:{port}{EVENTS}"
+                    return httpx.post(url, json=batch(), headers={"X-API-Key": key}, trust_env=False).is_success
+                except httpx.TransportError:
+                    assert process.poll() is None
+                    return False
+
+            wait_until(stores, "an event to be stored", 60)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
+
+
+@pytest.mark.slow
+def test_rejected_requests_are_counted_by_key_and_code(tmp_path: Path) -> None:
+    with Server(tmp_path) as server, server.client(server.first_key) as client:
+        key = server.create_key("busy", "--rate-limit", "2")
+        with server.client(key["key"]) as limited:
+            statuses = [limited.post(EVENTS, json=batch()).status_code for _ in range(50)]
+        assert statuses == [201] * 2 + [429] * 48
+        for _ in range(30):
+            assert client.post(EVENTS, json={}).status_code == 400
+        assert httpx.get(server.url + EVENTS, trust_env=False).status_code == 401
+
+        def counts() -> list[str]:
+            return [line.partition("rejected ")[2] for line in server.stderr().splitlines() if " rejected " in line]
+
+        wait_until(lambda: len(counts()) >= 5, "the counts", 20)
+        assert sorted(counts()) == sorted(
+            [
+                f"1 request of key {key['id']}: rate_limited",
+                f"47 requests of key {key['id']}: rate_limited",
+                *[line for line in counts() if line.endswith(": invalid_batch")],
+                "1 request without a valid key: unauthenticated",
+            ]
+        )
+        assert sum(int(line.split()[0]) for line in counts() if line.endswith(": invalid_batch")) == 30

@@ -1,0 +1,58 @@
+"""Indexes that an operator drops: they are found missing, made again, and named."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import Literal
+
+import pytest
+
+from server.core.errors import ConfigurationError
+from storage.client import close, connect, database
+from storage.indexes import ensure_indexes
+from tests.support.harness import MongoClient
+from tests.support.mongod import Mongod
+
+ALL = ["events.listing", "keys.hash_1", "keys.window.until_1"]
+
+
+@pytest.fixture(scope="module")
+def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
+    with Mongod(tmp_path_factory.mktemp("mongod") / "db") as running:
+        yield running
+
+
+@pytest.fixture
+def mongo(mongod: Mongod) -> Iterator[MongoClient]:
+    with mongod.client() as client:
+        yield client
+        client.drop_database("sluice")
+
+
+async def ensure(mongod: Mongod, driver: Literal["motor", "pymongo"]) -> list[str]:
+    client = connect(mongod.url, driver)
+    try:
+        return await ensure_indexes(database(client, "sluice"))
+    finally:
+        await close(client)
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+def test_what_is_missing_is_made_and_named(
+    mongod: Mongod, mongo: MongoClient, driver: Literal["motor", "pymongo"]
+) -> None:
+    assert asyncio.run(ensure(mongod, driver)) == ALL
+    assert asyncio.run(ensure(mongod, driver)) == []
+    mongo.sluice.events.drop_index("listing")
+    assert asyncio.run(ensure(mongod, driver)) == ["events.listing"]
+    mongo.sluice.events.drop()
+    mongo.sluice["keys"].drop_index("window.until_1")
+    assert asyncio.run(ensure(mongod, driver)) == ["events.listing", "keys.window.until_1"]
+    assert asyncio.run(ensure(mongod, driver)) == []
+
+
+def test_what_is_in_the_way_later_is_named_too(mongod: Mongod, mongo: MongoClient) -> None:
+    asyncio.run(ensure(mongod, "pymongo"))
+    mongo.sluice.events.drop_index("listing")
+    mongo.sluice.events.create_index("source", name="listing")
+    with pytest.raises(ConfigurationError, match="'listing' of the collection 'events' is in the way"):
+        asyncio.run(ensure(mongod, "pymongo"))

@@ -1,0 +1,88 @@
+"""A server that is started again at once after `kill -9` waits for what is left of its predecessor."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from server.runtime.orphans import orphaned_workers
+from tests.support.harness import Server, batch, wait_until
+
+
+def free_ports() -> list[str]:
+    """Options with two ports that are free."""
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind(("127.0.0.1", 0))
+        return ["--port", str(one.getsockname()[1]), "--grpc-port", str(other.getsockname()[1])]
+
+
+def kill(server: Server) -> None:
+    """Kill the supervisor alone."""
+    server.process.kill()
+    server.process.wait()
+    assert server.process.stdout is not None
+    server.process.stdout.close()
+    server.log.close()
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    """A process does nothing meanwhile."""
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def test_a_killed_server_is_started_again_at_once(tmp_path: Path) -> None:
+    ports = free_ports()
+    first = Server(tmp_path, *ports, "--workers", "2").start()
+    key = first.first_key
+    with first.client(key) as client:
+        assert client.post("/api/v1/events", json=batch()).status_code == 201
+    kill(first)
+    with Server(tmp_path, *ports) as second, second.client(key) as client:
+        assert second.url == first.url
+        assert client.post("/api/v1/events", json=batch()).status_code == 201
+        assert len(client.get("/api/v1/events").json()) == 2
+
+
+def test_a_start_waits_for_workers_that_still_drain(tmp_path: Path) -> None:
+    ports = free_ports()
+    first = Server(tmp_path, *ports).start()
+    (worker,) = first.worker_pids()
+    assert worker not in orphaned_workers()
+    second = Server(tmp_path, *ports)
+    starting = threading.Thread(target=second.start)
+    with stopped(worker):
+        kill(first)
+        assert worker in orphaned_workers()
+        starting.start()
+        wait_until(
+            lambda: f"waiting for the workers of a server that was killed: processes [{worker}]" in first.stderr(),
+            "the notice",
+        )
+    starting.join()
+    assert second.url == first.url
+    assert second.stop() == 0
+
+
+def test_workers_of_others_are_not_waited_for(tmp_path: Path) -> None:
+    with Server(tmp_path / "first") as first:
+        port = first.url.rpartition(":")[2]
+        done = subprocess.run(
+            [sys.executable, "-m", "server", "serve", "--port", port, "--data-dir", str(tmp_path / "second")],
+            capture_output=True,
+            text=True,
+            timeout=20,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert f"port {port} on 127.0.0.1 is taken" in done.stderr

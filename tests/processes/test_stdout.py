@@ -1,0 +1,67 @@
+"""What happens to what cannot be printed: a secret that is lost is told, with the way out."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from tests.support.harness import Server, sluice
+from tests.support.keys import listed
+
+Opener = Callable[[], int]
+
+
+def full() -> int:
+    return os.open("/dev/full", os.O_WRONLY)
+
+
+def broken() -> int:
+    """A pipe that nobody reads."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    return writing
+
+
+def run(server: Server, stdout: int, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command with this file as its stdout."""
+    command = [sys.executable, "-m", "server", *words, *server.database_options]
+    try:
+        return subprocess.run(command, stdout=stdout, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    finally:
+        os.close(stdout)
+
+
+@pytest.mark.parametrize("opener", [full, broken])
+@pytest.mark.parametrize("json", [(), ("--json",)], ids=["text", "json"])
+def test_a_secret_that_cannot_be_printed_is_told(server: Server, opener: Opener, json: tuple[str, ...]) -> None:
+    done = run(server, opener(), "keys", "create", "--tenant", "unprinted", *json)
+    assert done.returncode == 1
+    _, line = done.stderr.splitlines()
+    key_id = listed(server, "--tenant", "unprinted")[-1]["id"]
+    assert f"key {key_id} of tenant unprinted was made, but its secret could not be printed" in line
+    assert f"sluice keys rotate {key_id}" in line
+    rotated = run(server, opener(), "keys", "rotate", key_id, *json)
+    assert rotated.returncode == 1
+    assert key_id in rotated.stderr.splitlines()[1]
+    assert sluice("keys", "revoke", key_id, *server.database_options).returncode == 0
+
+
+@pytest.mark.parametrize("opener", [full, broken])
+def test_a_list_that_cannot_be_printed_is_one_line(server: Server, opener: Opener) -> None:
+    done = run(server, opener(), "keys", "list")
+    assert done.returncode == 1
+    _, line = done.stderr.splitlines()
+    assert re.fullmatch(r"sluice: stdout cannot be written to \([^)]+\)", line)
+
+
+def test_a_closed_stdout_loses_no_secret_in_silence(server: Server) -> None:
+    words = ["-m", "server", "keys", "create", "--tenant", "closed", *server.database_options]
+    script = 'exec "$0" "$@" >&-'
+    done = subprocess.run(
+        ["sh", "-c", script, sys.executable, *words], stderr=subprocess.PIPE, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 1
+    assert "its secret could not be printed" in done.stderr

@@ -1,0 +1,29 @@
+"""Many events at once: written to MongoDB as Sluice writes them, but not through it."""
+
+from time import time_ns
+from uuid import UUID
+
+from server.core.events.ids import new_ids
+from server.core.events.model import BatchInfo, Event
+from storage.commands import EncodedDocuments
+from storage.documents import encode
+from tests.support.harness import Json, MongoClient
+
+INSERT_EVENTS = 1_000
+"""Events in one insert, at most."""
+
+INSERT_BYTES = 10_000_000
+
+NS_PER_MS = 1_000_000
+
+
+def insert_events(mongo: MongoClient, key: Json, count: int, data_bytes: int = 10) -> None:
+    """Insert events of the key's tenant whose `data` has about that size."""
+    now = time_ns() // NS_PER_MS
+    info = BatchInfo(UUID(key["tenant_id"]), "inserted", None, now)
+    event = Event("inserted", {"text": "x" * data_bytes})
+    step = max(1, min(INSERT_EVENTS, INSERT_BYTES // data_bytes))
+    for start in range(0, count, step):
+        size = min(step, count - start)
+        encoded = encode(info, new_ids(now, size).binary, [event] * size, [None] * size)
+        mongo.sluice.command({"insert": "events", "documents": [EncodedDocuments(b"".join(encoded))], "ordered": False})
