@@ -7,6 +7,7 @@ request, which is counted as it arrives, or a gRPC message, which is counted by 
 
 import asyncio
 from collections.abc import Callable
+from itertools import takewhile
 from time import monotonic
 from types import TracebackType
 
@@ -49,10 +50,7 @@ class Arrivals:
 
     def cancel_slow(self) -> None:
         """Cancel all bodies that have been arriving for more than SLOW_S, because others wait for them."""
-        slow = monotonic() - SLOW_S
-        for arrival in list(self._by_age):
-            if arrival.began > slow:
-                break
+        for arrival in self._slow():
             arrival.cancel(Unavailable("not_stored", TOO_SLOW))
 
     def cancel_all(self, why: str) -> None:
@@ -78,11 +76,15 @@ class Arrivals:
             del self._by_age[arrival]
             self._bytes -= arrival.size
 
+    def _slow(self) -> "list[Arrival]":
+        """The bodies that have been arriving for more than SLOW_S, oldest first."""
+        since = monotonic() - SLOW_S
+        return list(takewhile(lambda arrival: arrival.began <= since, self._by_age))
+
     def _cancel_slow(self, size: int) -> None:
         """Cancel slow bodies, oldest first, until `size` bytes fit. Raises Unavailable if they still do not fit."""
-        slow = monotonic() - SLOW_S
-        for arrival in list(self._by_age):
-            if self._bytes + size <= self._max_bytes or arrival.began > slow:
+        for arrival in self._slow():
+            if self._bytes + size <= self._max_bytes:
                 break
             arrival.cancel(Unavailable("not_stored", TOO_SLOW))
         if self._bytes + size > self._max_bytes:

@@ -61,12 +61,6 @@ BAD: dict[str, tuple[Callable[[Database], Any], str]] = {
 }
 
 
-@pytest.fixture(scope="module")
-def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
-    with Mongod(tmp_path_factory.mktemp("mongod") / "db") as running:
-        yield running
-
-
 @pytest.fixture
 def name(mongod: Mongod) -> Iterator[str]:
     """A database that does not exist yet."""

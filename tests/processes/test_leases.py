@@ -31,12 +31,6 @@ EVER_S = 3_600.0
 """Longer than any test."""
 
 
-@pytest.fixture(scope="module")
-def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
-    with Mongod(tmp_path_factory.mktemp("mongod") / "db") as running:
-        yield running
-
-
 class Contest:
     """Processes that compete for the lease of one job, and what they wrote."""
 

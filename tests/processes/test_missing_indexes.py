@@ -15,12 +15,6 @@ from tests.support.mongod import Mongod
 ALL = ["events.listing", "keys.hash_1", "keys.window.until_1"]
 
 
-@pytest.fixture(scope="module")
-def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
-    with Mongod(tmp_path_factory.mktemp("mongod") / "db") as running:
-        yield running
-
-
 @pytest.fixture
 def mongo(mongod: Mongod) -> Iterator[MongoClient]:
     with mongod.client() as client:

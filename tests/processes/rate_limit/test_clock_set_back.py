@@ -27,12 +27,6 @@ LIMIT = 20
 Result = TypeVar("Result")
 
 
-@pytest.fixture(scope="module")
-def mongod(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mongod]:
-    with Mongod(tmp_path_factory.mktemp("mongod") / "db") as running:
-        yield running
-
-
 @pytest.fixture
 def mongo(mongod: Mongod) -> Iterator[MongoClient]:
     with mongod.client() as client:
