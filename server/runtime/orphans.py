@@ -6,7 +6,7 @@ Without the wait, a server that is started again at once would find its own port
 import asyncio
 import errno
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +20,9 @@ POLL_S = 0.1
 
 WORKER_MODULE = b"server.runtime.worker"
 
+LISTENING = "0A"
+"""The state of a socket that listens, as the kernel's tables write it."""
+
 log = logging.getLogger("sluice")
 
 
@@ -28,7 +31,7 @@ async def wait_for_orphans(host: str, ports: Sequence[int]) -> None:
     is_told = False
     with suppress(TimeoutError):
         async with asyncio.timeout(ORPHANS_TIMEOUT_S):
-            while any(is_taken(host, port) for port in ports) and (pids := list(orphaned_workers())):
+            while (taken := [port for port in ports if is_taken(host, port)]) and (pids := orphans_that_listen(taken)):
                 if not is_told:
                     log.warning("waiting for the workers of a server that was killed: processes %s", pids)
                     is_told = True
@@ -42,6 +45,30 @@ def is_taken(host: str, port: int) -> bool:
     except OSError as error:
         return error.errno == errno.EADDRINUSE
     return False
+
+
+def orphans_that_listen(ports: Collection[int]) -> list[int]:
+    """The process ids of orphaned workers that listen on one of the ports. Others drain for another server."""
+    sockets = set(listening_sockets(ports))
+    return [pid for pid in orphaned_workers() if not sockets.isdisjoint(files_of(pid))]
+
+
+def listening_sockets(ports: Collection[int]) -> Iterator[str]:
+    """The sockets that listen on one of the ports, as `files_of` names them."""
+    for table in (Path("/proc/net/tcp"), Path("/proc/net/tcp6")):
+        with suppress(OSError):  # a kernel without IPv6
+            for line in table.read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[3] == LISTENING and int(fields[1].rpartition(":")[2], 16) in ports:
+                    yield f"socket:[{fields[9]}]"
+
+
+def files_of(pid: int) -> Iterator[str]:
+    """What the file descriptors of a process are open for. Nothing if the process has ended or is another user's."""
+    with suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(FileNotFoundError):  # closed since
+                yield str(descriptor.readlink())
 
 
 def orphaned_workers() -> Iterator[int]:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from server.runtime.orphans import orphaned_workers
@@ -74,15 +74,34 @@ def test_a_start_waits_for_workers_that_still_drain(tmp_path: Path) -> None:
     assert second.stop() == 0
 
 
+def start_at_port_of(first: Server, data: Path) -> subprocess.CompletedProcess[str]:
+    """Start a server where `first` listens."""
+    port = first.url.rpartition(":")[2]
+    return subprocess.run(
+        [sys.executable, "-m", "server", "serve", "--port", port, "--data-dir", str(data)],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+
+def check_taken(done: subprocess.CompletedProcess[str], first: Server) -> None:
+    """The start failed at once, with one line."""
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
+    assert f"port {first.url.rpartition(':')[2]} on 127.0.0.1 is taken" in done.stderr
+
+
 def test_workers_of_others_are_not_waited_for(tmp_path: Path) -> None:
     with Server(tmp_path / "first") as first:
-        port = first.url.rpartition(":")[2]
-        done = subprocess.run(
-            [sys.executable, "-m", "server", "serve", "--port", port, "--data-dir", str(tmp_path / "second")],
-            capture_output=True,
-            text=True,
-            timeout=20,
-            check=False,
-        )
-    assert done.returncode == 2
-    assert f"port {port} on 127.0.0.1 is taken" in done.stderr
+        check_taken(start_at_port_of(first, tmp_path / "second"), first)
+
+
+def test_orphans_at_other_ports_are_not_waited_for(tmp_path: Path) -> None:
+    with Server(tmp_path / "first") as first, ExitStack() as stack:
+        killed = Server(tmp_path / "killed").start()
+        (worker,) = killed.worker_pids()
+        stack.enter_context(stopped(worker))
+        kill(killed)
+        assert worker in orphaned_workers()
+        check_taken(start_at_port_of(first, tmp_path / "second"), first)
