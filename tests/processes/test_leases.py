@@ -11,8 +11,6 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self
 
-import pytest
-
 from server.core.deadline import Deadline
 from server.core.jobs.store import JobLease
 from storage.client import close, connect, database
