@@ -23,8 +23,8 @@ SLOW_S = 5
 """Bodies that have been arriving for this long are cancelled if capacity is short. At 17 Mbit/s none takes longer."""
 
 CHECK_INTERVAL_S = 0.1
-"""How often to look for stalled bodies. One timer serves all: one for each would be a twentieth of a request's CPU.
-It is short, so that few of thousands are cancelled at one time, which would hold up all other requests."""
+"""How often to look for stalled and slow bodies. One timer serves all: one for each would be a twentieth of a request's
+CPU. It is short, so that few of thousands are cancelled at one time, which would hold up all other requests."""
 
 NO_CAPACITY = "This server is receiving as much as it can hold: retry after the time in Retry-After"
 STALLED = f"The body stopped arriving for {STALL_TIMEOUT_S} s, or came slower than {MIN_BYTES_PER_S:,} bytes a second"
@@ -34,12 +34,16 @@ TOO_SLOW = f"The body took over {SLOW_S} s to arrive, and the server is short of
 class Arrivals:
     """The bodies that are arriving at this worker over one protocol.
 
-    `max_bytes` is what all of them may hold. `stalled` makes the error for a body that brings nothing.
+    `max_bytes` is what all of them may hold. `stalled` makes the error for a body that brings nothing. `waiting` tells
+    how many bodies wait until one of these has arrived.
     """
 
-    def __init__(self, max_bytes: int, stalled: Callable[[], SluiceError]) -> None:
+    def __init__(
+        self, max_bytes: int, stalled: Callable[[], SluiceError], waiting: Callable[[], int] = lambda: 0
+    ) -> None:
         self._max_bytes = max_bytes
         self._stalled = stalled
+        self._waiting = waiting
         self._bytes = 0
         self._by_age: dict[Arrival, None] = {}
         self._timer: asyncio.TimerHandle | None = None
@@ -47,11 +51,6 @@ class Arrivals:
     def arrival(self) -> "Arrival":
         """The arrival of one body, as a context manager. Leaving it raises the error that cancelled the body."""
         return Arrival(self)
-
-    def cancel_slow(self) -> None:
-        """Cancel all bodies that have been arriving for more than SLOW_S, because others wait for them."""
-        for arrival in self._slow():
-            arrival.cancel(Unavailable("not_stored", TOO_SLOW))
 
     def cancel_all(self, why: str) -> None:
         """Cancel all bodies, because the server drains. `why` is the detail of their error."""
@@ -91,11 +90,14 @@ class Arrivals:
             raise Unavailable("not_stored", NO_CAPACITY)
 
     def _cancel_stalled(self) -> None:
-        """Cancel the bodies that bring nothing."""
+        """Cancel the bodies that bring nothing, and slow ones if others wait for them."""
         stalled = monotonic() - STALL_TIMEOUT_S
         for arrival in list(self._by_age):
             if min(arrival.continued, arrival.began + arrival.size / MIN_BYTES_PER_S) < stalled:
                 arrival.cancel(self._stalled())
+        if self._waiting():
+            for arrival in self._slow():
+                arrival.cancel(Unavailable("not_stored", TOO_SLOW))
         again = bool(self._by_age)
         self._timer = asyncio.get_running_loop().call_later(CHECK_INTERVAL_S, self._cancel_stalled) if again else None
 

@@ -6,8 +6,6 @@ The library must not decompress messages: its limit is on the compressed size on
 """
 
 import asyncio
-from collections import Counter
-from collections.abc import Callable
 from functools import partial
 from time import monotonic
 from typing import Any
@@ -19,6 +17,7 @@ from server.core.arrivals import STALLED, Arrivals
 from server.core.deadline import Deadline
 from server.core.decompression import Decompressor, decompress
 from server.core.errors import ClientGone, InvalidBatch, PayloadTooLarge, Unavailable
+from server.core.fair_limit import FairLimit
 from server.core.ingest.ingest import AdmittedRequest
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
@@ -34,8 +33,9 @@ MAX_KEYED_READS = 16
 MAX_WAITING_READS = 2_000
 """Calls that wait to be read, half of them of one tenant. Each takes some 30 KB."""
 
-MAX_OPEN_READS = 8
-"""Messages that are arriving for methods that need no key. They have some 50 bytes, and arrive with their calls."""
+MAX_OPEN_READS = 4
+"""Messages that are arriving for methods that need no key, one of each connection. They have some 50 bytes, and arrive
+with their calls. One that does not end brings what the network can carry."""
 
 MAX_OPEN_MESSAGE_BYTES = 4096
 """A message of a method that needs no key. Reflection repeats it in its response."""
@@ -48,9 +48,6 @@ OPEN_READ_TIMEOUT_S = 60
 
 ENCODINGS = {b"\x1f": "gzip", b"\x78": "deflate"}
 """By the first byte of compressed data. No message of ours begins so: it would be field 3 of no type, or field 15."""
-
-WAIT_INTERVAL_S = 1.0
-"""How often a call that waits to be read has slow ones cancelled."""
 
 NO_CAPACITY = "This server is receiving as many messages as it can: retry after the time in RetryInfo"
 NO_MESSAGE = "The call has no complete message: send one"
@@ -95,73 +92,16 @@ def decompress_small(message: bytes | None) -> bytes | None:
         raise PayloadTooLarge(OPEN_TOO_LARGE) from None
 
 
-class ReadSlots:
-    """Limits the messages that are arriving at one time: MAX_KEYED_READS in all, and half of them from one tenant."""
-
-    def __init__(self) -> None:
-        self._free = MAX_KEYED_READS
-        self._reading: dict[bytes, int] = {}
-        self._waiting: Counter[bytes] = Counter()
-        self._released = asyncio.Event()
-        self._closed_because = ""
-
-    def try_acquire(self, tenant: bytes) -> bool:
-        """Take a slot for a tenant if one is free. Raises Unavailable once `close` was called."""
-        if self._closed_because:
-            raise Unavailable("not_stored", self._closed_because)
-        reading = self._reading.get(tenant, 0)
-        if not self._free or reading >= MAX_KEYED_READS // 2:
-            return False
-        self._free -= 1
-        self._reading[tenant] = reading + 1
-        return True
-
-    async def acquire(self, tenant: bytes, deadline: Deadline, on_wait: Callable[[], None]) -> None:
-        """Take a slot, as soon as one is free. Calls `on_wait` every WAIT_INTERVAL_S meanwhile. Raises Unavailable."""
-        if self._waiting.total() >= MAX_WAITING_READS or self._waiting[tenant] >= MAX_WAITING_READS // 2:
-            raise Unavailable("not_stored", NO_CAPACITY)
-        self._waiting[tenant] += 1
-        try:
-            while not self.try_acquire(tenant):
-                if deadline.remaining() <= 0:
-                    raise Unavailable("not_stored", NO_CAPACITY)
-                await self._wait(on_wait)
-        finally:
-            self._waiting[tenant] -= 1
-            if not self._waiting[tenant]:
-                del self._waiting[tenant]
-
-    async def _wait(self, on_wait: Callable[[], None]) -> None:
-        """Wait for a slot to be released, or call `on_wait` after WAIT_INTERVAL_S."""
-        self._released.clear()
-        try:
-            async with asyncio.timeout(WAIT_INTERVAL_S):
-                await self._released.wait()
-        except TimeoutError:
-            on_wait()
-
-    def release(self, tenant: bytes) -> None:
-        """Return a slot."""
-        self._free += 1
-        self._reading[tenant] -= 1
-        if not self._reading[tenant]:
-            del self._reading[tenant]
-        self._released.set()
-
-    def close(self, why: str) -> None:
-        """Reject all that wait, and all that come. `why` is the detail of their error."""
-        self._closed_because = why
-        self._released.set()
-
-
 class MessageReader:
     """Reads the messages of all calls to this worker."""
 
     def __init__(self) -> None:
-        self._arrivals = Arrivals(MAX_KEYED_READS * MAX_MESSAGE_BYTES, partial(Unavailable, "not_stored", STALLED))
-        self._slots = ReadSlots()
-        self._open = asyncio.Semaphore(MAX_OPEN_READS)
-        self._draining = False
+        self._slots = FairLimit(MAX_KEYED_READS, MAX_KEYED_READS // 2)
+        self._arrivals = Arrivals(
+            MAX_KEYED_READS * MAX_MESSAGE_BYTES, partial(Unavailable, "not_stored", STALLED), self._slots.waiting
+        )
+        self._open = FairLimit(MAX_OPEN_READS, 1)
+        self._draining_because = ""
         self._decompressor = Decompressor(MAX_MESSAGE_BYTES)
 
     async def read_batch(self, context: Context, request: AdmittedRequest) -> bytes:
@@ -170,18 +110,19 @@ class MessageReader:
         Raises InvalidBatch if there is none, PayloadTooLarge, MalformedJson, ClientGone, and Unavailable if it does
         not arrive in time, if too many are arriving, or if the server drains.
         """
-        tenant = request.tenant_id.bytes
-        acquired = self._slots.try_acquire(tenant)
+        tenant_id = request.tenant_id
+        acquired = self._slots.try_acquire(tenant_id, 1)
         try:
             if not acquired:
-                with request.slot.released():  # while it waits for messages of others
-                    await self._slots.acquire(tenant, request.deadline, self._arrivals.cancel_slow)
+                with request.slot.released():  # while it waits for messages of others; leaving this may raise
+                    await self._wait_for_slot(tenant_id, request.deadline)
                     acquired = True
             with request.slot.released(paused=request.deadline), self._arrivals.arrival():
+                self._check_not_draining()
                 message = await receive(context)
         finally:
             if acquired:
-                self._slots.release(tenant)
+                self._slots.add(tenant_id, -1)
         if message is None:
             raise InvalidBatch(NO_MESSAGE)
         encoding = checked_encoding(message)
@@ -190,23 +131,42 @@ class MessageReader:
         with request.slot.released():  # while it waits for messages of others
             return await self._decompressor(message, encoding, request.tenant_id, request.deadline)
 
+    async def _wait_for_slot(self, tenant_id: UUID, deadline: Deadline) -> None:
+        """Take a slot as soon as one is free. Raises Unavailable if too many wait, or at the deadline."""
+        if self._slots.waiting() >= MAX_WAITING_READS or self._slots.waiting_of(tenant_id) >= MAX_WAITING_READS // 2:
+            raise Unavailable("not_stored", NO_CAPACITY)
+        try:
+            await self._slots.acquire(tenant_id, 1, deadline)
+        except TimeoutError:
+            raise Unavailable("not_stored", NO_CAPACITY) from None
+
+    def _check_not_draining(self) -> None:
+        """Raises Unavailable if the server drains."""
+        if self._draining_because:
+            raise Unavailable("not_stored", self._draining_because)
+
     async def read_open(self, context: Context) -> bytes | None:
         """The next message of a call that needs no key; None at the end of its messages, or if the server drains.
 
         Raises Unavailable if it is slow while others wait, PayloadTooLarge, MalformedJson and ClientGone.
         """
-        async with self._open:
-            reading = asyncio.ensure_future(receive(context))
-            end = monotonic() + OPEN_READ_TIMEOUT_S
-            try:
-                while not (await asyncio.wait([reading], timeout=OPEN_READ_S))[0]:
-                    if self._draining:
-                        return None
-                    if self._open.locked() or monotonic() > end:
-                        raise Unavailable(detail=TOO_SLOW)
-                return decompress_small(reading.result())
-            finally:
-                reading.cancel()
+        connection = context.peer()
+        try:
+            await self._open.acquire(connection, 1, Deadline())
+        except TimeoutError:
+            raise Unavailable(detail=NO_CAPACITY) from None
+        reading = asyncio.ensure_future(receive(context))
+        end = monotonic() + OPEN_READ_TIMEOUT_S
+        try:
+            while not (await asyncio.wait([reading], timeout=OPEN_READ_S))[0]:
+                if self._draining_because:
+                    return None
+                if self._open.waiting() or monotonic() > end:
+                    raise Unavailable(detail=TOO_SLOW)
+            return decompress_small(reading.result())
+        finally:
+            reading.cancel()
+            self._open.add(connection, -1)
 
     async def decompress(self, message: bytes, tenant_id: UUID) -> bytes:
         """A message of a stream, decompressed if need be. Raises PayloadTooLarge, MalformedJson and Unavailable."""
@@ -215,6 +175,5 @@ class MessageReader:
 
     def drain(self, why: str) -> None:
         """Reject calls whose message has not arrived. `why` is the detail of their error."""
-        self._draining = True
-        self._slots.close(why)
+        self._draining_because = why
         self._arrivals.cancel_all(why)

@@ -32,6 +32,7 @@ from server.rpc.messages import (
     sequence_of,
 )
 from server.rpc.open_streams import SHORT_OF_MEMORY, OpenStream, OpenStreams
+from server.rpc.pacing import Pace
 from server.rpc.stream_window import StreamEnd, StreamResult, StreamWindow
 from server.services import Services
 
@@ -52,10 +53,11 @@ class StreamClient(NamedTuple):
 class EventService:
     """The service's methods."""
 
-    def __init__(self, services: Services, messages: MessageReader) -> None:
+    def __init__(self, services: Services, messages: MessageReader, pace: Pace) -> None:
         self._services = services
         self._messages = messages
         self._streams = OpenStreams()
+        self._pace = pace
 
     def handlers(self) -> Handlers:
         """The methods by path.
@@ -88,6 +90,10 @@ class EventService:
             return pb.IngestEventsResponse(receipt=receipt_message(receipt))
         except ClientGone:
             return None
+        except Unauthenticated as error:
+            await self._pace.wait()
+            end_with(context, error)
+            return None
         except Exception as error:  # noqa: BLE001 (its text must not reach the client)
             end_with(context, error)
             return None
@@ -110,6 +116,9 @@ class EventService:
             return
         except Unavailable as error:
             end_with(context, error.for_batch())
+        except Unauthenticated as error:
+            await self._pace.wait()
+            end_with(context, error)
         except Exception as error:  # noqa: BLE001 (its text must not reach the client)
             end_with(context, error)
 

@@ -13,6 +13,7 @@ from server.rpc.accepting import AcceptingServer
 from server.rpc.arrivals import MAX_LIBRARY_BYTES, MessageReader
 from server.rpc.connections import ConnectionWatch, end_connections, max_connections
 from server.rpc.ingest import DRAINING, SERVICE, EventService
+from server.rpc.pacing import Pace
 from server.rpc.unkeyed import UnkeyedServices
 from server.services import Services
 from server.settings import Settings, address
@@ -83,8 +84,9 @@ class GrpcServer:
 
     def __init__(self, services: Services) -> None:
         self._messages = MessageReader()
-        self._unkeyed = UnkeyedServices((SERVICE,), self._messages)
-        self._events = EventService(services, self._messages)
+        pace = Pace()
+        self._unkeyed = UnkeyedServices((SERVICE,), self._messages, pace)
+        self._events = EventService(services, self._messages, pace)
 
     async def start(self, settings: Settings) -> None:
         """Accept calls."""

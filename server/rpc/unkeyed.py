@@ -21,6 +21,7 @@ from server.rpc.accepting import Handlers
 from server.rpc.arrivals import NO_MESSAGE, Context, MessageReader
 from server.rpc.errors import end_with
 from server.rpc.messages import parse_message
+from server.rpc.pacing import Pace
 
 OVERALL = ""
 """The name for which health is asked about the server as a whole."""
@@ -38,8 +39,9 @@ TOO_MANY = "This server has as many open calls to health and reflection as it ca
 class UnkeyedServices:
     """The health of this worker, and reflection of `services`."""
 
-    def __init__(self, services: tuple[str, ...], messages: MessageReader) -> None:
+    def __init__(self, services: tuple[str, ...], messages: MessageReader, pace: Pace) -> None:
         self._messages = messages
+        self._pace = pace
         self._is_draining = False
         self._serving = dict.fromkeys((OVERALL, *services), False)
         self._changed = asyncio.Condition()
@@ -90,6 +92,7 @@ class UnkeyedServices:
             except (grpc.aio.BaseError, ClientGone):
                 return None
             except Exception as error:  # noqa: BLE001 (its text must not reach the client)
+                await self._pace.wait()
                 end_with(context, error)
                 return None
 

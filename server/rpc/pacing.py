@@ -1,0 +1,37 @@
+"""Slows down the rejections of calls that have no good key, so that a flood of them leaves the event loop to others.
+
+A client that makes such calls as fast as they are rejected would else use a whole core.
+"""
+
+import asyncio
+
+REJECTIONS_PER_S = 400
+"""Each takes some 0.4 ms, so all take a sixth of a core."""
+
+BURST_S = 0.25
+"""Rejections that were not used for this long are left for later: 100 are made at once."""
+
+MAX_WAITING = 1_000
+"""Calls that wait to be rejected. Each takes some 30 KB, so more are rejected at once."""
+
+
+class Pace:
+    """Lets REJECTIONS_PER_S pass."""
+
+    def __init__(self) -> None:
+        self._next = 0.0
+        self._waiting = 0
+
+    async def wait(self) -> None:
+        """Return when the next rejection may be made."""
+        now = asyncio.get_running_loop().time()
+        if self._waiting >= MAX_WAITING:
+            return
+        self._next = max(self._next, now - BURST_S) + 1 / REJECTIONS_PER_S
+        if self._next <= now:
+            return
+        self._waiting += 1
+        try:
+            await asyncio.sleep(self._next - now)
+        finally:
+            self._waiting -= 1
