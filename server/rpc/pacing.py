@@ -11,6 +11,9 @@ REJECTIONS_PER_S = 400
 BURST_S = 0.25
 """Rejections that were not used for this long are left for later: 100 are made at once."""
 
+MAX_WAIT_S = 2.0
+"""How long a rejection waits at most, also after thousands of calls that were cancelled while they waited."""
+
 MAX_WAITING = 1_000
 """Calls that wait to be rejected. Each takes some 30 KB, so more are rejected at once."""
 
@@ -27,7 +30,7 @@ class Pace:
         now = asyncio.get_running_loop().time()
         if self._waiting >= MAX_WAITING:
             return
-        self._next = max(self._next, now - BURST_S) + 1 / REJECTIONS_PER_S
+        self._next = min(max(self._next, now - BURST_S) + 1 / REJECTIONS_PER_S, now + MAX_WAIT_S)
         if self._next <= now:
             return
         self._waiting += 1
