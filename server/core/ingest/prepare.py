@@ -61,5 +61,6 @@ def invalid_batch(errors: Sequence[EventError]) -> InvalidBatch:
     """The error for a batch with bad events: the first in its text, and up to 100 in its list."""
     errors = sorted(errors)
     first = errors[0]
-    others = f" (and {len(errors) - 1} more bad events)" if len(errors) > 1 else ""
+    more = len(errors) - 1
+    others = f" (and {more} more bad event{'s' if more > 1 else ''})" if more else ""
     return InvalidBatch(f"{first.path}: {first.message}{others}", errors[:MAX_LISTED_ERRORS])
