@@ -242,9 +242,10 @@ def run_floods(server: Server, key: str, seconds: float) -> Sequence[Flooded]:
 
 
 def check_latency(found: Sequence[Flooded]) -> None:
-    """Fail if good clients noticed much of a flood."""
-    slow = [str(each) for each in found if each.flooded_ms > MAX_RATIO * each.quiet_ms]
-    assert not slow, slow
+    """Fail if good clients noticed much of a flood. A single p99 varies, so the quiet one is the median of all."""
+    quiet_ms = statistics.median(each.quiet_ms for each in found)
+    slow = [str(each) for each in found if each.flooded_ms > MAX_RATIO * quiet_ms]
+    assert not slow, (quiet_ms, slow)
 
 
 def as_json(found: Sequence[Flooded]) -> str:
