@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.harness import Server, batch, wait_until
 
+ATTEMPTS_S = 90
 RECOVERY_S = 10
 """An event is stored within this after the cause is gone: 1 s until the next attempt, and the start of mongod."""
 
@@ -40,7 +41,9 @@ def test_a_directory_without_permission_to_write(tmp_path: Path, folder: str) ->
         (tmp_path / folder).chmod(0o555)
         os.kill(mongod, signal.SIGKILL)
         told = "start of the embedded database failed: "
-        wait_until(lambda: server.stderr().count(told) >= 2, "eleven attempts, of which the first and last are logged")
+        # Each attempt takes a second or more, and starts a process.
+        both = "eleven attempts, of which the first and last are logged"
+        wait_until(lambda: server.stderr().count(told) >= 2, both, ATTEMPTS_S)
         assert client.get("/health/ready").status_code == 503
         (tmp_path / folder).chmod(0o700)
         wait_until(lambda: client.post("/api/v1/events", json=batch()).status_code == 201, "a stored event", RECOVERY_S)
