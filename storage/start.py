@@ -17,6 +17,7 @@ from storage.failures import OPERATOR_ERRORS, failure_of
 from storage.indexes import check_collections, ensure_indexes
 from storage.layout import ensure_layout
 from storage.probe import write_once
+from storage.views import ensure_views
 
 CHECK_TIMEOUT_S = 5.0
 """How long the deployment may take to say what it is, which includes the wait for a primary."""
@@ -54,6 +55,7 @@ async def prepare_at_start(database: Database) -> None:
         with time_limit(Deadline(WRITE_TIMEOUT_S)):
             await ensure_layout(database)
         await ensure_indexes(database)
+        await ensure_views(database)
 
 
 @contextmanager
