@@ -3,7 +3,7 @@
 Events are inserted as BSON bytes. `documents.py` says why.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -37,8 +37,10 @@ class Events:
 
     encode = staticmethod(documents.encode)
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, on_insert: Callable[[], None]) -> None:
+        """`on_insert` is called after each insert that the database has confirmed."""
         self._database = database
+        self._on_insert = on_insert
         self._collection = raw_collection(database, EVENTS, documents.RAW)
 
     async def insert(self, group: Sequence[EncodedBatch], deadline: Deadline) -> list[dict[int, NotInserted]]:
@@ -59,6 +61,7 @@ class Events:
             for index, why in not_in_command.items():
                 not_inserted[start + index] = why._replace(is_perhaps_ours=was_in_doubt and why.already_stored)
             start += sum(batch.event_count for batch in command)
+        self._on_insert()
         return by_batch(group, not_inserted)
 
     async def find_stored(self, tenant_id: UUID, ids: Sequence[bytes], deadline: Deadline) -> set[bytes]:

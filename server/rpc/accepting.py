@@ -28,8 +28,9 @@ UNKNOWN_METHOD = ""
 """Stands for the path of any call to a method that is not ours. No method has this name."""
 
 
-ACCEPTING = 16
-"""Calls to one method that are accepted in one turn of the event loop. So calls are known long before their turn."""
+ACCEPTING = 4
+"""Calls to one method that are accepted in one turn of the event loop, so that calls are known before their turn. With
+more, calls that are cancelled at once would cost more: the library drops those that it has not handed over."""
 
 MAX_WAITING = 2_000
 """Calls that were accepted and wait for their turn. The library holds more, up to MAX_PENDING_CALLS."""

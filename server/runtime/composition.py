@@ -125,9 +125,7 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
         await asyncio.gather(close(client), close(reading_client))
 
 
-def compose_services(
-    storage: Database, keys: Keys, reads: Reads, is_writable: Callable[[], Awaitable[None]]
-) -> Services:
+def compose_services(storage: Database, keys: Keys, reads: Reads, is_writable: Readiness) -> Services:
     """The services of a worker, on top of its database."""
     draining = asyncio.Event()
 
@@ -138,7 +136,7 @@ def compose_services(
 
     admission, in_flight = Admission(keys), InFlight()
     return Services(
-        ingest=Ingest(admission, in_flight, Events(storage), IdempotencyRecords(storage)),
+        ingest=Ingest(admission, in_flight, Events(storage, is_writable.confirm), IdempotencyRecords(storage)),
         admission=admission,
         in_flight=in_flight,
         reads=reads,

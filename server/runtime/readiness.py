@@ -1,7 +1,7 @@
 """Says whether this worker can take events: whether the database takes writes.
 
 Load balancers ask often, and each check is a write. So checks that are wanted at the same time are one, and a result
-serves all who ask within CHECK_INTERVAL_S.
+serves all who ask within CHECK_INTERVAL_S. While events are being stored, no check is needed.
 """
 
 import asyncio
@@ -25,10 +25,17 @@ class Readiness:
         self._probe = probe
         self._interval_s = interval_s
         self._started_at = 0.0
+        self._confirmed_at = -interval_s
         self._check: asyncio.Task[Unavailable | None] | None = None
+
+    def confirm(self) -> None:
+        """Say that the database has just taken a write."""
+        self._confirmed_at = monotonic()
 
     async def __call__(self) -> None:
         """Return if the database takes writes. Raises Unavailable if it does not."""
+        if monotonic() - self._confirmed_at < self._interval_s:
+            return
         if self._check is None or (self._check.done() and monotonic() - self._started_at >= self._interval_s):
             self._started_at = monotonic()
             self._check = asyncio.create_task(self._run())

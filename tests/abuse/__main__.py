@@ -14,7 +14,7 @@ import click
 
 from tests.abuse.campaign import run_campaign
 from tests.abuse.database_codes import CODES, STEPS, run_codes
-from tests.abuse.grpc_floods import as_json, run_floods
+from tests.abuse.grpc_floods import as_json, check_latency, run_floods
 from tests.abuse.operator_rules import run_rules
 from tests.abuse.readers import run_readers
 from tests.abuse.tenants import run_attempts
@@ -63,6 +63,7 @@ def main(
     if json_file is not None:
         counts = f'"inputs": {figures.as_json()}, "attempts": {sum(outcome.values())}, "leaks": 0'
         json_file.write_text(f'{{{counts}, "floods": {as_json(floods)}}}\n')
+    check_latency(floods)
 
 
 def run_driver(driver: str) -> Counter[str]:

@@ -237,11 +237,15 @@ def run_flood(server: Server, key: str, name: str, seconds: float) -> Flooded:
 
 
 def run_floods(server: Server, key: str, seconds: float) -> Sequence[Flooded]:
-    """All floods in turn. Fails if good clients notice much of one."""
-    found = [run_flood(server, key, name, seconds) for name in FLOODS]
-    slow = [str(each) for each in found if each.flooded_ms > MAX_RATIO * each.quiet_ms]
-    assert not slow, slow
-    return found
+    """All floods in turn."""
+    return [run_flood(server, key, name, seconds) for name in FLOODS]
+
+
+def check_latency(found: Sequence[Flooded]) -> None:
+    """Fail if good clients noticed much of a flood. A single p99 varies, so the quiet one is the median of all."""
+    quiet_ms = statistics.median(each.quiet_ms for each in found)
+    slow = [str(each) for each in found if each.flooded_ms > MAX_RATIO * quiet_ms]
+    assert not slow, (quiet_ms, slow)
 
 
 def as_json(found: Sequence[Flooded]) -> str:

@@ -19,6 +19,7 @@ from server.runtime.composition import compose_services
 from server.runtime.errors import StartError
 from server.runtime.logs import place_of
 from server.runtime.loops import forever, in_background, until_done
+from server.runtime.readiness import Readiness
 from storage.client import close, connect, database
 from storage.keys import Keys
 from storage.reads import StoredEvents
@@ -273,7 +274,7 @@ def test_a_worker_that_drains_is_not_ready() -> None:
 
         client = connect("mongodb://127.0.0.1:1/", "pymongo")  # never used
         storage = database(client, "sluice")
-        services = compose_services(storage, Keys(storage), Reads(StoredEvents(storage)), is_writable)
+        services = compose_services(storage, Keys(storage), Reads(StoredEvents(storage)), Readiness(is_writable))
         services.draining.set()
         with pytest.raises(Unavailable, match="draining"):
             await services.check_ready()

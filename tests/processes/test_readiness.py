@@ -109,6 +109,29 @@ def test_checks_are_shared_and_at_most_one_an_interval() -> None:
     asyncio.run(scenario())
 
 
+def test_a_write_that_was_confirmed_is_as_good_as_a_check() -> None:
+    async def scenario() -> None:
+        checks = 0
+
+        async def probe() -> None:
+            nonlocal checks
+            checks += 1
+            raise Unavailable(detail="no")
+
+        readiness = Readiness(probe, interval_s=0.2)
+        with pytest.raises(Unavailable):
+            await readiness()
+        readiness.confirm()
+        await readiness()
+        assert checks == 1
+        await asyncio.sleep(0.2)
+        with pytest.raises(Unavailable):
+            await readiness()
+        assert checks == 2
+
+    asyncio.run(scenario())
+
+
 def test_a_start_is_not_held_up_by_a_stop() -> None:
     async def scenario() -> None:
         async def probe() -> None:
