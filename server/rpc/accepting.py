@@ -112,7 +112,7 @@ def unblock_wakeups() -> None:
     events it handles. Under load the socket is full, and the thread waits to write: then it has one event a turn. A
     byte that has no space is not needed: those before it wake the loop.
     """
-    queues = [each for each in gc.get_objects() if isinstance(each, cygrpc.PollerCompletionQueue)]
+    queues = [each for each in gc.get_objects() if type(each) is cygrpc.PollerCompletionQueue]
     for end in chain.from_iterable(map(gc.get_referents, queues)):
         if isinstance(end, socket.socket):
             end.setblocking(False)

@@ -33,7 +33,7 @@ class Heartbeat(Struct, tag="heartbeat", frozen=True):
 
 
 class Draining(Struct, tag="draining", frozen=True):
-    """The worker got SIGTERM. It accepts no more requests, and ends once it has finished those that it has."""
+    """The worker drains: it accepts no more requests, and ends once it has finished those that it has."""
 
 
 Message = Ready | Unloadable | Heartbeat | Draining

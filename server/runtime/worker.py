@@ -39,16 +39,10 @@ async def run(settings: Settings) -> None:
     """Serve until SIGTERM or the end of stdin, then drain."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, on_terminate, stop)
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_reader(sys.stdin.fileno(), on_supervisor_gone, stop)
-    async with in_background(send_heartbeats()):
+    async with in_background(send_heartbeats(), announce_drain(stop)):
         await run_worker(settings, on_ready, stop)
-
-
-def on_terminate(stop: asyncio.Event) -> None:
-    """Stop, and let the supervisor start a successor meanwhile."""
-    stop.set()
-    send(Draining())
 
 
 def on_supervisor_gone(stop: asyncio.Event) -> None:
@@ -62,6 +56,12 @@ def on_ready() -> None:
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLDS)
     send(Ready())
+
+
+async def announce_drain(stop: asyncio.Event) -> None:
+    """Let the supervisor start a successor as soon as this process drains, whatever the reason is."""
+    await stop.wait()
+    send(Draining())
 
 
 async def send_heartbeats() -> Never:
