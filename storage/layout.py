@@ -69,7 +69,7 @@ def is_clustered(collection: Any) -> bool:
 async def create_events(database: Database, name: str = EVENTS) -> None:
     """Create a collection for events, unless it exists."""
     try:
-        await database.create_collection(name, clusteredIndex=CLUSTERED)
+        await database.command({"create": name, "clusteredIndex": CLUSTERED})
     except OperationFailure as error:
         if error.code != NAMESPACE_EXISTS:  # another process was first
             raise

@@ -97,8 +97,8 @@ async def set_old_events_aside(database: Database) -> None:
 async def copy(database: Database, on_progress: Callable[[int], Any]) -> None:
     """Copy all events that are not copied yet."""
     new = raw_collection(database, EVENTS, documents.LAZY)
-    saved = await database[META].find_one({"_id": LAYOUT_ID}) or {}
-    position = saved.get("position", MinKey())
+    saved = await raw_collection(database, META, documents.LAZY).find_one({"_id": LAYOUT_ID})
+    position = MinKey() if saved is None else saved.get("position", MinKey())
     while found := await next_events(database, position):
         await insert_missing(new, [documents.in_layout_2(bytes(document.raw)) for document in found])
         position = found[-1]["_id"]
