@@ -30,7 +30,7 @@ UNKNOWN_METHOD = ""
 
 ACCEPTING = 4
 """Calls to one method that are accepted in one turn of the event loop, so that calls are known before their turn. With
-more, calls that are cancelled at once would cost more: the library drops those that it has not handed over."""
+more, a client that cancels its calls at once would cost more: the library drops those that it has not handed over."""
 
 MAX_WAITING = 2_000
 """Calls that were accepted and wait for their turn. The library holds more, up to MAX_PENDING_CALLS."""
@@ -108,9 +108,9 @@ class AcceptingServer(cygrpc.AioServer):  # type: ignore[misc]
 def unblock_wakeups() -> None:
     """Let the library's own thread not block when it wakes the event loop.
 
-    For each of its events the thread writes a byte to a socket, and of these the loop takes one a turn, however many
-    events it handles. Under load the socket is full, and the thread waits to write: then it has one event a turn. A
-    byte that has no space is not needed: those before it wake the loop.
+    The thread writes a byte to a socket for each of its events. The loop reads one byte a turn, however many events it
+    handles. So under load the socket fills up, and the thread blocks: from then on it hands over one event a turn. If
+    the socket does not block, a byte that has no space is lost. It is not needed: those before it wake the loop.
     """
     queues = [each for each in gc.get_objects() if type(each) is cygrpc.PollerCompletionQueue]
     for end in chain.from_iterable(map(gc.get_referents, queues)):

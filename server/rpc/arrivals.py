@@ -34,8 +34,8 @@ MAX_WAITING_READS = 2_000
 """Calls that wait to be read, half of them of one tenant. Each takes some 30 KB."""
 
 MAX_OPEN_READS = 4
-"""Messages that are arriving for methods that need no key, one of each connection. They have some 50 bytes, and arrive
-with their calls. One that does not end brings what the network can carry."""
+"""Messages that are arriving for methods that need no key, half of them on one connection. They have some 50 bytes, and
+arrive with their calls. One that does not end brings what the network can carry."""
 
 MAX_OPEN_MESSAGE_BYTES = 4096
 """A message of a method that needs no key. Reflection repeats it in its response."""
@@ -100,7 +100,7 @@ class MessageReader:
         self._arrivals = Arrivals(
             MAX_KEYED_READS * MAX_MESSAGE_BYTES, partial(Unavailable, "not_stored", STALLED), self._slots.waiting
         )
-        self._open = FairLimit(MAX_OPEN_READS, 1)
+        self._open = FairLimit(MAX_OPEN_READS, MAX_OPEN_READS // 2)
         self._draining_because = ""
         self._decompressor = Decompressor(MAX_MESSAGE_BYTES)
 

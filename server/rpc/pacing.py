@@ -1,6 +1,6 @@
 """Slows down the rejections of calls that have no good key, so that a flood of them leaves the event loop to others.
 
-A client that makes such calls as fast as they are rejected would else use a whole core.
+Otherwise a client that makes such calls as fast as they are rejected would use a whole core.
 """
 
 import asyncio
@@ -9,7 +9,7 @@ REJECTIONS_PER_S = 400
 """Each takes some 0.4 ms, so all take a sixth of a core."""
 
 BURST_S = 0.25
-"""Rejections that were not used for this long are left for later: 100 are made at once."""
+"""After a pause of this length, 100 rejections are made at once."""
 
 MAX_WAIT_S = 2.0
 """How long a rejection waits at most, also after thousands of calls that were cancelled while they waited."""
@@ -19,14 +19,14 @@ MAX_WAITING = 1_000
 
 
 class Pace:
-    """Lets REJECTIONS_PER_S pass."""
+    """When the next rejection may be made."""
 
     def __init__(self) -> None:
         self._next = 0.0
         self._waiting = 0
 
     async def wait(self) -> None:
-        """Return when the next rejection may be made."""
+        """Return when this rejection may be made."""
         now = asyncio.get_running_loop().time()
         if self._waiting >= MAX_WAITING:
             return

@@ -1,5 +1,6 @@
 """Health and reflection: no key, both versions, and our own words for what is no message of theirs."""
 
+import queue
 from typing import Any
 
 import grpc
@@ -35,6 +36,21 @@ def test_reflection_has_both_versions(channel: grpc.Channel, version: str) -> No
         "grpc.reflection.v1.ServerReflection",
         "grpc.reflection.v1alpha.ServerReflection",
     }
+
+
+def test_a_pause_of_reflection_outlives_a_check_on_its_connection(channel: grpc.Channel) -> None:
+    method: Any = channel.stream_stream("/grpc.reflection.v1.ServerReflection/ServerReflectionInfo")
+    requests = queue.SimpleQueue[bytes | None]()
+    responses = method(iter(requests.get, None), timeout=TIMEOUT_S)
+    listing = reflection_pb2.ServerReflectionRequest(list_services="").SerializeToString()
+    requests.put(listing)
+    assert next(responses)
+    for _ in range(20):  # meanwhile, reflection waits for its next request
+        raw_unary(channel, CHECK)(b"", timeout=TIMEOUT_S)
+    requests.put(listing)
+    assert next(responses)
+    requests.put(None)
+    assert list(responses) == []
 
 
 REQUESTS = [

@@ -11,6 +11,8 @@ import pytest
 from tests.support.harness import Server, batch, wait_until
 
 ATTEMPTS_S = 90
+"""Eleven attempts are made within this. Each takes a second or more, and starts a process."""
+
 RECOVERY_S = 10
 """An event is stored within this after the cause is gone: 1 s until the next attempt, and the start of mongod."""
 
@@ -41,7 +43,6 @@ def test_a_directory_without_permission_to_write(tmp_path: Path, folder: str) ->
         (tmp_path / folder).chmod(0o555)
         os.kill(mongod, signal.SIGKILL)
         told = "start of the embedded database failed: "
-        # Each attempt takes a second or more, and starts a process.
         both = "eleven attempts, of which the first and last are logged"
         wait_until(lambda: server.stderr().count(told) >= 2, both, ATTEMPTS_S)
         assert client.get("/health/ready").status_code == 503
