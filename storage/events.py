@@ -3,9 +3,11 @@
 Events are inserted as BSON bytes. `documents.py` says why.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
+from math import inf
+from time import monotonic
 from typing import Any
 from uuid import UUID
 
@@ -37,10 +39,10 @@ class Events:
 
     encode = staticmethod(documents.encode)
 
-    def __init__(self, database: Database, on_insert: Callable[[], None]) -> None:
-        """`on_insert` is called after each insert that the database has confirmed."""
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._on_insert = on_insert
+        self.confirmed_at = -inf
+        """When the database confirmed the last insert, by the monotonic clock."""
         self._collection = raw_collection(database, EVENTS, documents.RAW)
 
     async def insert(self, group: Sequence[EncodedBatch], deadline: Deadline) -> list[dict[int, NotInserted]]:
@@ -61,7 +63,7 @@ class Events:
             for index, why in not_in_command.items():
                 not_inserted[start + index] = why._replace(is_perhaps_ours=was_in_doubt and why.already_stored)
             start += sum(batch.event_count for batch in command)
-        self._on_insert()
+        self.confirmed_at = monotonic()
         return by_batch(group, not_inserted)
 
     async def find_stored(self, tenant_id: UUID, ids: Sequence[bytes], deadline: Deadline) -> set[bytes]:

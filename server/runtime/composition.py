@@ -104,8 +104,9 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     reading_client = connect(settings.storage.mongodb_url, "pymongo")  # `storage/reads.py` says why
     reads = Reads(StoredEvents(database(reading_client, settings.storage.database)))
     keys = Keys(storage)
-    is_writable = Readiness(partial(probe, storage, READY_TIMEOUT_S))
-    services = compose_services(storage, keys, reads, is_writable)
+    events = Events(storage)
+    is_writable = Readiness(partial(probe, storage, READY_TIMEOUT_S), lambda: events.confirmed_at)
+    services = compose_services(storage, events, keys, reads, is_writable)
     rest, grpc = HttpServer(http_config(settings, services), on_ready), GrpcServer(services)
     leases, usage = Leases(storage), usage_job(keys)
     try:
@@ -125,7 +126,9 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
         await asyncio.gather(close(client), close(reading_client))
 
 
-def compose_services(storage: Database, keys: Keys, reads: Reads, is_writable: Readiness) -> Services:
+def compose_services(
+    storage: Database, events: Events, keys: Keys, reads: Reads, is_writable: Callable[[], Awaitable[None]]
+) -> Services:
     """The services of a worker, on top of its database."""
     draining = asyncio.Event()
 
@@ -136,7 +139,7 @@ def compose_services(storage: Database, keys: Keys, reads: Reads, is_writable: R
 
     admission, in_flight = Admission(keys), InFlight()
     return Services(
-        ingest=Ingest(admission, in_flight, Events(storage, is_writable.confirm), IdempotencyRecords(storage)),
+        ingest=Ingest(admission, in_flight, events, IdempotencyRecords(storage)),
         admission=admission,
         in_flight=in_flight,
         reads=reads,

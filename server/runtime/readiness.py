@@ -7,6 +7,7 @@ serves all who ask within CHECK_INTERVAL_S. While events are being stored, no ch
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from math import inf
 from time import monotonic
 
 from server.core.errors import Unavailable
@@ -19,22 +20,26 @@ FIRST_CHECK_TIMEOUT_S = 10.0
 
 
 class Readiness:
-    """Whether the database takes writes, by `probe`, which raises Unavailable if not."""
+    """Whether the database takes writes, by `probe`, which raises Unavailable if not.
 
-    def __init__(self, probe: Callable[[], Awaitable[None]], interval_s: float = CHECK_INTERVAL_S) -> None:
+    `confirmed_at` tells when it took the last one without a check, by the monotonic clock.
+    """
+
+    def __init__(
+        self,
+        probe: Callable[[], Awaitable[None]],
+        confirmed_at: Callable[[], float] = lambda: -inf,
+        interval_s: float = CHECK_INTERVAL_S,
+    ) -> None:
         self._probe = probe
+        self._confirmed_at = confirmed_at
         self._interval_s = interval_s
         self._started_at = 0.0
-        self._confirmed_at = -interval_s
         self._check: asyncio.Task[Unavailable | None] | None = None
-
-    def confirm(self) -> None:
-        """Say that the database has just taken a write."""
-        self._confirmed_at = monotonic()
 
     async def __call__(self) -> None:
         """Return if the database takes writes. Raises Unavailable if it does not."""
-        if monotonic() - self._confirmed_at < self._interval_s:
+        if monotonic() - self._confirmed_at() < self._interval_s:
             return
         if self._check is None or (self._check.done() and monotonic() - self._started_at >= self._interval_s):
             self._started_at = monotonic()

@@ -19,8 +19,8 @@ from server.runtime.composition import compose_services
 from server.runtime.errors import StartError
 from server.runtime.logs import place_of
 from server.runtime.loops import forever, in_background, until_done
-from server.runtime.readiness import Readiness
 from storage.client import close, connect, database
+from storage.events import Events
 from storage.keys import Keys
 from storage.reads import StoredEvents
 
@@ -274,7 +274,8 @@ def test_a_worker_that_drains_is_not_ready() -> None:
 
         client = connect("mongodb://127.0.0.1:1/", "pymongo")  # never used
         storage = database(client, "sluice")
-        services = compose_services(storage, Keys(storage), Reads(StoredEvents(storage)), Readiness(is_writable))
+        events, reads = Events(storage), Reads(StoredEvents(storage))
+        services = compose_services(storage, events, Keys(storage), reads, is_writable)
         services.draining.set()
         with pytest.raises(Unavailable, match="draining"):
             await services.check_ready()

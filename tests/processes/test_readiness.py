@@ -111,17 +111,17 @@ def test_checks_are_shared_and_at_most_one_an_interval() -> None:
 
 def test_a_write_that_was_confirmed_is_as_good_as_a_check() -> None:
     async def scenario() -> None:
-        checks = 0
+        checks, confirmed_at = 0, 0.0
 
         async def probe() -> None:
             nonlocal checks
             checks += 1
             raise Unavailable(detail="no")
 
-        readiness = Readiness(probe, interval_s=0.2)
+        readiness = Readiness(probe, lambda: confirmed_at, interval_s=0.2)
         with pytest.raises(Unavailable):
             await readiness()
-        readiness.confirm()
+        confirmed_at = time.monotonic()
         await readiness()
         assert checks == 1
         await asyncio.sleep(0.2)
