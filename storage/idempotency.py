@@ -1,17 +1,20 @@
 """Stores idempotency records in MongoDB.
 
 A record lasts as long as the events that it stands for, unless its batch was refused. Its `_id` is a hash, so the
-collection does not show any idempotency key. The field `state` is absent while a record is open.
+collection does not show any idempotency key. The field `state` is absent while a record is open. The field `refused` is
+there if the database refused some of its events: their indexes, paths and messages.
 """
 
 from collections.abc import Sequence
 from functools import partial
 
 from bson.binary import Binary
+from msgspec.structs import asdict
 from pymongo import ReturnDocument
 from pymongo.errors import OperationFailure
 
 from server.core.deadline import Deadline
+from server.core.errors import EventError
 from server.core.events.ids import Seed
 from server.core.ingest.store import IdempotencyRecord
 from server.core.times import from_milliseconds, to_milliseconds
@@ -84,6 +87,7 @@ def document_of(record: IdempotencyRecord) -> Document:
         "received_at": from_milliseconds(record.seed.received_at_ms),
         "random": record.seed.random,
         **({} if record.state == "open" else {"state": record.state}),
+        **({"refused": [asdict(error) for error in record.refused]} if record.refused else {}),
     }
 
 
@@ -100,4 +104,5 @@ def record_of(document: Document) -> IdempotencyRecord:
         fingerprint=document["fingerprint"],
         seed=Seed(to_milliseconds(document["received_at"]), document["random"]),
         state=document.get("state", "open"),
+        refused=tuple(EventError(**error) for error in document.get("refused", ())),
     )

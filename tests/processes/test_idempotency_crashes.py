@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
@@ -11,23 +11,10 @@ import pytest
 
 from tests.support.harness import MongoClient, Server, batch, wait_until
 from tests.support.idempotency import CONFLICT, TenantClient, expect_receipt, records, stored, stored_ids
-from tests.support.mongod import Mongod
+from tests.support.mongod import Mongod, block_next_insert
 
 HANG_MS = 15_000
 """How long a write hangs: longer than a request may take. Only one write hangs at a time."""
-
-
-def block(mongo: MongoClient, collection: str) -> Callable[[], object]:
-    """Make the next insert into the collection hang. Returns a function that waits until it does."""
-    data = {
-        "failCommands": ["insert"],
-        "namespace": f"sluice.{collection}",
-        "blockConnection": True,
-        "blockTimeMS": HANG_MS,
-    }
-    entered = mongo.admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=data)["count"]
-    wait = {"waitForFailPoint": "failCommand", "timesEntered": entered + 1, "maxTimeMS": 30_000}
-    return lambda: mongo.admin.command(wait)
 
 
 class Crashing(NamedTuple):
@@ -63,7 +50,7 @@ def test_kill_9_of_the_database_in_mid_write(crashing: Crashing, collection: str
     key = server.create_key(f"database-{collection}", "--rate-limit", "0")
     with TenantClient(server, key) as tenant, ThreadPoolExecutor() as threads:
         kept = expect_receipt(tenant.rest(batch(3), "kept"), replayed=False)
-        until_one_hangs = block(mongo, collection)
+        until_one_hangs = block_next_insert(mongo, collection, HANG_MS)
         cut = threads.submit(tenant.post, batch(50), "cut")
         until_one_hangs()
         mongod.kill()
@@ -81,7 +68,7 @@ def test_kill_9_of_a_worker_between_record_and_events(crashing: Crashing) -> Non
     server, _, mongo = crashing
     key = server.create_key("worker", "--rate-limit", "0")
     with TenantClient(server, key) as tenant, ThreadPoolExecutor() as threads:
-        until_one_hangs = block(mongo, "events")
+        until_one_hangs = block_next_insert(mongo, "events", HANG_MS)
         cut = threads.submit(tenant.post, batch(50), "a")
         until_one_hangs()
         (worker,) = server.worker_pids()

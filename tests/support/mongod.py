@@ -4,7 +4,7 @@ import os
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -152,6 +152,19 @@ def failing_inserts(mongo: MongoClient, times: int | None = None, **data: Any) -
     where = {"failCommands": ["insert"], "appName": "sluice", "namespace": "sluice.events"}
     with fail_point(mongo, "failCommand", mode, **where, **data):
         yield
+
+
+def block_next_insert(mongo: MongoClient, collection: str, hang_ms: int) -> Callable[[], object]:
+    """Make the next insert into the collection hang. Returns a function that waits until it does."""
+    data = {
+        "failCommands": ["insert"],
+        "namespace": f"sluice.{collection}",
+        "blockConnection": True,
+        "blockTimeMS": hang_ms,
+    }
+    entered = mongo.admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=data)["count"]
+    wait = {"waitForFailPoint": "failCommand", "timesEntered": entered + 1, "maxTimeMS": 30_000}
+    return lambda: mongo.admin.command(wait)
 
 
 class ReplicaSet:

@@ -21,17 +21,22 @@ others of the batch, and several requests may store the batch at the same time. 
 has acknowledged. So a record has a state, and each change of it is one atomic update:
 
     open               its batch is being stored, or was stored by the request that made the record
-    confirmed          a request that did not insert every event itself is acknowledged; nothing is undone any more
+    confirmed          a request that did not insert every event itself is acknowledged. The record names the events
+                       that were refused. Every other event stays stored, and every receipt says the same
     refused            set by the request that made the record: no request is acknowledged, all events may be removed
     refused_by_replay  set by another request: the same, but the request that made the record may still be running
 
 1. A request that made the record and inserted every event is acknowledged, and changes nothing. This is the usual case.
-2. Any other request first changes `open` to `confirmed`. If it cannot, it removes what it inserted: 503.
+2. Any other request that is to be acknowledged first changes `open` to `confirmed`, with the events that were refused
+   to it. If it finds `confirmed`, the record counts: it removes what it inserted of the events that the record names.
+   If it finds that the batch was refused, it removes all that it inserted: 503.
 3. A request whose batch is refused first changes `open` to one of the refused states. If it finds `confirmed`, another
    request has stored the batch, which counts for both. Else it removes what it inserted. The request that made the
    record then removes it too.
 4. A request that finds a refused record takes it over: at once if it is `refused`, since all its events may go. If it
    is `refused_by_replay`, only SETTLED_AFTER_S later, when every request that knew it open has ended; 503 until then.
+5. In lenient handling a replay may be refused an event that the request that made the record can insert a moment later.
+   So if it finds the record open, it confirms refused events only SETTLED_AFTER_S later too; 503 until then.
 
 Example: worker 1 makes record S1, inserts events 0 and 2, and learns that an index refuses event 1. It changes S1 to
 `refused`, removes 0 and 2, removes S1, and answers 400. Worker 2 has found S1 meanwhile, when it was open, and inserts
@@ -98,26 +103,34 @@ class Idempotency:
             raise IdempotencyConflict
         return stored
 
-    async def confirm(self, record: IdempotencyRecord, deadline: Deadline) -> bool:
-        """Make sure that nothing of the record's batch is undone. Returns False if another request has refused it."""
-        return await self._change(record, "confirmed", deadline) == "confirmed"
+    async def confirm(
+        self, record: IdempotencyRecord, refused: Sequence[EventError], is_replay: bool, deadline: Deadline
+    ) -> IdempotencyRecord | None:
+        """Make sure that nothing of the record's batch is undone but the events in `refused`.
 
-    async def refuse(self, record: IdempotencyRecord, is_replay: bool, deadline: Deadline) -> bool:
-        """Make sure that no request for the record's batch is confirmed. Returns False if one is."""
+        Returns the confirmed record, which may name other refused events; None if the whole batch is refused. Raises
+        Unavailable, also if the request that made the record may still insert what was refused to this replay.
+        """
+        if refused and is_replay and record.state == "open" and not is_settled(record):
+            raise Unavailable("unknown")
+        return await self._change(record, replace(record, state="confirmed", refused=tuple(refused)), deadline)
+
+    async def refuse(self, record: IdempotencyRecord, is_replay: bool, deadline: Deadline) -> IdempotencyRecord | None:
+        """Make sure that no request for the record's batch is confirmed. Returns the confirmed record if one is."""
         state: RecordState = "refused_by_replay" if is_replay else "refused"
-        return await self._change(record, state, deadline) != "confirmed"
+        return await self._change(record, replace(record, state=state), deadline)
 
     async def forget(self, record: IdempotencyRecord, deadline: Deadline) -> None:
         """Remove a refused record, so that its key can be used. If that fails, the next request takes it over."""
         with contextlib.suppress(Unavailable):
             await self._store.remove(record, deadline)
 
-    async def _change(self, record: IdempotencyRecord, state: RecordState, deadline: Deadline) -> RecordState | None:
-        """Give an open record a state. Returns the state that it has then; None if the record is gone."""
-        if record.state == "confirmed":
-            return record.state
-        stored = await self._store.replace(record, replace(record, state=state), deadline)
-        return stored.state if stored is not None and stored.seed == record.seed else None
+    async def _change(
+        self, record: IdempotencyRecord, new: IdempotencyRecord, deadline: Deadline
+    ) -> IdempotencyRecord | None:
+        """Put `new` in the place of a record if that is open. Returns what is stored then if it is confirmed."""
+        stored = record if record.state == "confirmed" else await self._store.replace(record, new, deadline)
+        return stored if stored is not None and stored.seed == record.seed and stored.state == "confirmed" else None
 
     async def _take_over(
         self, refused: IdempotencyRecord, record: IdempotencyRecord, deadline: Deadline
@@ -127,13 +140,18 @@ class Idempotency:
         if refused.state == "refused":
             ids = ids_of(refused.seed, MAX_BATCH_EVENTS).binary
             await self._remove_events(refused.tenant_id, ids, deadline)
-        elif time_ns() // NS_PER_MS - refused.seed.received_at_ms < SETTLED_AFTER_S * MS_PER_S:
+        elif not is_settled(refused):
             raise Unavailable("unknown")
         elif refused.fingerprint == record.fingerprint:
             new = replace(refused, state="open")  # the request that made it may have stored it all
         if await self._store.replace(refused, new, deadline) != new:
             raise Unavailable("unknown")
         return new
+
+
+def is_settled(record: IdempotencyRecord) -> bool:
+    """Whether every request that knew the record open has ended."""
+    return time_ns() // NS_PER_MS - record.seed.received_at_ms >= SETTLED_AFTER_S * MS_PER_S
 
 
 def parse_idempotency_key(keys: Sequence[str]) -> str:

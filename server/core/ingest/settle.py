@@ -9,6 +9,7 @@ the same time.
 """
 
 import asyncio
+from collections.abc import Sequence
 from typing import NamedTuple
 from uuid import UUID
 
@@ -69,32 +70,43 @@ class Settlement:
 
     async def _settle(self, batch: InsertedBatch, deadline: Deadline) -> PreparedBatch:
         record, refused = batch.record, await self._refused(batch, deadline)
-        if any(why.reason is None for why in refused.values()):
-            raise Unavailable
         if refused and not (batch.lenient and len(refused) < len(batch.prepared.ids)):
-            if record is not None and not await self._idempotency.refuse(record, batch.is_replay, deadline):
-                return batch.prepared  # another request has stored all of it meanwhile
+            confirmed = record and await self._idempotency.refuse(record, batch.is_replay, deadline)
+            if confirmed is not None:  # another request has stored the batch meanwhile
+                return await self._as_confirmed(batch, confirmed, deadline)
             await self._undo(batch, deadline)
-            raise invalid_batch([*batch.prepared.errors, *errors_of(batch, refused)])
-        relies_on_others = batch.is_replay or len(batch.not_inserted) > len(refused)
-        if record is None or not relies_on_others or await self._idempotency.confirm(record, deadline):
-            return without(batch, refused)
+            raise invalid_batch([*batch.prepared.errors, *refused])
+        if record is None:
+            return without(batch.prepared, refused)
+        confirmed = await self._idempotency.confirm(record, refused, batch.is_replay, deadline)
+        if confirmed is not None:
+            return await self._as_confirmed(batch, confirmed, deadline)
         await self._remove(batch, inserted_ids(batch), deadline)
         raise Unavailable
 
-    async def _refused(self, batch: InsertedBatch, deadline: Deadline) -> dict[int, NotInserted]:
-        """The documents that were refused and are not stored, by index.
+    async def _refused(self, batch: InsertedBatch, deadline: Deadline) -> list[EventError]:
+        """The events that were refused and are not stored. Raises Unavailable if the cause is not the event.
 
-        A document of an acknowledged batch may be refused now, by a validator that was added since. It counts as
-        stored.
+        An event of an acknowledged batch may be refused now, by a validator that was added since. It counts as stored.
         """
-        refused = {index: why for index, why in batch.not_inserted.items() if not is_stored(batch, why)}
-        if not refused or batch.record is None:
-            return refused
-        ids = batch.ids()
-        tenant_id = batch.prepared.info.tenant_id
-        stored = await self._events.find_stored(tenant_id, [ids[index] for index in refused], deadline)
-        return {index: why for index, why in refused.items() if ids[index] not in stored}
+        refused = {at: why.reason for at, why in batch.not_inserted.items() if not is_stored(batch, why)}
+        if refused and batch.record is not None:
+            ids = batch.ids()
+            tenant_id = batch.prepared.info.tenant_id
+            stored = await self._events.find_stored(tenant_id, [ids[at] for at in refused], deadline)
+            refused = {at: reason for at, reason in refused.items() if ids[at] not in stored}
+        return [error_of(batch.prepared.indexes[at], reason) for at, reason in refused.items()]
+
+    async def _as_confirmed(
+        self, batch: InsertedBatch, confirmed: IdempotencyRecord, deadline: Deadline
+    ) -> PreparedBatch:
+        """The batch as its confirmed record says. What the record refused was perhaps inserted by this request."""
+        refused = {error.index for error in confirmed.refused}
+        ids = [
+            event_id for event_id, index in zip(batch.ids(), batch.prepared.indexes, strict=True) if index in refused
+        ]
+        await self._remove(batch, ids, deadline)
+        return without(batch.prepared, confirmed.refused)
 
     async def _undo(self, batch: InsertedBatch, deadline: Deadline) -> None:
         """Remove the documents that this request inserted, then the record that it made."""
@@ -120,21 +132,21 @@ def inserted_ids(batch: InsertedBatch) -> list[bytes]:
     return [event_id for index, event_id in enumerate(batch.ids()) if index not in others]
 
 
-def errors_of(batch: InsertedBatch, refused: dict[int, NotInserted]) -> list[EventError]:
-    """What is wrong with each refused document, as an error of its event."""
-    indexes = batch.prepared.indexes
-    return [EventError(indexes[at], f"events[{indexes[at]}]", why.reason or "") for at, why in refused.items()]
+def error_of(index: int, reason: str | None) -> EventError:
+    """What is wrong with a refused event. Raises Unavailable if the cause is not the event."""
+    if reason is None:
+        raise Unavailable
+    return EventError(index, f"events[{index}]", reason)
 
 
-def without(batch: InsertedBatch, refused: dict[int, NotInserted]) -> PreparedBatch:
-    """The batch without the refused documents, whose events become errors."""
-    if not refused:
-        return batch.prepared
-    kept = [at for at in range(len(batch.prepared.ids)) if at not in refused]
+def without(prepared: PreparedBatch, refused: Sequence[EventError]) -> PreparedBatch:
+    """The batch without the refused events, which become errors."""
+    indexes = {error.index for error in refused}
+    kept = [at for at, index in enumerate(prepared.indexes) if index not in indexes]
     return replace(
-        batch.prepared,
-        ids=[batch.prepared.ids[at] for at in kept],
-        event_types=[batch.prepared.event_types[at] for at in kept],
-        indexes=[batch.prepared.indexes[at] for at in kept],
-        errors=[*batch.prepared.errors, *errors_of(batch, refused)],
+        prepared,
+        ids=[prepared.ids[at] for at in kept],
+        event_types=[prepared.event_types[at] for at in kept],
+        indexes=[prepared.indexes[at] for at in kept],
+        errors=[*prepared.errors, *refused],
     )

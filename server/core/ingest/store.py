@@ -7,6 +7,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from server.core.deadline import Deadline
+from server.core.errors import EventError
 from server.core.events.ids import Seed
 from server.core.events.model import BatchInfo, Event
 
@@ -83,6 +84,8 @@ class IdempotencyRecord(Struct, frozen=True):
     seed: Seed
     """The ids of the events are made from it. Each request draws its own, so it tells two requests apart."""
     state: RecordState = "open"
+    refused: tuple[EventError, ...] = ()
+    """In a confirmed record: the events that the database refused, which the receipt says for good."""
 
 
 class IdempotencyStore(Protocol):
