@@ -64,12 +64,15 @@ TIDY_INTERVAL_S = 30
 TIDY_TIMEOUT_S = 2
 """How long either may take, because a drain waits for usage to be saved."""
 
-
 INDEXES_INTERVAL_S = 60
 """How often missing indexes are looked for. Reads are slow without them."""
 
 STALE_INTERVAL_S = 5
 """How often a worker whose database takes no writes tries a new connection."""
+
+STALE_CHECKS = 4
+"""How often in a row only a new connection works before the worker is replaced. A driver that has just lost its
+connections fails a check or two as well, and is well again by itself."""
 
 log = logging.getLogger("sluice")
 
@@ -201,21 +204,24 @@ def stale_connections_job(
             return True
         return False
 
-    async def stop_if_stale() -> None:
-        if await is_well():
-            return
+    async def new_client_is_well() -> bool:
         assert settings.storage.mongodb_url is not None, "the supervisor found the database"  # noqa: S101
         client = connect(settings.storage.mongodb_url, settings.storage.driver)
-        try:
-            await probe(database(client, settings.storage.database), READY_TIMEOUT_S)
-        except Unavailable:
-            return
-        finally:
-            await close(client)
-        await asyncio.sleep(CHECK_INTERVAL_S)  # until the next check is a new one
-        if not await is_well():
-            log.warning("only new connections to the database take writes: this worker is replaced")
-            stop.set()
+        with contextlib.suppress(Unavailable):
+            try:
+                await probe(database(client, settings.storage.database), READY_TIMEOUT_S)
+                return True
+            finally:
+                await close(client)
+        return False
+
+    async def stop_if_stale() -> None:
+        for _ in range(STALE_CHECKS):
+            if await is_well() or not await new_client_is_well():
+                return
+            await asyncio.sleep(CHECK_INTERVAL_S)  # until the next check is a new one
+        log.warning("only new connections to the database take writes: this worker is replaced")
+        stop.set()
 
     return PeriodicJob("check of connections", stop_if_stale, STALE_INTERVAL_S)
 
