@@ -28,7 +28,7 @@ from server.rpc.server import GrpcServer
 from server.runtime.background import DeploymentJob, PeriodicJob, report_health
 from server.runtime.logs import log_lost_exceptions
 from server.runtime.loops import in_background
-from server.runtime.ports import bound_socket
+from server.runtime.ports import SHARED, bound_socket
 from server.runtime.readiness import CHECK_INTERVAL_S, Readiness
 from server.services import Services
 from server.settings import Settings
@@ -231,7 +231,7 @@ async def serve(
 ) -> None:
     """Accept requests until `stop` is set or REST ends by itself. Then set `draining` and finish what was accepted."""
     await grpc.start(settings)
-    listening = bound_socket(settings.host, settings.port, socket.SO_REUSEPORT)
+    listening = bound_socket(settings.host, settings.port, *SHARED)
     serving = asyncio.create_task(rest.serve(sockets=[listening]))
     await asyncio.wait([serving, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
     await grpc.report_draining()
