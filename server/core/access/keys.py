@@ -41,6 +41,8 @@ class Credentials(Struct, frozen=True):
     origin: str | None = None
     """The header `Origin`, which browsers send and servers do not."""
     referer: str | None = None
+    error: SluiceError | None = None
+    """What is wrong with the headers of the page. The key and its scope are checked before."""
 
 
 class Key(Struct, frozen=True, kw_only=True):
@@ -60,6 +62,7 @@ class Key(Struct, frozen=True, kw_only=True):
     def check(self, credentials: Credentials, scope: Scope) -> None:
         """Raises InsufficientScope if the key lacks `scope`, and DomainNotAllowed if its allowed domains say so.
 
+        Raises InvalidHeader if the headers of the page are wrong.
         A domain counts only if a web page sent the request: then `Origin` is given, or else `Referer`.
         """
         error = self._error_of(credentials, scope)
@@ -70,6 +73,8 @@ class Key(Struct, frozen=True, kw_only=True):
     def _error_of(self, credentials: Credentials, scope: Scope) -> SluiceError | None:
         if scope not in self.scopes:
             return InsufficientScope(scope)
+        if credentials.error is not None:
+            return credentials.error
         page = credentials.referer if credentials.origin is None else credentials.origin
         if self.allowed_domains and page is not None and not is_allowed(host_of(page), self.allowed_domains):
             return DomainNotAllowed()
