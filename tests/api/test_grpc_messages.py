@@ -147,6 +147,15 @@ def test_message_that_is_too_large_once_decompressed(server: Server, channel: gr
     assert ingest(channel, key["key"]).events_received == 1
 
 
+def test_message_of_many_compressed_parts(server: Server, channel: grpc.Channel, key: Json) -> None:
+    payload = message(gzip.compress(b"") * 2_100, compressed=True)
+    ended = raw_call(server, key, payload, (b"grpc-encoding", b"gzip"))
+    assert ended is not None
+    detail = "The body has over 2000 compressed parts: compress it as a whole"
+    assert ended == (INVALID_ARGUMENT.value[0], detail)
+    assert ingest(channel, key["key"]).events_received == 1
+
+
 def test_initial_metadata_comes_before_the_first_batch(channel: grpc.Channel, key: Json) -> None:
     with Stream(channel, key["key"]) as stream:
         stream.call.initial_metadata()  # returns as soon as it is there
