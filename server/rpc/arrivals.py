@@ -34,8 +34,9 @@ MAX_WAITING_READS = 2_000
 """Calls that wait to be read, half of them of one tenant. Each takes some 30 KB."""
 
 MAX_OPEN_READS = 4
-"""Messages that are arriving for methods that need no key, half of them on one connection. They have some 50 bytes, and
-arrive with their calls. One that does not end brings what the network can carry."""
+"""Messages that are arriving for `Check`, and as many for the other methods that need no key. One connection may have
+half of each. They have some 50 bytes, and arrive with their calls. One that does not end brings what the network can
+carry."""
 
 MAX_OPEN_MESSAGE_BYTES = 4096
 """A message of a method that needs no key. Reflection repeats it in its response."""
@@ -92,6 +93,11 @@ def decompress_small(message: bytes | None) -> bytes | None:
         raise PayloadTooLarge(OPEN_TOO_LARGE) from None
 
 
+def open_reads() -> FairLimit:
+    """The limit on messages that are arriving for one kind of calls that need no key, by connection."""
+    return FairLimit(MAX_OPEN_READS, MAX_OPEN_READS // 2)
+
+
 class MessageReader:
     """Reads the messages of all calls to this worker."""
 
@@ -100,7 +106,6 @@ class MessageReader:
         self._arrivals = Arrivals(
             MAX_KEYED_READS * MAX_MESSAGE_BYTES, partial(Unavailable, "not_stored", STALLED), self._slots.waiting
         )
-        self._open = FairLimit(MAX_OPEN_READS, MAX_OPEN_READS // 2)
         self._draining_because = ""
         self._decompressor = Decompressor(MAX_MESSAGE_BYTES)
 
@@ -145,14 +150,15 @@ class MessageReader:
         if self._draining_because:
             raise Unavailable("not_stored", self._draining_because)
 
-    async def read_open(self, context: Context) -> bytes | None:
+    async def read_open(self, context: Context, reads: FairLimit) -> bytes | None:
         """The next message of a call that needs no key; None at the end of its messages, or if the server drains.
 
-        Raises Unavailable if it is slow while others wait, PayloadTooLarge, MalformedJson and ClientGone.
+        `reads` limits the messages that are arriving for calls of its kind. Raises Unavailable if it is slow while
+        others wait, PayloadTooLarge, MalformedJson and ClientGone.
         """
         connection = context.peer()
         try:
-            await self._open.acquire(connection, 1, Deadline())
+            await reads.acquire(connection, 1, Deadline())
         except TimeoutError:
             raise Unavailable(detail=NO_CAPACITY) from None
         reading = asyncio.ensure_future(receive(context))
@@ -161,12 +167,12 @@ class MessageReader:
             while not (await asyncio.wait([reading], timeout=OPEN_READ_S))[0]:
                 if self._draining_because:
                     return None
-                if self._open.waiting() or monotonic() > end:
+                if reads.waiting() or monotonic() > end:
                     raise Unavailable(detail=TOO_SLOW)
             return decompress_small(reading.result())
         finally:
             reading.cancel()
-            self._open.add(connection, -1)
+            reads.add(connection, -1)
 
     async def decompress(self, message: bytes, tenant_id: UUID) -> bytes:
         """A message of a stream, decompressed if need be. Raises PayloadTooLarge, MalformedJson and Unavailable."""
