@@ -47,8 +47,16 @@ OPEN_READ_S = 0.02
 OPEN_READ_TIMEOUT_S = 60
 """How long it may take if no other waits: the pause that a client of reflection may make."""
 
-ENCODINGS = {b"\x1f": "gzip", b"\x78": "deflate"}
-"""By the first byte of compressed data. No message of ours begins so: it would be field 3 of no type, or field 15."""
+GZIP = b"\x1f"
+"""How gzip begins. No message of ours does: it would be of field 3, and of no type."""
+
+ZLIB = frozenset(b"\x18\x28\x38\x48\x58\x68\x78")
+"""How zlib begins, for a window of 512 bytes to 32 KiB (RFC 1950). In a message of ours it would be a number in field
+3, 5, 7, 9, 11, 13 or 15: none has one. A window of 256 bytes, which zlib itself never uses, would begin as a `sequence`
+does."""
+
+ZLIB_CHECK = 31
+"""The first two bytes of zlib, as a number with the highest first, are a multiple of it."""
 
 NO_CAPACITY = "This server is receiving as many messages as it can: retry after the time in RetryInfo"
 NO_MESSAGE = "The call has no complete message: send one"
@@ -69,8 +77,12 @@ async def receive(context: Context) -> bytes | None:
 
 
 def encoding_of(message: bytes) -> str | None:
-    """How a message is compressed; None if it is not."""
-    return ENCODINGS.get(message[:1])
+    """How a message is compressed; None if it is not. The library does not tell, so its first bytes do."""
+    if message[:1] == GZIP:
+        return "gzip"
+    if message[:1] and message[0] in ZLIB and int.from_bytes(message[:2]) % ZLIB_CHECK == 0:
+        return "deflate"
+    return None
 
 
 def checked_encoding(message: bytes) -> str | None:

@@ -7,6 +7,7 @@ of any size, their calls outlast a drain, and they answer a bad message with the
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import cast
 
 import grpc
@@ -28,8 +29,10 @@ OVERALL = ""
 """The name for which health is asked about the server as a whole."""
 
 HEALTH = health.SERVICE_NAME
-REFLECTIONS = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
-"""Both versions have the same messages."""
+REFLECTION_PACKAGES = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
+"""Both versions have the same messages. Those of the library have the names of the second."""
+
+REFLECTIONS = tuple(f"{package}.ServerReflection" for package in REFLECTION_PACKAGES)
 
 MAX_CHECKS = 1_000
 """Calls to `Check` that are open at one time: those whose message is read, or waits to be. Each takes some 10 KB."""
@@ -103,14 +106,16 @@ class UnkeyedServices:
         """The methods by path. All take a stream of requests, so that a message is read only when we ask for it."""
         unary, stream = grpc.stream_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
         health_response = HealthCheckResponse.SerializeToString
-        reflect = self._guarded(self._reflect, self._streams)
         reflection_response = ServerReflectionResponse.SerializeToString
         return {
             f"/{HEALTH}/Check": unary(self._guarded(self._check, self._checks), response_serializer=health_response),
             f"/{HEALTH}/Watch": stream(self._guarded(self._watch, self._streams), response_serializer=health_response),
             **{
-                f"/{name}/ServerReflectionInfo": stream(reflect, response_serializer=reflection_response)
-                for name in REFLECTIONS
+                f"/{package}.ServerReflection/ServerReflectionInfo": stream(
+                    self._guarded(partial(self._reflect, f"{package}.ServerReflectionRequest"), self._streams),
+                    response_serializer=reflection_response,
+                )
+                for package in REFLECTION_PACKAGES
             },
         }
 
@@ -167,15 +172,18 @@ class UnkeyedServices:
                         return
                     await self._changed.wait()
 
-    async def _reflect(self, context: Context) -> None:
-        """`ServerReflectionInfo`: descriptions of services and messages, until the client is done."""
+    async def _reflect(self, request: str, context: Context) -> None:
+        """`ServerReflectionInfo`: descriptions of services and messages, until the client is done.
+
+        `request` is the name of the version's requests.
+        """
 
         async def requests() -> AsyncIterator[ServerReflectionRequest]:
             while not self._is_draining:
                 message = await self._messages.read_open(context, self._streams.reads)
                 if message is None:
                     return
-                yield parse_message(ServerReflectionRequest, message)
+                yield parse_message(ServerReflectionRequest, message, request)
 
         responses = cast("AsyncIterator[Message]", self._reflection.ServerReflectionInfo(requests(), context))
         async for response in responses:
