@@ -12,6 +12,7 @@ from typing import Never
 
 import click
 
+from server.cli.credentials import without_credentials
 from server.cli.database_url import database_url_command
 from server.cli.keys import keys_group
 from server.cli.serve import serve_command
@@ -28,9 +29,6 @@ UNAVAILABLE: dict[Outcome | None, str] = {
     "see that all its members run, and that --mongodb-url is right",
     "unknown": "the database did not confirm in time, and may yet have done it: look with `sluice keys list`",
 }
-
-CREDENTIALS = re.compile(r"(mongodb(?:\+srv)?://).*@")
-"""User and password of a URL, up to the last @. Whoever quotes an argument may quote them."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -114,5 +112,5 @@ def variables_of(reason: str) -> str:
 
 def fail(status: int, reason: str, log_format: LogFormat) -> Never:
     """Print the reason as one line on stderr, without a user or password, and exit."""
-    print_failure(CREDENTIALS.sub(r"\1...@", " ".join(reason.split())), log_format)
+    print_failure(without_credentials(" ".join(reason.split())), log_format)
     sys.exit(status)

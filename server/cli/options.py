@@ -6,12 +6,14 @@ Every command that uses the database has the same four options. So a command fin
 import os
 import re
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
+from server.cli.credentials import check_misplaced
 from server.settings import DatabaseSettings
 from storage.embedded.limits import processor_count
 
@@ -124,11 +126,20 @@ DATABASE_OPTIONS = (
 )
 
 
-def database_options(command: Command) -> Command:
-    """Give a command the options of the database, in the order of `DATABASE_OPTIONS`."""
+def database_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of the database, in the order of `DATABASE_OPTIONS`.
+
+    Before it runs, it raises ConfigurationError if another option than the one for it holds the URL of a database.
+    """
+
+    @wraps(command)
+    def checked(**values: Any) -> None:
+        check_misplaced(click.get_current_context())
+        command(**values)
+
     for database_option in reversed(DATABASE_OPTIONS):
-        command = database_option(command)
-    return command
+        checked = database_option(checked)
+    return checked
 
 
 def database_settings(options: dict[str, Any]) -> DatabaseSettings:
