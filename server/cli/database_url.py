@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from server.cli.commands import Command
 from server.cli.options import database_options, database_settings
 from server.runtime.data_directory import check_owner, require_database
 from server.runtime.database import describe_location
@@ -15,7 +16,7 @@ from storage.client import connect
 from storage.embedded import State
 
 
-@click.command("database-url")
+@click.command("database-url", cls=Command)
 @database_options
 def database_url_command(**options: Any) -> None:
     """Print the URL of the database, with its password: mongosh "$(sluice database-url)"."""

@@ -12,16 +12,18 @@ from typing import Never
 
 import click
 
+from server.cli.commands import Group, print_version
 from server.cli.credentials import without_credentials
 from server.cli.database_url import database_url_command
 from server.cli.keys import keys_group
 from server.cli.serve import serve_command
-from server.cli.streams import open_closed_streams
+from server.cli.streams import prepare_streams
 from server.core.errors import ConfigurationError, Outcome, SluiceError, Unavailable
 from server.core.events.values import is_text
 from server.runtime.errors import StartError
+from server.runtime.line_writer import write_line
 from server.runtime.logs import place_of, print_failure
-from server.runtime.output import OutputError
+from server.runtime.output import OutputError, print_line
 from server.settings import LogFormat
 
 UNAVAILABLE: dict[Outcome | None, str] = {
@@ -31,8 +33,15 @@ UNAVAILABLE: dict[Outcome | None, str] = {
 }
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="sluice")
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=print_version,
+    help="Show the version and exit.",
+)
 def cli() -> None:
     """Sluice takes in events over REST and gRPC and keeps them in MongoDB."""
 
@@ -49,7 +58,7 @@ def help_command(ctx: click.Context, names: tuple[str, ...]) -> None:
         if command is None:
             raise click.UsageError(f"No such command {name!r}.", found)
         found = click.Context(command, found, name)
-    click.echo(found.get_help())
+    print_line(found.get_help())
 
 
 cli.add_command(serve_command)
@@ -59,7 +68,7 @@ cli.add_command(database_url_command)
 
 def main(arguments: Sequence[str] | None = None) -> Never:
     """Run a command and exit."""
-    open_closed_streams()
+    prepare_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     log_format = log_format_of(arguments)
     if not all(map(is_text, arguments)):
@@ -68,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> Never:
     try:
         cli.main(arguments, prog_name="sluice", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        write_line(error.format_message())
         sys.exit(2)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (every error becomes one line)
         fail(*explain(error), log_format)
