@@ -14,6 +14,7 @@ import click
 from click.core import ParameterSource
 
 from server.cli.credentials import check_misplaced
+from server.core.errors import ConfigurationError
 from server.settings import DatabaseSettings
 from storage.embedded.limits import processor_count
 
@@ -143,5 +144,16 @@ def database_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def database_settings(options: dict[str, Any]) -> DatabaseSettings:
-    """Move the options of the database out of `options`, which keeps the others."""
-    return DatabaseSettings(**{field: options.pop(field) for field in DatabaseSettings.__struct_fields__})
+    """Move the options of the database out of `options`, which keeps the others.
+
+    Raises ConfigurationError if a relative --data-dir has no place, since the working directory was deleted.
+    """
+    settings = DatabaseSettings(**{field: options.pop(field) for field in DatabaseSettings.__struct_fields__})
+    if settings.mongodb_url is None:
+        try:
+            Path(settings.data_dir).absolute()
+        except FileNotFoundError:
+            raise ConfigurationError(
+                "the working directory was deleted: change to another one, or give --data-dir a whole path"
+            ) from None
+    return settings
