@@ -71,8 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> Never:
     prepare_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     log_format = log_format_of(arguments)
-    if not all(map(is_text, arguments)):
-        reason = "the arguments are not UTF-8: write them in the encoding of your locale, or set LANG to a UTF-8 one"
+    if undecodable := undecodable_inputs(arguments):
+        reason = f"not UTF-8: {undecodable}: write this in the encoding of your locale, or set LANG to a UTF-8 one"
         fail(2, reason, log_format)
     try:
         cli.main(arguments, prog_name="sluice", standalone_mode=False)
@@ -82,6 +82,13 @@ def main(arguments: Sequence[str] | None = None) -> Never:
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (every error becomes one line)
         fail(*explain(error), log_format)
     sys.exit(0)
+
+
+def undecodable_inputs(arguments: Sequence[str]) -> str:
+    """Which inputs of a command are no text: its arguments, and the variables of its options by name."""
+    variables = [name for name, value in os.environ.items() if name.startswith("SLUICE_") and not is_text(name + value)]
+    found = variables if all(map(is_text, arguments)) else ["the arguments", *variables]
+    return ", ".join(found)
 
 
 def log_format_of(arguments: Sequence[str]) -> LogFormat:

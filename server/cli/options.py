@@ -23,6 +23,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 DATABASE_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
 MONGODB_DATABASES = ("admin", "config", "local")
 
+SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
+"""How the value of a variable begins that Kubernetes sets for the port of a Service."""
+
 URL_VARIABLE = "SLUICE_MONGODB_URL"
 URL_FILE_VARIABLE = "SLUICE_MONGODB_URL_FILE"
 
@@ -82,6 +85,19 @@ class WorkerCount(Number):
         if value == "auto":
             return processor_count()
         return super().convert(value, param, ctx)
+
+
+class PortOption(click.Option):
+    """A port, whose variable Kubernetes may set to something else.
+
+    In a pod beside a Service `sluice`, SLUICE_PORT is `tcp://10.96.1.2:8000`, and beside `sluice-grpc` SLUICE_GRPC_PORT
+    is. Such a value links to that Service, and says nothing of where to listen.
+    """
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """The value of the variable; None if it is not set, or a link to a Service."""
+        value = super().resolve_envvar_value(ctx)
+        return None if value is not None and SERVICE_LINK.match(value) else value
 
 
 def option(name: str, help_text: str, **attributes: Any) -> Callable[[Command], Command]:
