@@ -191,6 +191,39 @@ def test_commands_show_none_either(tmp_path: Path, command: tuple[str, ...], url
         assert len(said.stderr.splitlines()) == 1
 
 
+OPTIONS_AT_FAULT = {
+    "a:1,b:2/?directConnection=true": "directConnection",
+    "h/?w=1&authMechanism=PLAIN": "authMechanism",
+    "h/?authMechanism=QXZ": "authMechanism",
+    "h/?maxPoolSize=QXZ&w=1": "maxPoolSize",
+    "h/?readPreference=QXZ": "readPreference",
+    "h/?replicaSet=QXZ&loadBalanced=true": "replicaSet",
+    "h/?tlsCertificateKeyFilePassword=QXZ&tls=QXZ": "tls",
+    "h/?compressors=QXZ": "compressors",
+}
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+@pytest.mark.parametrize(("rest", "option"), OPTIONS_AT_FAULT.items(), ids=OPTIONS_AT_FAULT.values())
+def test_an_option_that_is_not_taken_is_named_without_its_value(driver: Driver, rest: str, option: str) -> None:
+    said = outcome(f"mongodb://{rest}", driver)
+    assert f"the option {option} of --mongodb-url " in said
+    assert "QX" not in said
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+def test_an_option_that_no_driver_knows_is_not_shown(driver: Driver) -> None:
+    said = outcome("mongodb://h/?QXZ=QXZ&w=1", driver)
+    assert "has an option that MongoDB drivers do not know" in said
+    assert "QX" not in said
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+@pytest.mark.parametrize("compressors", ["snappy", "zlib,zstd,snappy"])
+def test_a_compressor_without_its_library_is_left_out(driver: Driver, compressors: str) -> None:
+    assert outcome(f"mongodb://h:1/?compressors={compressors}", driver) == "at h:1"
+
+
 def test_the_log_of_a_server_shows_none(server: Server, tmp_path: Path) -> None:
     user, password = "QXuser#1", "QXp4ss[w0rd]"
     with server.mongo() as mongo:
