@@ -6,7 +6,8 @@ Only the client knows a secret; Sluice stores its hash. Secrets are 256 random b
 import hashlib
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Literal
 from urllib.parse import urlsplit
@@ -69,6 +70,15 @@ class Key(Struct, frozen=True, kw_only=True):
         if error is not None:
             error.key_id = self.id
             raise error
+
+    @contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Give the errors of a request with this key its id, for the log."""
+        try:
+            yield
+        except SluiceError as error:
+            error.key_id = self.id
+            raise
 
     def _error_of(self, credentials: Credentials, scope: Scope) -> SluiceError | None:
         if scope not in self.scopes:
