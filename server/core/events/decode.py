@@ -8,6 +8,8 @@ of one event at a time.
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import msgspec
@@ -117,12 +119,8 @@ def decoding(body: bytes) -> Steps[DecodedBatch]:
 def decoding_leniently(body: bytes) -> Steps[DecodedBatch]:
     """The same for any body. It takes several times as long."""
     found = FoundEvents()
-    try:
-        text = body.decode("utf-8")
-        value = yield from parse_batch(text, LENIENT, found.add)
-    except (ValueError, RecursionError):
-        parse_leniently(body)  # raises MalformedJson, whose message is about the whole body
-        raise
+    with malformed_json(body):
+        value = yield from parse_batch(body.decode("utf-8"), LENIENT, found.add)
     return found.batch(value)
 
 
@@ -146,10 +144,13 @@ class FoundEvents:
         if isinstance(decoded, EventError):
             self._errors.append(decoded)
         else:
-            event, time = decoded
-            self._events.append(event)
-            self._times.append(time)
-            self._indexes.append(index)
+            self.add_good(index, *decoded)
+
+    def add_good(self, index: int, event: Event, time: int | None) -> None:
+        """Add the event at `index`, which is well-formed, and its time."""
+        self._events.append(event)
+        self._times.append(time)
+        self._indexes.append(index)
 
     def add_json(self, index: int, text: bytes) -> None:
         """Decode the event at `index` from JSON. Raises MalformedJson if `text` is not JSON."""
@@ -217,8 +218,15 @@ def find_event_error(event: Event, index: int) -> EventError | None:
 
 def parse_leniently(text: bytes) -> Any:
     """The JSON value of `text`, also if no event may hold it. Raises MalformedJson if `text` is not JSON."""
+    with malformed_json(text):
+        return LENIENT.decode(text.decode("utf-8"))
+
+
+@contextmanager
+def malformed_json(text: bytes) -> Iterator[None]:
+    """Raises MalformedJson if Python's parser, inside, finds that `text` is not JSON."""
     try:
-        return json.loads(text.decode("utf-8"), parse_int=parse_int, parse_constant=refuse_constant)
+        yield
     except UnicodeDecodeError as error:
         raise MalformedJson(f"JSON is not UTF-8: {error.reason} at byte {error.start}") from None
     except RecursionError:

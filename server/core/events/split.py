@@ -14,6 +14,13 @@ SPACE = re.compile(r"[ \t\n\r]*")
 
 EVENTS = "events"
 
+EXPECTED = {
+    '"': "Expecting property name enclosed in double quotes",
+    ":": "Expecting ':' delimiter",
+    ",": "Expecting ',' delimiter",
+}
+"""What Python's parser says where a character is missing."""
+
 
 def parse_batch(text: str, decoder: json.JSONDecoder, add: Callable[[int, Any], None]) -> Steps[Any]:
     """The JSON value of `text`, with None for each event. `add` is called with the index and the value of each.
@@ -27,7 +34,8 @@ def parse_batch(text: str, decoder: json.JSONDecoder, add: Callable[[int, Any], 
         value, at = yield from parse_object(text, at, decoder, add)
     else:
         value, at = decoder.raw_decode(text, at)
-    if after_space(text, at) < len(text):
+    at = after_space(text, at)
+    if at < len(text):
         raise json.JSONDecodeError("Extra data", text, at)
     return value
 
@@ -85,5 +93,5 @@ def after_space(text: str, at: int) -> int:
 def expect(text: str, at: int, character: str) -> int:
     """Where `character` ends, which must be at `at`. Raises JSONDecodeError."""
     if text[at : at + 1] != character:
-        raise json.JSONDecodeError(f"Expecting {character}", text, at)
+        raise json.JSONDecodeError(EXPECTED[character], text, at)
     return at + 1
