@@ -11,11 +11,13 @@ import click
 
 from server.core.errors import ConfigurationError
 
-URL = re.compile(r"mongodb(\+srv)?:|[a-z][a-z0-9+.-]*:/.*@", re.IGNORECASE | re.DOTALL)
+URL = re.compile(r"mongodb(\+srv)?:(/|.*@)|[a-z][a-z0-9+.-]*:/.*@", re.IGNORECASE | re.DOTALL)
 """What begins the URL of a database, however its slashes are written, or is another URL with credentials. The user and
 password follow. A shell may have cut the URL at a `&` of the password, so the first need not have an @."""
 
-QUOTED = re.compile(r"mongodb(?:\+srv)?:(?!//HOST).*|[a-z][a-z0-9+.-]*:/.*@|[^\s'\"]+:\S*@", re.IGNORECASE | re.DOTALL)
+QUOTED = re.compile(
+    r"mongodb(?:\+srv)?:(?!//HOST)(?:/.*|.*@)|[a-z][a-z0-9+.-]*:/.*@|[^\s'\"]+:\S*@", re.IGNORECASE | re.DOTALL
+)
 """The same within a message, to its end, but not our own example of a URL; and `user:password@`."""
 
 

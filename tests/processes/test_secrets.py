@@ -141,6 +141,12 @@ def test_a_user_and_password_without_a_scheme_are_not_quoted(tmp_path: Path) -> 
         assert "QX" not in done.stdout + done.stderr, words
 
 
+def test_a_name_that_only_looks_like_the_beginning_of_a_url_is_one(tmp_path: Path) -> None:
+    data_dir = tmp_path / "mongodb:27017"
+    done = sluice("keys", "list", "--data-dir", str(data_dir))
+    assert f"there is no database in {data_dir}: name the directory" in done.stderr
+
+
 LEGAL = {
     "hash": ("p#ssw0rd", "#"),
     "bracket": ("p[ss", "["),
