@@ -8,8 +8,6 @@ of one event at a time.
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import msgspec
@@ -119,8 +117,12 @@ def decoding(body: bytes) -> Steps[DecodedBatch]:
 def decoding_leniently(body: bytes) -> Steps[DecodedBatch]:
     """The same for any body. It takes several times as long."""
     found = FoundEvents()
-    with malformed_json(body):
-        value = yield from parse_batch(body.decode("utf-8"), LENIENT, found.add)
+    try:
+        text = body.decode("utf-8")
+        value = yield from parse_batch(text, LENIENT, found.add)
+    except (ValueError, RecursionError):
+        parse_leniently(body)  # raises MalformedJson, whose message is about the whole body
+        raise
     return found.batch(value)
 
 
@@ -218,15 +220,8 @@ def find_event_error(event: Event, index: int) -> EventError | None:
 
 def parse_leniently(text: bytes) -> Any:
     """The JSON value of `text`, also if no event may hold it. Raises MalformedJson if `text` is not JSON."""
-    with malformed_json(text):
-        return LENIENT.decode(text.decode("utf-8"))
-
-
-@contextmanager
-def malformed_json(text: bytes) -> Iterator[None]:
-    """Raises MalformedJson if Python's parser, inside, finds that `text` is not JSON."""
     try:
-        yield
+        return json.loads(text.decode("utf-8"), parse_int=parse_int, parse_constant=refuse_constant)
     except UnicodeDecodeError as error:
         raise MalformedJson(f"JSON is not UTF-8: {error.reason} at byte {error.start}") from None
     except RecursionError:

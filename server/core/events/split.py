@@ -14,13 +14,6 @@ SPACE = re.compile(r"[ \t\n\r]*")
 
 EVENTS = "events"
 
-EXPECTED = {
-    '"': "Expecting property name enclosed in double quotes",
-    ":": "Expecting ':' delimiter",
-    ",": "Expecting ',' delimiter",
-}
-"""What Python's parser says where a character is missing."""
-
 
 def parse_batch(text: str, decoder: json.JSONDecoder, add: Callable[[int, Any], None]) -> Steps[Any]:
     """The JSON value of `text`, with None for each event. `add` is called with the index and the value of each.
@@ -34,8 +27,7 @@ def parse_batch(text: str, decoder: json.JSONDecoder, add: Callable[[int, Any], 
         value, at = yield from parse_object(text, at, decoder, add)
     else:
         value, at = decoder.raw_decode(text, at)
-    at = after_space(text, at)
-    if at < len(text):
+    if after_space(text, at) < len(text):
         raise json.JSONDecodeError("Extra data", text, at)
     return value
 
@@ -93,5 +85,5 @@ def after_space(text: str, at: int) -> int:
 def expect(text: str, at: int, character: str) -> int:
     """Where `character` ends, which must be at `at`. Raises JSONDecodeError."""
     if text[at : at + 1] != character:
-        raise json.JSONDecodeError(EXPECTED[character], text, at)
+        raise json.JSONDecodeError(f"Expecting {character}", text, at)
     return at + 1
