@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError, Message
 from sluice.v1 import event_service_pb2 as pb
 
 from server.core.errors import EventError, InvalidBatch, MalformedJson, PayloadTooLarge
-from server.core.events.decode import DOUBTFUL, MAX_WEIGHT, MIN_HEAVY_BYTES, FoundEvents, parse_leniently, weight_of
+from server.core.events.decode import MAX_WEIGHT, MIN_HEAVY_BYTES, FoundEvents, parse_leniently, weight_of
 from server.core.events.model import (
     MAX_BATCH_EVENTS,
     MAX_BODY_BYTES,
@@ -129,10 +129,7 @@ def decoding(serialized: bytes) -> Steps[DecodedBatch]:
     """
     batch, found = parse_message(pb.EventBatch, serialized), FoundEvents()
     for index, event in enumerate(batch.events):
-        try:
-            found.add_good(index, *decode_plain_event(event))
-        except (DoubtfulError, ValueError, RecursionError):
-            found.add(index, json_of_event(event, index))
+        found.add(index, json_of_event(event, index))
         yield
     value: dict[str, Any] = {"source": batch.source, "events": [None] * len(batch.events)}
     if batch.HasField("source_id"):
@@ -167,13 +164,6 @@ def decode_event(event: pb.Event) -> Event:
         raise DoubtfulError
     metadata_json = event.metadata_json
     return Event(event_type, data, None, decode_object(metadata_json) if metadata_json else None)
-
-
-def decode_plain_event(event: pb.Event) -> tuple[Event, int | None]:
-    """Decode an event with no errors, and its time. Raises as `decode_good_batch` does."""
-    if DOUBTFUL.search(event.data_json) or DOUBTFUL.search(event.metadata_json):
-        raise DoubtfulError
-    return decode_event(event), decode_time(event.timestamp) if event.HasField("timestamp") else None
 
 
 def decode_time(timestamp: timestamp_pb2.Timestamp) -> int:

@@ -146,13 +146,10 @@ class FoundEvents:
         if isinstance(decoded, EventError):
             self._errors.append(decoded)
         else:
-            self.add_good(index, *decoded)
-
-    def add_good(self, index: int, event: Event, time: int | None) -> None:
-        """Add the event at `index`, which is well-formed, and its time."""
-        self._events.append(event)
-        self._times.append(time)
-        self._indexes.append(index)
+            event, time = decoded
+            self._events.append(event)
+            self._times.append(time)
+            self._indexes.append(index)
 
     def add_json(self, index: int, text: bytes) -> None:
         """Decode the event at `index` from JSON. Raises MalformedJson if `text` is not JSON."""
