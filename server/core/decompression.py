@@ -14,7 +14,7 @@ from uuid import UUID
 
 from server.core.deadline import Deadline
 from server.core.errors import MalformedJson, PayloadTooLarge
-from server.core.slow_work import SlowWork, Steps, run_at_once
+from server.core.slow_work import SlowWork, Steps
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -108,7 +108,13 @@ class Decompressor:
 
 def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """A small `body` decompressed at once. Raises what `decompressing` does."""
-    return run_at_once(decompressing(body, encoding, max_bytes))
+    steps = decompressing(body, encoding, max_bytes)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as stop:
+            decoded: bytes = stop.value
+            return decoded
 
 
 def decompressing(body: bytes, encoding: str, max_bytes: int) -> Steps[bytes]:

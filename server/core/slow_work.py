@@ -162,22 +162,6 @@ def take_turn(steps: Steps[Any], is_unwanted: Callable[[], bool]) -> Finished | 
     return None
 
 
-def run_at_once(steps: Steps[T]) -> T:
-    """What `steps` returns, without a thread and without rests: for work that is known to be short."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
-
-
-def one_step(function: Callable[[], T]) -> Steps[T]:
-    """Work that has only one step: a call of `function`."""
-    yield
-    return function()
-
-
 def rest(began: float) -> None:
     """Rest after work that `began` at this time."""
     time.sleep(REST_PER_WORK * (time.monotonic() - began))
