@@ -123,7 +123,7 @@ def listens(server: Server) -> bool:
     host, _, port = server.url.removeprefix("http://").rpartition(":")
     try:
         socket.create_connection((host, int(port))).close()
-    except ConnectionRefusedError:
+    except (ConnectionRefusedError, ConnectionResetError):
         return False
     return True
 

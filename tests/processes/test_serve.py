@@ -153,6 +153,8 @@ def refuses(port: int) -> bool:
         socket.create_connection(("127.0.0.1", port)).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:  # it was closed in the middle of the handshake
+        return False
     return False
 
 
