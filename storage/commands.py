@@ -173,3 +173,10 @@ async def retry_without_events(call: Callable[[], Awaitable[Result]], deadline: 
     except Unavailable:
         raise Unavailable from None
     return result
+
+
+async def listed(database: Database, command: str, value: Any = 1, **options: Any) -> list[Document]:
+    """What a command lists: collections, or the indexes of one. There are far fewer than a reply can hold."""
+    reply = await database.command(command, value, cursor={"batchSize": 1_000}, **options)
+    found: list[Document] = reply["cursor"]["firstBatch"]
+    return found

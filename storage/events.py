@@ -71,7 +71,7 @@ class Events:
         cursor = self._collection.find(query_by_ids(tenant_id, ids), {"_id": 1})
         with driver_errors_as_unavailable(), time_limit(deadline):
             found = await cursor.to_list(None)
-        return {document["_id"].bytes for document in found}
+        return {document["_id"]["id"].bytes for document in found}
 
     async def remove(self, tenant_id: UUID, ids: Sequence[bytes], deadline: Deadline) -> None:
         """See `EventStore`."""
@@ -119,7 +119,5 @@ def pieces(batch: EncodedBatch) -> Iterator[EncodedBatch]:
 
 def query_by_ids(tenant_id: UUID, ids: Sequence[bytes]) -> dict[str, Any]:
     """The MongoDB query for events of a tenant by their ids."""
-    return {
-        "_id": {"$in": [Binary(event_id, UUID_SUBTYPE) for event_id in ids]},
-        "tenant_id": Binary.from_uuid(tenant_id),
-    }
+    tenant = Binary.from_uuid(tenant_id)
+    return {"_id": {"$in": [{"tenant_id": tenant, "id": Binary(event_id, UUID_SUBTYPE)} for event_id in ids]}}

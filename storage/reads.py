@@ -7,15 +7,15 @@ No cursor is kept between two fetches of a page. A fetch starts after the id of 
 client holds nothing in the database, and a page outlives an election.
 """
 
-import logging
 from collections.abc import Sequence
 from functools import partial
-from time import monotonic
+from typing import Any
 from uuid import UUID
 
 from bson.binary import UUID_SUBTYPE, Binary
+from bson.max_key import MaxKey
+from bson.min_key import MinKey
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import OperationFailure
 
 from server.core.deadline import Deadline
 from server.core.errors import NotFound
@@ -24,15 +24,10 @@ from server.core.events.model import EventFilter
 from server.core.events.store import Fetched, Position
 from storage import documents
 from storage.commands import Database, Document, retry_without_events
-from storage.indexes import EVENTS, LISTING
+from storage.indexes import EVENTS
 
-BAD_VALUE = 2
-"""MongoDB's code for a hint that names no index, among others."""
-
-WARNING_INTERVAL_S = 60
-"""How often a missing index is logged: every list would notice it."""
-
-log = logging.getLogger("sluice")
+LOWEST, HIGHEST = Binary(bytes(16), UUID_SUBTYPE), Binary(b"\xff" * 16, UUID_SUBTYPE)
+"""Bounds of all UUIDs. No id of ours is one of them: each has a version."""
 
 
 class StoredEvents:
@@ -40,7 +35,6 @@ class StoredEvents:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._next_warning = 0.0
 
     async def fetch(
         self, tenant_id: UUID, where: EventFilter, start: Position, count: int, max_bytes: int, deadline: Deadline
@@ -50,31 +44,19 @@ class StoredEvents:
         Raises Unavailable.
         """
         command = find_command(query(tenant_id, where, start), start.skip, count)
-        found, is_complete = await retry_without_events(partial(self._find_hinted, command), deadline)
+        found, is_complete = await retry_without_events(partial(self._find, command), deadline)
         kept = first_within(found, max_bytes)
         is_end = is_complete and len(kept) == len(found) and len(found) < count
         return fetched(kept, rest=None if is_end else Position(0, found[len(kept) - 1]["_id"]))
 
     async def get(self, tenant_id: UUID, event_id: UUID, deadline: Deadline) -> Fetched:
         """One event of a tenant. Raises NotFound, for another tenant's too, and Unavailable."""
-        command = find_command({"_id": Binary.from_uuid(event_id), "tenant_id": Binary.from_uuid(tenant_id)}, 0, 1)
+        own_id = {"tenant_id": Binary.from_uuid(tenant_id), "id": Binary.from_uuid(event_id)}
+        command = find_command({"_id": own_id}, 0, 1)
         found, _ = await retry_without_events(partial(self._find, command), deadline)
         if not found:
             raise NotFound("This tenant has no event with this id")
         return fetched(found, rest=None)
-
-    async def _find_hinted(self, command: Document) -> tuple[list[RawBSONDocument], bool]:
-        """What `_find` returns, by the index for lists, or without it if an operator has dropped it."""
-        try:
-            return await self._find({**command, "hint": LISTING})
-        except OperationFailure as error:
-            if error.code != BAD_VALUE:
-                raise
-        found = await self._find(command)
-        if monotonic() >= self._next_warning:
-            self._next_warning = monotonic() + WARNING_INTERVAL_S
-            log.warning("the index %r of %r is missing, so lists are slow: a restart creates it", LISTING, EVENTS)
-        return found
 
     async def _find(self, command: Document) -> tuple[list[RawBSONDocument], bool]:
         """The documents of the first reply, and whether they are all. A reply has 16 MiB at most."""
@@ -91,6 +73,7 @@ def find_command(matching: Document, skip: int, count: int) -> Document:
         "find": EVENTS,
         "filter": matching,
         "sort": {"_id": -1},
+        "hint": {"_id": 1},
         "skip": skip,
         "limit": count,
         "batchSize": count + 1,
@@ -117,19 +100,22 @@ def fetched(found: Sequence[RawBSONDocument], rest: Position | None) -> Fetched:
 
 
 def query(tenant_id: UUID, where: EventFilter, start: Position) -> Document:
-    """The MongoDB query for the events of a tenant that match. Times become bounds of ids, which begin with a time.
+    """The MongoDB query for the events of a tenant that match: a range of `_id`, and what a filter names.
 
-    `$expr` compares ids of any type. Sluice's are UUIDs, but an operator may have inserted an event with another.
+    Times become bounds of ids, which begin with a time. Without a time, the range also has the events that an operator
+    inserted with an id of another type.
     """
-    ids = {
-        operator: Binary(lowest_id(moment), UUID_SUBTYPE)
-        for operator, moment in (("$gte", where.since), ("$lt", where.until))
-        if moment is not None
-    }
     names = {"source": where.source, "event_type": where.event_type, "source_id": where.source_id}
     return {
-        "tenant_id": Binary.from_uuid(tenant_id),
-        **({"_id": ids} if ids else {}),
-        **({} if start.after is None else {"$expr": {"$lt": ["$_id", {"$literal": start.after}]}}),
+        "_id": {
+            "$gte": id_at(tenant_id, LOWEST if where.until is not None else MinKey(), where.since),
+            "$lt": start.after or id_at(tenant_id, HIGHEST if where.since is not None else MaxKey(), where.until),
+        },
         **{field: name for field, name in names.items() if name is not None},
     }
+
+
+def id_at(tenant_id: UUID, default: Any, moment: int | None) -> Document:
+    """The bound of `_id` for events of a tenant received at `moment`; without one, for the id `default`."""
+    bound = default if moment is None else Binary(lowest_id(moment), UUID_SUBTYPE)
+    return {"tenant_id": Binary.from_uuid(tenant_id), "id": bound}

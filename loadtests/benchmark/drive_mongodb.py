@@ -23,9 +23,9 @@ from server.core.events.model import BatchInfo
 from storage import documents
 from storage.indexes import EVENTS
 
-ID_START = 4 + len(documents.ID_ELEMENT)
-ID_END = ID_START + 16
-"""The bytes of `_id` in a document: 16, after the size of the document and the head of the element."""
+ID_END = documents.BYTES_BEFORE_END
+ID_START = ID_END - documents.UUID_BYTES
+"""The bytes of the event's id in a document."""
 
 MOST_CALLS_PER_S = {"insert_many": 250, "insert_one": 5_000}
 """Calls for which documents are made in advance: more than a generator can make. If they run out, the turn ends."""

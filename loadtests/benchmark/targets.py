@@ -92,7 +92,7 @@ class Targets:
 
 async def stored_of(client: Client, target: Target) -> int:
     """Count the events that the target's tenant has in the database."""
-    return await database(client, target.database)[EVENTS].count_documents({"tenant_id": target.tenant_id})
+    return await database(client, target.database)[EVENTS].count_documents({"_id.tenant_id": target.tenant_id})
 
 
 def jobs_of(target: Target, seconds: float, requests_per_s: float, seed: int) -> Iterable[Job]:

@@ -39,7 +39,7 @@ def test_python_stream(server: Server, key: Json, mongo: MongoClient) -> None:
     (example,) = examples("python", "127.0.0.1:50051", "proto/README.md")
     printed = run(example.replace("127.0.0.1:50051", server.grpc), server, key, sys.executable, "-c")
     assert printed == "10000 events are sent, and every batch is answered\n"
-    assert mongo.sluice.events.count_documents({"tenant_id": uuid.UUID(key["tenant_id"])}) == 10_000
+    assert mongo.sluice.events.count_documents({"_id.tenant_id": uuid.UUID(key["tenant_id"])}) == 10_000
 
 
 @needs_curl
@@ -79,7 +79,7 @@ def test_python_retry_for_production(server: Server, key: Json, mongo: MongoClie
     call = "[send_events_once(batch, 'a').json() for _ in range(2)]"
     (printed,) = run_retry(call, server.url, key["key"])
     assert printed.count("'events_received': 2") == 2
-    assert mongo.sluice.events.count_documents({"tenant_id": uuid.UUID(key["tenant_id"])}) == 2
+    assert mongo.sluice.events.count_documents({"_id.tenant_id": uuid.UUID(key["tenant_id"])}) == 2
 
 
 def test_python_retry_waits_as_the_server_asks() -> None:
@@ -113,7 +113,7 @@ def test_query_by_time(server: Server, key: Json, mongo: MongoClient, tmp_path: 
         for source in ("before", "within", "after"):
             assert client.post("/api/v1/events", json=batch(source=source)).status_code == 201
             time.sleep(0.002)  # ids and times are of whole milliseconds
-    found = mongo.sluice.events.find_one({"tenant_id": uuid.UUID(key["tenant_id"]), "source": "within"})
+    found = mongo.sluice.events.find_one({"_id.tenant_id": uuid.UUID(key["tenant_id"]), "source": "within"})
     assert found is not None
     since, until = found["received_at"], found["received_at"] + timedelta(milliseconds=1)
     (example,) = (block for block in examples("js", "db.events"))
