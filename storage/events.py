@@ -29,6 +29,7 @@ from storage.commands import (
 )
 from storage.documents import document_size
 from storage.indexes import EVENTS
+from storage.layout import query_by_full_ids
 
 MAX_COMMAND_BYTES = 15 * 1024 * 1024
 """Documents in one command: below the 16 MiB that the driver sends at once."""
@@ -120,4 +121,4 @@ def pieces(batch: EncodedBatch) -> Iterator[EncodedBatch]:
 def query_by_ids(tenant_id: UUID, ids: Sequence[bytes]) -> dict[str, Any]:
     """The MongoDB query for events of a tenant by their ids."""
     tenant = Binary.from_uuid(tenant_id)
-    return {"_id": {"$in": [{"tenant_id": tenant, "id": Binary(event_id, UUID_SUBTYPE)} for event_id in ids]}}
+    return query_by_full_ids([{"tenant_id": tenant, "id": Binary(event_id, UUID_SUBTYPE)} for event_id in sorted(ids)])

@@ -6,12 +6,13 @@ a range of them. In layout 1 the collection was a usual one, with `_id` the even
 index for lists.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from pymongo.errors import OperationFailure
 
 from server.core.errors import ConfigurationError
-from storage.commands import Database, listed
+from storage.commands import Database, Document, listed
 from storage.indexes import EVENTS, META
 
 LAYOUT_ID = "layout"
@@ -26,18 +27,26 @@ NAMESPACE_EXISTS = 48
 """MongoDB's code if a collection exists already."""
 
 
-async def ensure_layout(database: Database) -> None:
-    """Create `events` in this layout if there is none.
-
-    Raises ConfigurationError if the database has another layout, and the driver's errors.
-    """
+async def check_layout(database: Database) -> None:
+    """Raises ConfigurationError if the database has another layout, and the driver's errors."""
     version = await layout_of(database)
-    if version == LAYOUT:
-        return
-    if version is not None:
+    if version not in (None, LAYOUT):
         raise ConfigurationError(problem(version))
-    await create_events(database)
-    await save_layout(database)
+
+
+async def ensure_layout(database: Database) -> None:
+    """Create `events` in this layout if there is none, after `check_layout`. Raises the driver's errors."""
+    if await layout_of(database) is None:
+        await create_events(database)
+        await save_layout(database)
+
+
+def query_by_full_ids(ids: Sequence[Any]) -> Document:
+    """The MongoDB query for events by their `_id`s, which ascend.
+
+    It names the lowest and the highest. For a list alone, MongoDB would read the whole clustered collection.
+    """
+    return {"_id": {"$gte": ids[0], "$lte": ids[-1], "$in": list(ids)}}
 
 
 def problem(version: int) -> str:

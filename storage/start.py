@@ -15,7 +15,7 @@ from storage.client import Client, check_deployment
 from storage.commands import Database, time_limit
 from storage.failures import OPERATOR_ERRORS, failure_of
 from storage.indexes import check_collections, ensure_indexes
-from storage.layout import ensure_layout
+from storage.layout import check_layout, ensure_layout
 from storage.probe import write_once
 from storage.views import ensure_views
 
@@ -53,8 +53,9 @@ async def prepare_at_start(database: Database) -> None:
     """
     with errors_at_start():
         with time_limit(Deadline(WRITE_TIMEOUT_S)):
-            await ensure_layout(database)
+            await check_layout(database)
         await ensure_indexes(database)
+        await ensure_layout(database)
         await ensure_views(database)
 
 

@@ -4,7 +4,7 @@ An unknown parameter is rejected: a misspelled filter would otherwise match too 
 """
 
 from typing import NamedTuple
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from server.core.errors import InvalidParameter
 from server.core.events.model import MAX_NAME_CHARS, EventFilter
@@ -15,7 +15,7 @@ MAX_LIMIT = 1_000
 MAX_SKIP = 2**31 - 1
 """The largest number that every version of MongoDB takes."""
 
-PARAMETERS = ("source", "event_type", "source_id", "since", "until", "limit", "skip")
+PARAMETERS = ("source", "event_type", "source_id", "since", "until", "limit", "skip", "cursor")
 
 
 class Page(NamedTuple):
@@ -24,6 +24,8 @@ class Page(NamedTuple):
     where: EventFilter
     limit: int
     skip: int
+    cursor: str | None
+    """Where it starts; None if that is at the newest event, after `skip`."""
 
 
 def parse_page(query: bytes) -> Page:
@@ -37,7 +39,17 @@ def parse_page(query: bytes) -> Page:
         until=moment(values, "until"),
     )
     limit = number(values, "limit", default=DEFAULT_LIMIT, lowest=1, highest=MAX_LIMIT)
-    return Page(where, limit, number(values, "skip", default=0, lowest=0, highest=MAX_SKIP))
+    if "cursor" in values and "skip" in values:
+        raise InvalidParameter("skip: cannot be given with a cursor, which has its own place in the list")
+    skip = number(values, "skip", default=0, lowest=0, highest=MAX_SKIP)
+    return Page(where, limit, skip, values.get("cursor"))
+
+
+def next_page(query: bytes, cursor: str) -> str:
+    """The query string of the next page, after `parse_page`: the same filters and limit, and the cursor."""
+    values = {**parse_query(query), "cursor": cursor}
+    values.pop("skip", None)
+    return urlencode(values)
 
 
 def parse_query(query: bytes) -> dict[str, str]:

@@ -154,8 +154,9 @@ def test_list_examines_no_event_that_it_does_not_show(client: httpx.Client, key:
         finds = {"command.find": "events", "command.filter._id.$gte.tenant_id": tenant_id}
         runs = list(profiled.sluice.system.profile.find(finds, sort=[("$natural", 1)], skip=seen))
         seen += len(runs)
-        assert len(runs) in {1, 2}, name
-        assert sum(run["nreturned"] for run in runs) == count, name
+        search, *fetches = runs
+        assert search["nreturned"] <= count + 1, name
+        assert [fetch["nreturned"] for fetch in fetches] == [count] * bool(count), name
         assert all("'stage': 'CLUSTERED_IXSCAN'" in str(run["execStats"]) for run in runs), name
         assert not any("hasSortStage" in run for run in runs), name
         if name in {"since", "until"}:
