@@ -13,6 +13,7 @@ from server.core.errors import ConfigurationError
 from storage.commands import Database, Document, listed, time_limit
 from storage.failures import UNAUTHORIZED
 
+CATALOG = "event_types"
 EVENTS = "events"
 IDEMPOTENCY_RECORDS = "claims"
 """The collection keeps its older name, since data is stored under it."""
@@ -23,7 +24,7 @@ META = "meta"
 PROBES = "probes"
 TENANTS = "tenants"
 
-COLLECTIONS = (EVENTS, IDEMPOTENCY_RECORDS, KEYS, LEASES, META, PROBES, TENANTS)
+COLLECTIONS = (CATALOG, EVENTS, IDEMPOTENCY_RECORDS, KEYS, LEASES, META, PROBES, TENANTS)
 
 OTHER_DATABASE = "or give another --database"
 

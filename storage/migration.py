@@ -14,15 +14,22 @@ all of it stored, and goes on with the third.
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+from uuid import UUID
 
+from bson.binary import Binary
+from bson.datetime_ms import DatetimeMS
 from bson.min_key import MinKey
 from bson.raw_bson import RawBSONDocument
 from pymongo.errors import BulkWriteError
 
+from server.core.deadline import Deadline
 from server.core.errors import ConfigurationError
+from server.core.events.catalog import Sender
 from storage import documents
+from storage.catalog import StoredCatalog
 from storage.client import raw_collection
 from storage.commands import Database, listed
+from storage.documents import UUID_BYTES
 from storage.indexes import EVENTS, LEASES, META
 from storage.layout import LAYOUT, LAYOUT_ID, create_events, is_clustered, layout_of, save_layout
 
@@ -96,10 +103,13 @@ async def set_old_events_aside(database: Database) -> None:
 
 async def copy(database: Database, on_progress: Callable[[int], Any]) -> None:
     """Copy all events that are not copied yet."""
-    new = raw_collection(database, EVENTS, documents.LAZY)
+    new, catalog = raw_collection(database, EVENTS, documents.LAZY), StoredCatalog(database)
     saved = await raw_collection(database, META, documents.LAZY).find_one({"_id": LAYOUT_ID})
     position = MinKey() if saved is None else saved.get("position", MinKey())
     while found := await next_events(database, position):
+        for sender, times_ms in seen(found).items():
+            await catalog.add(sender, list(times_ms), min(times_ms.values()), Deadline())
+            await catalog.save_last_seen({sender: times_ms}, Deadline())
         await insert_missing(new, [documents.in_layout_2(bytes(document.raw)) for document in found])
         position = found[-1]["_id"]
         await database[META].update_one({"_id": LAYOUT_ID}, {"$set": {"position": position}})
@@ -116,6 +126,21 @@ async def next_events(database: Database, position: Any) -> Sequence[RawBSONDocu
     reply = await database.command({**command, "batchSize": COPIED_AT_ONCE}, codec_options=documents.LAZY)
     found: Sequence[RawBSONDocument] = reply["cursor"]["firstBatch"]
     return found
+
+
+def seen(found: Sequence[RawBSONDocument]) -> dict[Sender, dict[str, int]]:
+    """For each source of a tenant in old events, when the last event of each type came, in milliseconds since 1970.
+
+    What an operator inserted may have no such fields. It is left out.
+    """
+    times_ms: dict[Sender, dict[str, int]] = {}
+    for event in found:
+        match event.get("tenant_id"), event.get("source"), event.get("event_type"), event.get("received_at"):
+            case Binary() as tenant_id, str(source), str(event_type), DatetimeMS() as time if (
+                len(tenant_id) == UUID_BYTES
+            ):
+                times_ms.setdefault((UUID(bytes=tenant_id), source), {})[event_type] = int(time)
+    return times_ms
 
 
 async def insert_missing(new: Any, copies: Sequence[RawBSONDocument]) -> None:

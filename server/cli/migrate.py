@@ -1,6 +1,7 @@
 """The command `sluice migrate`: it brings a database of an older version to the layout of this one."""
 
 import asyncio
+import sys
 from typing import Any
 
 import click
@@ -36,8 +37,7 @@ async def run(settings: DatabaseSettings, only_plan: bool) -> None:
             if only_plan or not found.is_needed:
                 return
             await check_unused(database)
-            stderr = click.get_text_stream("stderr")
-            with click.progressbar(length=found.events, label="copied", file=stderr, show_pos=True) as bar:
+            with click.progressbar(length=found.events, label="copied", file=sys.stderr, show_pos=True) as bar:
                 await migrate(database, bar.update)
         await prepare_at_start(database)
         print_line(f"done: the database has layout {LAYOUT}")

@@ -18,8 +18,9 @@ from uuid import UUID
 
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
+from server.core.events.catalog import CatalogStore, EventType
 from server.core.events.model import EventFilter, StoredEvent
-from server.core.events.store import EventReader, Match, Position
+from server.core.events.store import EventReader, Match, Matches, Position
 from server.core.fair_limit import FairLimit
 
 MAX_FETCHES = 8
@@ -43,6 +44,8 @@ MAX_HELD_BYTES = 128 * 1024 * 1024
 MAX_TENANT_HELD_BYTES = 32 * 1024 * 1024
 """What the reads of one tenant hold: a quarter, so that slow clients of one tenant delay only each other."""
 
+NONE = Matches((), None)
+
 UNAVAILABLE = "The events could not be read in time: retry after the time in Retry-After"
 BUSY = "This server has as many reads as it can hold: retry after the time in Retry-After"
 
@@ -57,8 +60,9 @@ class Page(NamedTuple):
 class Reads:
     """Reads the events in `store` for all requests to this worker."""
 
-    def __init__(self, store: EventReader) -> None:
+    def __init__(self, store: EventReader, catalog: CatalogStore) -> None:
         self._store = store
+        self._catalog = catalog
         self._slots = FairLimit(MAX_FETCHES, MAX_TENANT_FETCHES)
         self._bytes = FairLimit(MAX_HELD_BYTES, MAX_TENANT_HELD_BYTES)
 
@@ -73,7 +77,9 @@ class Reads:
         """
         async with self._reservation(tenant_id, deadline) as reservation:
             async with self._slot(tenant_id, deadline):
-                matches = await self._store.find(tenant_id, where, start, limit, deadline)
+                matches = NONE
+                if await self._catalog.may_match(tenant_id, where, deadline):
+                    matches = await self._store.find(tenant_id, where, start, limit, deadline)
             async with aclosing(self._events(tenant_id, matches.found, reservation, deadline)) as events:
                 yield Page(events, matches.rest)
 
@@ -101,6 +107,11 @@ class Reads:
                 fetched = await self._store.get(tenant_id, event_id, deadline)
             reservation.hold(fetched.size, is_last=True)
             yield next(fetched.events)
+
+    async def event_types(self, tenant_id: UUID, deadline: Deadline) -> list[EventType]:
+        """The sources and types that a tenant has sent. Raises Unavailable."""
+        async with self._slot(tenant_id, deadline):
+            return await self._catalog.types(tenant_id, deadline)
 
     @asynccontextmanager
     async def _slot(self, tenant_id: UUID, deadline: Deadline, *, has_begun: bool = False) -> AsyncIterator[None]:

@@ -154,6 +154,9 @@ def test_list_examines_no_event_that_it_does_not_show(client: httpx.Client, key:
         finds = {"command.find": "events", "command.filter._id.$gte.tenant_id": tenant_id}
         runs = list(profiled.sluice.system.profile.find(finds, sort=[("$natural", 1)], skip=seen))
         seen += len(runs)
+        if name == "nothing":
+            assert runs == []  # this source was never sent
+            continue
         search, *fetches = runs
         assert search["nreturned"] <= count + 1, name
         assert [fetch["nreturned"] for fetch in fetches] == [count] * bool(count), name
