@@ -40,7 +40,7 @@ BY_INDEX = "Rejected by an index or the validator of the collection (MongoDB cod
 RULES = {
     "unique": Rule(
         index(
-            ("tenant_id", 1),
+            ("_id.tenant_id", 1),
             ("data.transaction_id", 1),
             name="once each",
             unique=True,
@@ -48,7 +48,7 @@ RULES = {
         ),
         '{"transaction_id": "T1"}',
         "Rejected by the unique index once each of the collection: "
-        "another event has the same tenant_id, data.transaction_id",
+        "another event has the same _id.tenant_id, data.transaction_id",
     ),
     "text": Rule(index(("$**", "text")), '{"language": "klingon"}', BY_INDEX.format(17262)),
     "2dsphere": Rule(
