@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.harness import Json, MongoClient, Server, batch, sluice, wait_until
 from tests.support.many_events import insert_events
-from tests.support.mongod import Mongod
+from tests.support.mongod import Mongod, ReplicaSet
 
 EVENTS = "/api/v1/events"
 
@@ -36,6 +36,7 @@ def make_layout_1(mongo: MongoClient) -> list[Json]:
         database.drop_collection(view)
     database.events.drop()
     database.meta.drop()
+    database.event_types.drop()
     old = [{"_id": each["_id"]["id"], "tenant_id": each["_id"]["tenant_id"], **without_id(each)} for each in found]
     database.events.insert_many([*old, *FOREIGN])
     database.events.create_index([("tenant_id", 1), ("_id", 1)], name="listing")
@@ -62,9 +63,15 @@ def check_copied(mongo: MongoClient, old: list[Json]) -> None:
     assert not [name for name in mongo.sluice.list_collection_names() if name.startswith("events.")]
 
 
+def mongod_or_set(nodes: int, path: Path) -> Mongod | ReplicaSet:
+    return Mongod(path) if nodes == 1 else ReplicaSet(path)
+
+
 @pytest.mark.slow
-def test_a_migration_that_is_killed_goes_on(tmp_path: Path) -> None:
-    with Mongod(tmp_path / "db") as mongod, mongod.client() as mongo:
+@pytest.mark.parametrize("nodes", [1, 3])
+def test_a_migration_that_is_killed_goes_on(tmp_path: Path, nodes: int) -> None:
+    """With three nodes, it also outlives elections, or ends with an error and goes on as after a kill."""
+    with mongod_or_set(nodes, tmp_path / "db") as mongod, mongod.client() as mongo:
         with Server(tmp_path / "data", "--mongodb-url", mongod.url) as server:
             key = server.create_key("acme")
             headers = {"Idempotency-Key": "one"}
@@ -78,9 +85,11 @@ def test_a_migration_that_is_killed_goes_on(tmp_path: Path) -> None:
         plan = migrate(mongod.url, "--plan")
         assert (plan.returncode, plan.stdout.split(":")[0]) == (0, "layout 1 to 2")
         rng = random.Random(1)
-        for _ in range(KILLS):
+        for number in range(KILLS):
             running = subprocess.Popen([sys.executable, "-m", "server", "migrate", "--mongodb-url", mongod.url])
             with running:
+                if isinstance(mongod, ReplicaSet) and number % 3 == 0:
+                    mongod.step_down()
                 try:
                     running.wait(rng.uniform(0.5, 2.5))
                 except subprocess.TimeoutExpired:
@@ -95,6 +104,9 @@ def test_a_migration_that_is_killed_goes_on(tmp_path: Path) -> None:
         ):
             assert client.get(EVENTS, params={"skip": 100}).json() == listed
             assert client.post(EVENTS, json=batch(3), headers=headers).json() == receipt
+            types = [(item["source"], item["event_type"]) for item in client.get("/api/v1/event-types").json()]
+            assert types == [("backend", "purchase"), ("inserted", "inserted")]
+            assert len(client.get(EVENTS, params={"event_type": "inserted"}).json()) == 100
             assert mongo.sluice["tenant.acme"].count_documents({}) == MANY + 3
         check_copied(mongo, old)
 
