@@ -29,7 +29,7 @@ from server.rpc.server import GrpcServer
 from server.runtime.background import DeploymentJob, PeriodicJob, report_health
 from server.runtime.logs import log_lost_exceptions
 from server.runtime.loops import in_background
-from server.runtime.ports import bound_socket
+from server.runtime.ports import SHARED, bound_socket
 from server.runtime.readiness import CHECK_INTERVAL_S, Readiness
 from server.services import Services
 from server.settings import Settings
@@ -72,6 +72,10 @@ INDEXES_INTERVAL_S = 60
 
 STALE_INTERVAL_S = 5
 """How often a worker whose database takes no writes tries a new connection."""
+
+STALE_CHECKS = 4
+"""How often in a row only a new connection works before the worker is replaced. A driver that has just lost its
+connections fails a check or two as well, and is well again by itself."""
 
 log = logging.getLogger("sluice")
 
@@ -221,21 +225,24 @@ def stale_connections_job(
             return True
         return False
 
-    async def stop_if_stale() -> None:
-        if await is_well():
-            return
+    async def new_client_is_well() -> bool:
         assert settings.storage.mongodb_url is not None, "the supervisor found the database"  # noqa: S101
         client = connect(settings.storage.mongodb_url, settings.storage.driver)
-        try:
-            await probe(database(client, settings.storage.database), READY_TIMEOUT_S)
-        except Unavailable:
-            return
-        finally:
-            await close(client)
-        await asyncio.sleep(CHECK_INTERVAL_S)  # until the next check is a new one
-        if not await is_well():
-            log.warning("only new connections to the database take writes: this worker is replaced")
-            stop.set()
+        with contextlib.suppress(Unavailable):
+            try:
+                await probe(database(client, settings.storage.database), READY_TIMEOUT_S)
+                return True
+            finally:
+                await close(client)
+        return False
+
+    async def stop_if_stale() -> None:
+        for _ in range(STALE_CHECKS):
+            if await is_well() or not await new_client_is_well():
+                return
+            await asyncio.sleep(CHECK_INTERVAL_S)  # until the next check is a new one
+        log.warning("only new connections to the database take writes: this worker is replaced")
+        stop.set()
 
     return PeriodicJob("check of connections", stop_if_stale, STALE_INTERVAL_S)
 
@@ -245,7 +252,7 @@ async def serve(
 ) -> None:
     """Accept requests until `stop` is set or REST ends by itself. Then set `draining` and finish what was accepted."""
     await grpc.start(settings)
-    listening = bound_socket(settings.host, settings.port, socket.SO_REUSEPORT)
+    listening = bound_socket(settings.host, settings.port, *SHARED)
     serving = asyncio.create_task(rest.serve(sockets=[listening]))
     await asyncio.wait([serving, asyncio.create_task(stop.wait())], return_when=asyncio.FIRST_COMPLETED)
     await grpc.report_draining()

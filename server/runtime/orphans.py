@@ -6,6 +6,7 @@ Without the wait, a server that is started again at once would find its own port
 import asyncio
 import errno
 import logging
+import socket
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -41,7 +42,7 @@ async def wait_for_orphans(host: str, ports: Sequence[int]) -> None:
 def is_taken(host: str, port: int) -> bool:
     """Whether another process has the port. Port 0 is never taken."""
     try:
-        bound_socket(host, port).close()
+        bound_socket(host, port, socket.SO_REUSEADDR).close()
     except OSError as error:
         return error.errno == errno.EADDRINUSE
     return False

@@ -10,6 +10,9 @@ from contextlib import contextmanager
 
 from server.core.errors import ConfigurationError
 
+SHARED = (socket.SO_REUSEADDR, socket.SO_REUSEPORT)
+"""The options with which workers bind a port: with each other, and as soon as an earlier server has closed it."""
+
 
 def resolve_host(host: str) -> str:
     """The one address that both ports listen on: the first of the name. Raises ConfigurationError."""
@@ -31,20 +34,32 @@ def reserved_port(host: str, port: int, option: str) -> Iterator[int]:
     The socket that holds it does not listen, so the kernel gives it no connections.
     """
     try:
-        with bound_socket(host, port) as probe:  # without SO_REUSEPORT, so that it fails if any program has the port
+        with bound_socket(host, port, socket.SO_REUSEADDR) as probe:  # it fails if any program has the port
             port = probe.getsockname()[1]
-        holder = bound_socket(host, port, socket.SO_REUSEPORT)
+        holder = holding_socket(host, port)
     except OSError as error:
         raise ConfigurationError(port_problem(host, port, option, error)) from None
     with holder:
         yield port
 
 
+def holding_socket(host: str, port: int) -> socket.socket:
+    """A socket that keeps all but our workers from binding a port, also while no worker listens. Raises OSError.
+
+    With SO_REUSEADDR, Linux would let another program bind it then, which sets this option too. But without it, closed
+    connections of another program would keep the port for a minute.
+    """
+    try:
+        return bound_socket(host, port, socket.SO_REUSEPORT)
+    except OSError:
+        return bound_socket(host, port, *SHARED)
+
+
 def bound_socket(host: str, port: int, *options: int) -> socket.socket:
     """A TCP socket that is bound to the address, with these options of SOL_SOCKET turned on. Raises OSError."""
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
     bound = socket.socket(family, kind, protocol)
-    for option in (socket.SO_REUSEADDR, *options):
+    for option in options:
         bound.setsockopt(socket.SOL_SOCKET, option, 1)
     if host == "::":  # every address, IPv4 too, whatever the system's default is: gRPC does the same
         bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)

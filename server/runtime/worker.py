@@ -28,10 +28,6 @@ GC_THRESHOLDS = (10_000, 20, 20)
 cycles, so this costs no memory. 1,000-event batches gain 10 % (Motor) to 15 % (PyMongo). Objects that were made at the
 start are frozen, so the collector never visits them."""
 
-SWITCH_INTERVAL_S = 0.001
-"""How long a thread that computes keeps the interpreter while others wait for it. The database driver has threads, and
-an operation needs the interpreter several times. With Python's 5 ms, a busy event loop would delay each by 20 ms."""
-
 log = logging.getLogger("sluice")
 
 
@@ -87,7 +83,6 @@ def main() -> None:
         send(Unloadable("its settings are of another version"))
         sys.exit(1)
     configure_logging(settings.log_level, settings.log_format)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         uvloop.run(run(settings))
     except Exception as error:  # noqa: BLE001 (its text may quote a connection string)

@@ -14,12 +14,11 @@ import pytest
 
 from tests.support.group_commit import AT_ONCE, FAILURES, Host, start
 from tests.support.grpc_client import Stream, channel_to, code_of, good_batch, reason_of
-from tests.support.harness import MongoClient, Server, event, wait_until
+from tests.support.harness import MongoClient, Server, event
 from tests.support.mongod import failing_inserts
 from tests.support.pressure import (
     INVALID_BATCH,
     STORED,
-    SentRequest,
     UnaryRequest,
     check_stored,
     codes,
@@ -41,10 +40,7 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def test_what_waits_at_once_is_one_insert(host: Host) -> None:
     with counted_inserts(host.mongo) as inserts:
         with held_inserts(host.mongo) as under_way:
-            sent: list[SentRequest] = []
-            for _ in range(AT_ONCE):  # alone, so that each is an insert of its own
-                sent.append(host.clients.post(host.keys[0]))
-                wait_until(lambda: under_way() == len(sent), "an insert")
+            sent = host.occupy(host.keys[0], under_way)
             sent += [request for _ in range(25) for key in host.keys for request in host.clients.both(key)]
             host.hold(sent)
             assert under_way() == AT_ONCE
@@ -62,9 +58,8 @@ def test_batches_of_a_stream_are_stored_with_those_of_others(host: Host) -> None
         Stream(channel, key["key"]) as stream,
         counted_inserts(host.mongo) as inserts,
     ):
-        with held_inserts(host.mongo):
-            sent = host.clients.both(other) + host.clients.both(other)
-            host.hold(sent)
+        with held_inserts(host.mongo) as under_way:
+            sent = host.occupy(other, under_way)
             for sequence in range(10):
                 stream.send(sequence, good_batch([10**9 + 2 * sequence, 10**9 + 2 * sequence + 1]))
             host.hold(sent)
@@ -118,9 +113,8 @@ def test_a_document_that_the_database_rejects_hurts_no_other(host: Host) -> None
         Stream(channel, key["key"]) as stream,
         counted_inserts(host.mongo) as inserts,
     ):
-        with held_inserts(host.mongo):
-            first = host.clients.both(third) + host.clients.both(third)
-            host.hold(first)
+        with held_inserts(host.mongo) as under_way:
+            first = host.occupy(third, under_way)
             good, bad = [], []
             for _ in range(5):
                 good += [*host.clients.both(other), *host.clients.both(key)]
@@ -134,7 +128,7 @@ def test_a_document_that_the_database_rejects_hurts_no_other(host: Host) -> None
         said, good_said, bad_said = responses_of(first), responses_of(good), responses_of(bad)
         responses = [stream.receive() for _ in range(3)]
         assert len(inserts()) == AT_ONCE + 1
-    assert codes(said) == {STORED: 4}
+    assert codes(said) == {STORED: AT_ONCE}
     assert codes(good_said) == {STORED: 20}
     assert codes(bad_said) == {INVALID_BATCH: 10}
     check_stored(host.mongo, first + good + bad, said + good_said + bad_said)
@@ -182,9 +176,7 @@ def test_many_requests_survive_a_failure_together(host: Host) -> None:
 def test_clients_that_go_while_they_wait_hurt_no_other(host: Host) -> None:
     (key, other, gone) = host.keys
     with held_inserts(host.mongo) as under_way:
-        leaving = host.clients.both(gone)  # these are in flight when their clients disconnect
-        host.hold(leaving)
-        assert under_way() == AT_ONCE
+        leaving = host.occupy(gone, under_way)  # these are in flight when their clients disconnect
         good = []
         for _ in range(10):
             leaving += host.clients.both(gone)

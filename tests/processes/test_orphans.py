@@ -105,3 +105,35 @@ def test_orphans_at_other_ports_are_not_waited_for(tmp_path: Path) -> None:
         kill(killed)
         assert worker in orphaned_workers()
         check_taken(start_at_port_of(first, tmp_path / "second"), first)
+
+
+def test_a_port_is_taken_while_no_worker_listens(tmp_path: Path) -> None:
+    """Between the death of a worker and its replacement, only the supervisor holds the port."""
+    with Server(tmp_path / "first") as first:
+        (worker,) = first.worker_pids()
+        with stopped(first.process.pid):
+            os.kill(worker, signal.SIGKILL)
+            wait_until(lambda: not listens(first), "the end of the worker")
+            check_taken(start_at_port_of(first, tmp_path / "second"), first)
+        wait_until(lambda: listens(first), "its replacement")
+
+
+def listens(server: Server) -> bool:
+    """Whether a process listens at the server's port for REST."""
+    host, _, port = server.url.removeprefix("http://").rpartition(":")
+    try:
+        socket.create_connection((host, int(port))).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
+def test_closed_connections_of_another_program_do_not_keep_a_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            accepted, _ = other.accept()
+            accepted.close()  # first, so that its end of the connection is in TIME_WAIT
+            assert client.recv(1) == b""
+    with Server(tmp_path, "--port", str(port)) as server:
+        assert server.url.endswith(f":{port}")

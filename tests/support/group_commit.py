@@ -1,10 +1,11 @@
 """A server with one worker whose inserts can be held up or made to fail."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.harness import Json, MongoClient, Server
+from tests.support.harness import Json, MongoClient, Server, wait_until
 from tests.support.mongod import Mongod
 from tests.support.pressure import (
     Clients,
@@ -25,6 +26,14 @@ class Host(NamedTuple):
     mongo: MongoClient
     clients: Clients
     keys: list[Json]
+
+    def occupy(self, key: Json, under_way: Callable[[], int]) -> list[SentRequest]:
+        """Send as many requests as there may be inserts at once. Each is an insert of its own, as it is sent alone."""
+        sent: list[SentRequest] = []
+        for _ in range(AT_ONCE):
+            sent.append(self.clients.post(key))
+            wait_until(lambda: under_way() == len(sent), "an insert")
+        return sent
 
     def hold(self, sent: list[SentRequest]) -> None:
         """Wait until all that was sent waits in the worker."""
