@@ -18,6 +18,8 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any
 
+import click
+
 from server.runtime.line_writer import LineWriter, write_line
 from server.settings import LogFormat, LogLevel
 
@@ -66,7 +68,7 @@ def configure_logging(level: LogLevel, log_format: LogFormat) -> None:
 def announce(text: str) -> None:
     """Write a line whatever the log level is. A command other than `serve` writes the text alone."""
     if queued_handler() is None:
-        write_line(text)
+        click.echo(text, err=True)
     else:
         log.handle(new_record(logging.INFO, text))
 
