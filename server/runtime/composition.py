@@ -43,7 +43,7 @@ from storage.probe import probe
 from storage.reads import StoredEvents
 
 SLOW_THREADS = 2
-"""Threads that decode bad batches. They share Python's interpreter with the event loop, in turns of 1 ms. More threads
+"""Threads that decode bad batches. They share Python's interpreter with the event loop, in turns of 5 ms. More threads
 would slow down the loop."""
 
 DRAIN_TIMEOUT_S = 45

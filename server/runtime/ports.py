@@ -46,8 +46,8 @@ def reserved_port(host: str, port: int, option: str) -> Iterator[int]:
 def holding_socket(host: str, port: int) -> socket.socket:
     """A socket that keeps all but our workers from binding a port, also while no worker listens. Raises OSError.
 
-    With SO_REUSEADDR, Linux would let another program bind it then, which sets this option too. But without it, closed
-    connections of another program would keep the port for a minute.
+    So it does not set SO_REUSEADDR: if both sockets set it, and neither listens, Linux lets another program bind the
+    port too. But if another program has just closed its connections at the port, Linux refuses it without this option.
     """
     try:
         return bound_socket(host, port, socket.SO_REUSEPORT)
