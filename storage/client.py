@@ -32,6 +32,7 @@ from pymongo.uri_parser import parse_uri
 
 from server.core.errors import ConfigurationError
 from storage.commands import Database, Document
+from storage.url_options import option_at_fault
 
 Driver = Literal["motor", "pymongo"]
 Client = AsyncMongoClient[Document]
@@ -54,6 +55,18 @@ CLOSE_TIMEOUT_S = 1
 OLDEST_VERSION = (6, 0)
 """The oldest release of MongoDB that is tested."""
 
+URL_ERRORS = (UserWarning, InvalidURI, DriverConfigurationError, ValueError)
+"""What a driver raises for a URL that it does not take, if its warnings are errors."""
+
+NO_COMPRESSION = "Wire protocol compression"
+"""How a driver's warning begins that it lacks the library of one of the URL's compressors. It goes on without."""
+
+NO_URL = (
+    "--mongodb-url is not a MongoDB URL: use mongodb://HOST:PORT/?replicaSet=NAME, "
+    "and percent-encode the user and password"
+)
+UNKNOWN_OPTION = "--mongodb-url has an option that MongoDB drivers do not know, or several with wrong values"
+
 log = logging.getLogger("sluice")
 
 
@@ -70,26 +83,40 @@ def connect(url: str, driver: Driver, **options: Any) -> Client:
         "serverSelectionTimeoutMS": SERVER_SELECTION_TIMEOUT_MS,
         **options,
     }
-    # The driver's own text may quote the URL, including the password.
-    no_url = ConfigurationError(
-        "--mongodb-url is not a MongoDB URL: use mongodb://HOST:PORT/?replicaSet=NAME, "
-        "and percent-encode the user and password"
-    )
     if not url.startswith(URL_SCHEMES) or has_stray_at(url):  # the driver would take parts of it for hosts
-        raise no_url
+        raise ConfigurationError(NO_URL)
     try:
-        with warnings.catch_warnings(action="error", category=UserWarning):
-            if driver == "pymongo":
-                return AsyncMongoClient(url, **settings)
-            return cast("Client", AsyncIOMotorClient(url, **settings))
-    except UserWarning:
-        raise ConfigurationError("--mongodb-url has an option that MongoDB drivers do not know") from None
+        return new_client(url, driver, settings)
     except OSError as error:
         raise ConfigurationError(
             f"--mongodb-url names a file that cannot be read ({error.strerror}): {error.filename}"
         ) from None
-    except (InvalidURI, DriverConfigurationError, ValueError):
-        raise no_url from None
+    except URL_ERRORS as error:  # its text may quote the URL, including the password
+        name = option_at_fault(url, lambda other: is_taken(other, driver, settings))
+        if name is not None:
+            raise ConfigurationError(
+                f"the option {name} of --mongodb-url has a wrong value, or does not fit the rest of the URL: "
+                "correct or remove it"
+            ) from None
+        raise ConfigurationError(UNKNOWN_OPTION if isinstance(error, UserWarning) else NO_URL) from None
+
+
+def new_client(url: str, driver: Driver, settings: dict[str, Any]) -> Client:
+    """A client of a driver. Raises URL_ERRORS, also for options that the driver would only warn of, and OSError."""
+    with warnings.catch_warnings(action="error", category=UserWarning):
+        warnings.filterwarnings("ignore", NO_COMPRESSION, UserWarning)
+        if driver == "pymongo":
+            return AsyncMongoClient(url, **settings)
+        return cast("Client", AsyncIOMotorClient(url, **settings))
+
+
+def is_taken(url: str, driver: Driver, settings: dict[str, Any]) -> bool:
+    """Whether a driver takes `url`. Nothing connects to it."""
+    try:
+        new_client(url, driver, settings)
+    except (*URL_ERRORS, OSError):
+        return False
+    return True
 
 
 def hosts_of(url: str) -> list[tuple[str, int | None]]:

@@ -5,9 +5,11 @@ No driver exception leaves `storage`, and no text of one: it may quote a documen
 There are three kinds of driver error:
 1. Temporary: the same call may succeed a moment later, such as during an election. It is repeated while time is left.
 2. Not now: all others that the database or the driver report. Time or the operator can change what they say: a full
-   disk, a quota, a password, a lost role. So any unknown code is of this kind. It is not repeated within a request.
-3. A bug: a short list of what can only be wrong in our own code. It is re-raised unchanged; the APIs turn it into an
-   internal error, and log its type and place.
+   disk, a quota, a password, a lost role. So any code of MongoDB is of this kind, also one that would be a bug of ours
+   ("command not found"): it does not say what earlier commands of the request have stored, and an internal error must
+   not leave that unclear. It is not repeated within a request.
+3. A bug: calls that the driver refuses to send. They are re-raised unchanged; the APIs turn them into an internal
+   error, and log its type and place.
 
 Kinds 1 and 2 become Unavailable. MongoDB's code is logged, since clients are told nothing of it.
 """
@@ -62,15 +64,6 @@ TEMPORARY_CODES = frozenset(
 )
 """MongoDB's codes of temporary errors."""
 
-BUG_CODES = frozenset(
-    {
-        9,  # FailedToParse
-        40,  # ConflictingUpdateOperators
-        59,  # CommandNotFound
-    }
-)
-"""MongoDB's codes of commands that it cannot have understood, whatever its state."""
-
 BUGS = (InvalidOperation, InvalidName)
 """What the driver raises of calls that cannot be right, whatever the state of the database."""
 
@@ -101,7 +94,7 @@ class Failure(NamedTuple):
 def failure_of(error: PyMongoError) -> Failure | None:
     """What an error means; None if it is a bug."""
     codes = codes_of(error)
-    if isinstance(error, BUGS) or (codes and codes <= BUG_CODES):
+    if isinstance(error, BUGS):
         return None
     if isinstance(error, ServerSelectionTimeoutError | WaitQueueTimeoutError):
         return Failure(is_temporary=False, was_sent=False)

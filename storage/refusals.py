@@ -50,8 +50,9 @@ STATE_LOCATIONS = frozenset(
 )
 """The codes from FIRST_LOCATION on that are about the state of the database. Temporary ones never get here."""
 
-INDEX_NAME = re.compile(r" index: (.+?) dup key: ")
-"""The index in MongoDB's text about a duplicate. The text goes on with the values, which must not be quoted."""
+INDEX_NAME = re.compile(r" index: (.+?)(?: collation: \{.*?\})? dup key: ")
+"""The index in MongoDB's text about a duplicate. The text goes on with the values, which must not be quoted, and before
+them with the collation of an index that has one."""
 
 
 def not_inserted_for(error: Mapping[str, Any]) -> NotInserted:

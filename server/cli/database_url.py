@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from server.cli.commands import Command
 from server.cli.options import database_options, database_settings
 from server.runtime.data_directory import check_owner, require_database
 from server.runtime.database import describe_location
@@ -13,9 +14,10 @@ from server.runtime.output import print_line
 from server.settings import DatabaseSettings
 from storage.client import connect
 from storage.embedded import State
+from storage.embedded.data_directory import directory_errors
 
 
-@click.command("database-url")
+@click.command("database-url", cls=Command)
 @database_options
 def database_url_command(**options: Any) -> None:
     """Print the URL of the database, with its password: mongosh "$(sluice database-url)"."""
@@ -30,12 +32,16 @@ def database_url_command(**options: Any) -> None:
 
 
 def embedded_url(settings: DatabaseSettings) -> str:
-    """The URL of the embedded database, as other programs need it. Says on stderr if it does not run."""
+    """The URL of the embedded database, as other programs need it. Says on stderr if it does not run.
+
+    Raises ConfigurationError if there is no database, or its files cannot be read.
+    """
     data_dir = Path(settings.data_dir)
-    require_database(data_dir)
     check_owner(data_dir)
-    state = State.load(data_dir)
+    require_database(data_dir)
+    with directory_errors(data_dir):
+        state = State.load(data_dir)
+    server, _, query = state.url(data_dir).partition("/?")
     if not state.is_served():
         announce("the embedded database runs only as long as sluice serve: start that first")
-    server, _, query = state.url(data_dir).partition("/?")
     return f"{server}/{settings.database}?{query}&authSource=admin"

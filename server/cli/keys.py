@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
+from server.cli.commands import Group
 from server.cli.options import Number, database_options, database_settings
 from server.cli.output import print_json, print_table
 from server.core.access.keys import (
@@ -21,6 +22,7 @@ from server.core.access.keys import (
 from server.core.errors import ConfigurationError
 from server.core.times import format_time
 from server.runtime.database import command_database
+from server.runtime.logs import announce
 from server.runtime.output import OutputError, print_line
 from storage.keys import Keys
 
@@ -35,7 +37,7 @@ MAX_KEY_NAME_CHARS = 64
 """The longest name of a key, in characters, because names are printed in a table."""
 
 
-@click.group("keys")
+@click.group("keys", cls=Group)
 def keys_group() -> None:
     """Create, list, rotate and revoke API keys."""
 
@@ -145,7 +147,7 @@ def warn_of_lookalike(tenant: str, known: set[str]) -> None:
     """Say on stderr if a tenant is new, and its name differs from a known one in upper and lower case only."""
     same = sorted(other for other in known if folded(other) == folded(tenant))
     if same and tenant not in known:
-        click.echo(f"warning: tenant {tenant} is new, and is not the tenant {same[0]}", err=True)
+        announce(f"warning: tenant {tenant} is new, and is not the tenant {same[0]}")
 
 
 def folded(name: str) -> str:
@@ -166,7 +168,7 @@ def print_new_key(key: Key, secret: str, as_json: bool) -> None:
             f"use sluice keys rotate {key.id}, or revoke it"
         ) from None
     if not as_json:
-        click.echo(f"Key {key.id} of tenant {key.tenant}. Keep it safe: it cannot be shown again.", err=True)
+        announce(f"Key {key.id} of tenant {key.tenant}. Keep it safe: it cannot be shown again.")
 
 
 def table_row(key: Key) -> tuple[str, ...]:

@@ -12,15 +12,18 @@ from typing import Never
 
 import click
 
+from server.cli.commands import Group, print_version
+from server.cli.credentials import without_credentials
 from server.cli.database_url import database_url_command
 from server.cli.keys import keys_group
 from server.cli.serve import serve_command
-from server.cli.streams import open_closed_streams
+from server.cli.streams import prepare_streams
 from server.core.errors import ConfigurationError, Outcome, SluiceError, Unavailable
 from server.core.events.values import is_text
 from server.runtime.errors import StartError
+from server.runtime.line_writer import write_line
 from server.runtime.logs import place_of, print_failure
-from server.runtime.output import OutputError
+from server.runtime.output import OutputError, print_line
 from server.settings import LogFormat
 
 UNAVAILABLE: dict[Outcome | None, str] = {
@@ -29,12 +32,16 @@ UNAVAILABLE: dict[Outcome | None, str] = {
     "unknown": "the database did not confirm in time, and may yet have done it: look with `sluice keys list`",
 }
 
-CREDENTIALS = re.compile(r"(mongodb(?:\+srv)?://).*@")
-"""User and password of a URL, up to the last @. Whoever quotes an argument may quote them."""
 
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="sluice")
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=print_version,
+    help="Show the version and exit.",
+)
 def cli() -> None:
     """Sluice takes in events over REST and gRPC and keeps them in MongoDB."""
 
@@ -51,7 +58,7 @@ def help_command(ctx: click.Context, names: tuple[str, ...]) -> None:
         if command is None:
             raise click.UsageError(f"No such command {name!r}.", found)
         found = click.Context(command, found, name)
-    click.echo(found.get_help())
+    print_line(found.get_help())
 
 
 cli.add_command(serve_command)
@@ -61,20 +68,27 @@ cli.add_command(database_url_command)
 
 def main(arguments: Sequence[str] | None = None) -> Never:
     """Run a command and exit."""
-    open_closed_streams()
+    prepare_streams()
     arguments = sys.argv[1:] if arguments is None else arguments
     log_format = log_format_of(arguments)
-    if not all(map(is_text, arguments)):
-        reason = "the arguments are not UTF-8: write them in the encoding of your locale, or set LANG to a UTF-8 one"
+    if undecodable := undecodable_inputs(arguments):
+        reason = f"not UTF-8: {undecodable}: write this in the encoding of your locale, or set LANG to a UTF-8 one"
         fail(2, reason, log_format)
     try:
         cli.main(arguments, prog_name="sluice", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
-        click.echo(error.format_message(), err=True)
+        write_line(error.format_message())
         sys.exit(2)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (every error becomes one line)
         fail(*explain(error), log_format)
     sys.exit(0)
+
+
+def undecodable_inputs(arguments: Sequence[str]) -> str:
+    """Which inputs of a command are no text: its arguments, and the variables of its options by name."""
+    variables = [name for name, value in os.environ.items() if name.startswith("SLUICE_") and not is_text(name + value)]
+    found = variables if all(map(is_text, arguments)) else ["the arguments", *variables]
+    return ", ".join(found)
 
 
 def log_format_of(arguments: Sequence[str]) -> LogFormat:
@@ -114,5 +128,5 @@ def variables_of(reason: str) -> str:
 
 def fail(status: int, reason: str, log_format: LogFormat) -> Never:
     """Print the reason as one line on stderr, without a user or password, and exit."""
-    print_failure(CREDENTIALS.sub(r"\1...@", " ".join(reason.split())), log_format)
+    print_failure(without_credentials(" ".join(reason.split())), log_format)
     sys.exit(status)

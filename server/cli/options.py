@@ -6,12 +6,15 @@ Every command that uses the database has the same four options. So a command fin
 import os
 import re
 from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 from click.core import ParameterSource
 
+from server.cli.credentials import check_misplaced
+from server.core.errors import ConfigurationError
 from server.settings import DatabaseSettings
 from storage.embedded.limits import processor_count
 
@@ -19,6 +22,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 DATABASE_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
 MONGODB_DATABASES = ("admin", "config", "local")
+
+SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
+"""How the value of a variable begins that Kubernetes sets for the port of a Service."""
 
 URL_VARIABLE = "SLUICE_MONGODB_URL"
 URL_FILE_VARIABLE = "SLUICE_MONGODB_URL_FILE"
@@ -81,6 +87,19 @@ class WorkerCount(Number):
         return super().convert(value, param, ctx)
 
 
+class PortOption(click.Option):
+    """A port, whose variable Kubernetes may set to something else.
+
+    In a pod beside a Service `sluice`, SLUICE_PORT is `tcp://10.96.1.2:8000`, and beside `sluice-grpc` SLUICE_GRPC_PORT
+    is. Such a value links to that Service, and says nothing of where to listen.
+    """
+
+    def resolve_envvar_value(self, ctx: click.Context) -> str | None:
+        """The value of the variable; None if it is not set, or a link to a Service."""
+        value = super().resolve_envvar_value(ctx)
+        return None if value is not None and SERVICE_LINK.match(value) else value
+
+
 def option(name: str, help_text: str, **attributes: Any) -> Callable[[Command], Command]:
     """An option with an environment variable: `--grpc-port` is also `SLUICE_GRPC_PORT`."""
     variable = "SLUICE_" + name.removeprefix("--").replace("-", "_").upper()
@@ -124,13 +143,33 @@ DATABASE_OPTIONS = (
 )
 
 
-def database_options(command: Command) -> Command:
-    """Give a command the options of the database, in the order of `DATABASE_OPTIONS`."""
+def database_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the options of the database, in the order of `DATABASE_OPTIONS`.
+
+    Before it runs, it raises ConfigurationError if another option than the one for it holds the URL of a database.
+    """
+
+    @wraps(command)
+    def checked(**values: Any) -> None:
+        check_misplaced(click.get_current_context())
+        command(**values)
+
     for database_option in reversed(DATABASE_OPTIONS):
-        command = database_option(command)
-    return command
+        checked = database_option(checked)
+    return checked
 
 
 def database_settings(options: dict[str, Any]) -> DatabaseSettings:
-    """Move the options of the database out of `options`, which keeps the others."""
-    return DatabaseSettings(**{field: options.pop(field) for field in DatabaseSettings.__struct_fields__})
+    """Move the options of the database out of `options`, which keeps the others.
+
+    Raises ConfigurationError if a relative --data-dir has no place, since the working directory was deleted.
+    """
+    settings = DatabaseSettings(**{field: options.pop(field) for field in DatabaseSettings.__struct_fields__})
+    if settings.mongodb_url is None:
+        try:
+            Path(settings.data_dir).absolute()
+        except FileNotFoundError:
+            raise ConfigurationError(
+                "the working directory was deleted: change to another one, or give --data-dir a whole path"
+            ) from None
+    return settings

@@ -6,7 +6,8 @@ from typing import Any
 import click
 import uvloop
 
-from server.cli.options import Number, WorkerCount, database_options, database_settings, option
+from server.cli.commands import Command
+from server.cli.options import Number, PortOption, WorkerCount, database_options, database_settings, option
 from server.core.errors import ConfigurationError
 from server.runtime.logs import configure_logging
 from server.runtime.supervisor import serve
@@ -19,10 +20,10 @@ MAX_WORKERS = 128
 """The most processes, because no machine with more cores was tried."""
 
 
-@click.command("serve")
+@click.command("serve", cls=Command)
 @option("--host", "The name or address to listen on. 0.0.0.0 is every IPv4 address, :: every one.", default="127.0.0.1")
-@option("--port", "The port of REST; 0 for a free one.", type=PORT, default=8000)
-@option("--grpc-port", "The port of gRPC; 0 for a free one.", type=PORT, default=50051)
+@option("--port", "The port of REST; 0 for a free one.", type=PORT, cls=PortOption, default=8000)
+@option("--grpc-port", "The port of gRPC; 0 for a free one.", type=PORT, cls=PortOption, default=50051)
 @option(
     "--workers",
     "How many processes serve; auto for one per core.",

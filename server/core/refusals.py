@@ -22,7 +22,10 @@ _counts: Counter[tuple[str | None, Code]] = Counter()
 
 
 def log_refusal(key_id: str | None, code: Code) -> None:
-    """Log that a request was rejected, now or with others later. `key_id` is None if it had no valid key."""
+    """Log that a request was rejected, now or with others later.
+
+    `key_id` is None if it had no valid key, or was rejected before its key could be checked.
+    """
     pair = (key_id, code)
     if pair in _counts:
         _counts[pair] += 1
@@ -37,7 +40,13 @@ def _log_count(pair: tuple[str | None, Code]) -> None:
     if not count:
         del _counts[pair]
         return
-    key = "without a valid key" if key_id is None else f"of key {key_id}"
-    log.info("rejected %d request%s %s: %s", count, "" if count == 1 else "s", key, code)
+    log.info("rejected %d request%s %s: %s", count, "" if count == 1 else "s", describe_key(key_id, code), code)
     _counts[pair] = 0
     asyncio.get_running_loop().call_later(LOG_INTERVAL_S, _log_count, pair)
+
+
+def describe_key(key_id: str | None, code: Code) -> str:
+    """Whose request was rejected, as far as that is known. Without a check, nothing says that its key is a bad one."""
+    if key_id is not None:
+        return f"of key {key_id}"
+    return "without a valid key" if code is Code.UNAUTHENTICATED else "before a check of the key"

@@ -16,14 +16,16 @@ from server.rest.schema.openapi import openapi_json
 from server.rest.schema.page import FILES_PATH, schema_file, schema_page, to_schema
 from server.services import Services
 
+EVENTS_PATH = "/api/v1/events"
+
 
 def create_app(services: Services) -> ASGIApp:
     """The application that answers with `services`."""
     litestar = Litestar(
         route_handlers=[
             # Plain ASGI: for a single event, Litestar's handling of arguments would cost as much as all the rest.
-            asgi("/api/v1/events", copy_scope=False)(by_method(POST=ingest(services), GET=list_events(services))),
-            get("/api/v1/events/{event_id:str}")(get_event(services)),
+            asgi(EVENTS_PATH, copy_scope=False)(by_method(POST=ingest(services), GET=list_events(services))),
+            get(EVENTS_PATH + "/{event_id:str}")(get_event(services)),
             get("/health/live")(live()),
             get("/health/ready")(ready(services)),
             get("/")(to_schema()),
@@ -43,6 +45,8 @@ def create_app(services: Services) -> ASGIApp:
                     scope = cast("HTTPScope", {**scope, "method": HttpMethod.GET.value, "extensions": {HEAD: {}}})
                 case HttpMethod.OPTIONS:  # Litestar would answer it, but there is no CORS: keys are for servers
                     scope["method"] = "NONE"  # type: ignore[typeddict-item]
+                    if scope["path"] == "*":  # about the server as a whole: this path has all of its methods
+                        scope["path"] = EVENTS_PATH
         return litestar(scope, receive, send)
 
     return app

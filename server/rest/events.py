@@ -48,8 +48,9 @@ def get_event(services: Services) -> Callable[[str], Awaitable[ASGIApp]]:
             deadline = Deadline()
             credentials = credentials_of(headers_of(scope))
             key = await services.admission.authenticate(credentials, "events:read", deadline)
-            async with services.reads.event(key.tenant_id, parse_id(event_id), deadline) as event:
-                await send_json(send, encode_event(event))
+            with key.named_in_errors():
+                async with services.reads.event(key.tenant_id, parse_id(event_id), deadline) as event:
+                    await send_json(send, encode_event(event))
 
         return cast("ASGIApp", for_present_client(respond))
 
@@ -63,10 +64,12 @@ def list_events(services: Services) -> Callable[[HTTPScope, Receive, Send], Awai
     async def respond(scope: HTTPScope, send: Send) -> None:
         deadline = Deadline()
         key = await services.admission.authenticate(credentials_of(headers_of(scope)), "events:read", deadline)
-        page = parse_page(scope["query_string"])
-        async with aclosing(services.reads.page(key.tenant_id, page.where, page.skip, page.limit, deadline)) as found:
-            first = await anext(found, None)  # before the response starts, so that an error still gets its status
-            await send_stream(send, json_array(first, found, turn))
+        with key.named_in_errors():
+            page = parse_page(scope["query_string"])
+            events = services.reads.page(key.tenant_id, page.where, page.skip, page.limit, deadline)
+            async with aclosing(events) as found:
+                first = await anext(found, None)  # before the response starts, so that an error still gets its status
+                await send_stream(send, json_array(first, found, turn))
 
     return for_present_client(respond)
 

@@ -34,8 +34,9 @@ MAX_WAITING_READS = 2_000
 """Calls that wait to be read, half of them of one tenant. Each takes some 30 KB."""
 
 MAX_OPEN_READS = 4
-"""Messages that are arriving for methods that need no key, half of them on one connection. They have some 50 bytes, and
-arrive with their calls. One that does not end brings what the network can carry."""
+"""Messages that are arriving for `Check`, and as many for the other methods that need no key. One connection may have
+half of each. They have some 50 bytes, and arrive with their calls. One that does not end brings what the network can
+carry."""
 
 MAX_OPEN_MESSAGE_BYTES = 4096
 """A message of a method that needs no key. Reflection repeats it in its response."""
@@ -46,8 +47,16 @@ OPEN_READ_S = 0.02
 OPEN_READ_TIMEOUT_S = 60
 """How long it may take if no other waits: the pause that a client of reflection may make."""
 
-ENCODINGS = {b"\x1f": "gzip", b"\x78": "deflate"}
-"""By the first byte of compressed data. No message of ours begins so: it would be field 3 of no type, or field 15."""
+GZIP = b"\x1f"
+"""How gzip begins. No message of ours does: it would be of field 3, and of no type."""
+
+ZLIB = frozenset(b"\x18\x28\x38\x48\x58\x68\x78")
+"""How zlib begins, for a window of 512 bytes to 32 KiB (RFC 1950). In a message of ours it would be a number in field
+3, 5, 7, 9, 11, 13 or 15: none has one. A window of 256 bytes, which zlib itself never uses, would begin as a `sequence`
+does."""
+
+ZLIB_CHECK = 31
+"""The first two bytes of zlib, as a number with the highest first, are a multiple of it."""
 
 NO_CAPACITY = "This server is receiving as many messages as it can: retry after the time in RetryInfo"
 NO_MESSAGE = "The call has no complete message: send one"
@@ -68,8 +77,12 @@ async def receive(context: Context) -> bytes | None:
 
 
 def encoding_of(message: bytes) -> str | None:
-    """How a message is compressed; None if it is not."""
-    return ENCODINGS.get(message[:1])
+    """How a message is compressed; None if it is not. The library does not tell, so its first bytes do."""
+    if message[:1] == GZIP:
+        return "gzip"
+    if message[:1] and message[0] in ZLIB and int.from_bytes(message[:2]) % ZLIB_CHECK == 0:
+        return "deflate"
+    return None
 
 
 def checked_encoding(message: bytes) -> str | None:
@@ -92,6 +105,11 @@ def decompress_small(message: bytes | None) -> bytes | None:
         raise PayloadTooLarge(OPEN_TOO_LARGE) from None
 
 
+def open_reads() -> FairLimit:
+    """The limit on messages that are arriving for one kind of calls that need no key, by connection."""
+    return FairLimit(MAX_OPEN_READS, MAX_OPEN_READS // 2)
+
+
 class MessageReader:
     """Reads the messages of all calls to this worker."""
 
@@ -100,7 +118,6 @@ class MessageReader:
         self._arrivals = Arrivals(
             MAX_KEYED_READS * MAX_MESSAGE_BYTES, partial(Unavailable, "not_stored", STALLED), self._slots.waiting
         )
-        self._open = FairLimit(MAX_OPEN_READS, MAX_OPEN_READS // 2)
         self._draining_because = ""
         self._decompressor = Decompressor(MAX_MESSAGE_BYTES)
 
@@ -145,14 +162,15 @@ class MessageReader:
         if self._draining_because:
             raise Unavailable("not_stored", self._draining_because)
 
-    async def read_open(self, context: Context) -> bytes | None:
+    async def read_open(self, context: Context, reads: FairLimit) -> bytes | None:
         """The next message of a call that needs no key; None at the end of its messages, or if the server drains.
 
-        Raises Unavailable if it is slow while others wait, PayloadTooLarge, MalformedJson and ClientGone.
+        `reads` limits the messages that are arriving for calls of its kind. Raises Unavailable if it is slow while
+        others wait, PayloadTooLarge, MalformedJson and ClientGone.
         """
         connection = context.peer()
         try:
-            await self._open.acquire(connection, 1, Deadline())
+            await reads.acquire(connection, 1, Deadline())
         except TimeoutError:
             raise Unavailable(detail=NO_CAPACITY) from None
         reading = asyncio.ensure_future(receive(context))
@@ -161,12 +179,12 @@ class MessageReader:
             while not (await asyncio.wait([reading], timeout=OPEN_READ_S))[0]:
                 if self._draining_because:
                     return None
-                if self._open.waiting() or monotonic() > end:
+                if reads.waiting() or monotonic() > end:
                     raise Unavailable(detail=TOO_SLOW)
             return decompress_small(reading.result())
         finally:
             reading.cancel()
-            self._open.add(connection, -1)
+            reads.add(connection, -1)
 
     async def decompress(self, message: bytes, tenant_id: UUID) -> bytes:
         """A message of a stream, decompressed if need be. Raises PayloadTooLarge, MalformedJson and Unavailable."""

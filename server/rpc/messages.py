@@ -51,12 +51,15 @@ class DoubtfulError(Exception):
     """The fast path met something that the slow path must look at."""
 
 
-def parse_message(kind: type[M], serialized: bytes) -> M:
-    """The message of a `kind`. Raises InvalidBatch for bytes that are no such message."""
+def parse_message(kind: type[M], serialized: bytes, name: str | None = None) -> M:
+    """The message of a `kind`. Raises InvalidBatch for bytes that are no such message.
+
+    `name` is what the client calls the kind, if that is not its own name.
+    """
     try:
         return kind.FromString(serialized)
     except DecodeError:
-        raise InvalidBatch(f"The message is not a {kind.DESCRIPTOR.full_name}") from None
+        raise InvalidBatch(f"The message is not a {name or kind.DESCRIPTOR.full_name}") from None
 
 
 def parse_stream_request(serialized: bytes) -> tuple[int, pb.EventBatch | InvalidBatch]:

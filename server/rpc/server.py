@@ -4,16 +4,15 @@ Health follows the database and the drain, so that load balancers learn about bo
 """
 
 import asyncio
-from pathlib import Path
 from typing import Never
 
-import grpc
-
+from server.core.errors import ConfigurationError
 from server.rpc.accepting import AcceptingServer
 from server.rpc.arrivals import MAX_LIBRARY_BYTES, MessageReader
 from server.rpc.connections import ConnectionWatch, end_connections, max_connections
 from server.rpc.ingest import DRAINING, SERVICE, EventService
 from server.rpc.pacing import Pace
+from server.rpc.tls import credentials, why_not_listening
 from server.rpc.unkeyed import UnkeyedServices
 from server.services import Services
 from server.settings import Settings, address
@@ -89,7 +88,7 @@ class GrpcServer:
         self._events = EventService(services, self._messages, pace)
 
     async def start(self, settings: Settings) -> None:
-        """Accept calls."""
+        """Accept calls. Raises ConfigurationError if the library does not listen."""
         limit = max_connections()
         options = (*OPTIONS, ("grpc.max_allowed_incoming_connections", limit))
         self._server = AcceptingServer({**self._events.handlers(), **self._unkeyed.handlers()}, options)
@@ -98,6 +97,8 @@ class GrpcServer:
             self._port = self._server.add_insecure_port(where)
         else:
             self._port = self._server.add_secure_port(where, credentials(settings))
+        if not self._port:
+            raise ConfigurationError(await why_not_listening(settings))
         await self._unkeyed.wait_until_serving(FIRST_HEALTH_S)
         await self._server.start()
         self._watching = asyncio.create_task(watch_connections(ConnectionWatch(self._port, limit)))
@@ -131,12 +132,3 @@ async def watch_connections(watch: ConnectionWatch) -> Never:
     while True:
         await asyncio.sleep(WATCH_INTERVAL_S)
         watch.check()
-
-
-def credentials(settings: Settings) -> grpc.ServerCredentials:
-    """The server's certificate, and whether clients need one."""
-    assert settings.tls_cert is not None  # noqa: S101
-    assert settings.tls_key is not None  # noqa: S101
-    pair = (Path(settings.tls_key).read_bytes(), Path(settings.tls_cert).read_bytes())
-    authority = Path(settings.tls_client_ca).read_bytes() if settings.tls_client_ca else None
-    return grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)

@@ -7,6 +7,7 @@ of any size, their calls outlast a drain, and they answer a bad message with the
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import cast
 
 import grpc
@@ -17,8 +18,9 @@ from grpc_reflection.v1alpha import reflection
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 from server.core.errors import ClientGone, InvalidBatch, NotFound, Unavailable
+from server.core.fair_limit import FairLimit
 from server.rpc.accepting import Handlers
-from server.rpc.arrivals import NO_MESSAGE, Context, MessageReader
+from server.rpc.arrivals import NO_MESSAGE, Context, MessageReader, open_reads
 from server.rpc.errors import end_with
 from server.rpc.messages import parse_message
 from server.rpc.pacing import Pace
@@ -27,13 +29,47 @@ OVERALL = ""
 """The name for which health is asked about the server as a whole."""
 
 HEALTH = health.SERVICE_NAME
-REFLECTIONS = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
-"""Both versions have the same messages."""
+REFLECTION_PACKAGES = ("grpc.reflection.v1", "grpc.reflection.v1alpha")
+"""Both versions have the same messages. Those of the library have the names of the second."""
 
-MAX_OPEN_CALLS = 1_000
-"""Calls of these methods that are open at one time: watches of load balancers. Each takes some 10 KB."""
+REFLECTIONS = tuple(f"{package}.ServerReflection" for package in REFLECTION_PACKAGES)
 
-TOO_MANY = "This server has as many open calls to health and reflection as it can hold: retry later"
+MAX_CHECKS = 1_000
+"""Calls to `Check` that are open at one time: those whose message is read, or waits to be. Each takes some 10 KB."""
+
+MAX_STREAMS = 1_000
+"""Calls to `Watch` and reflection that are open at one time: watches of load balancers. Each takes some 10 KB."""
+
+MAX_STREAMS_OF_CONNECTION = 20
+"""How many of them one connection may have: a load balancer has one for each service that it watches."""
+
+TOO_MANY_CHECKS = "This server has as many open health checks as it can hold: retry after the time in RetryInfo"
+TOO_MANY_STREAMS = (
+    f"This server has as many open calls to Watch and reflection as it can hold, or this connection has "
+    f"{MAX_STREAMS_OF_CONNECTION}: close some, or retry after the time in RetryInfo"
+)
+
+
+class CallLimits:
+    """How many calls of a kind are open, and how many of their messages are arriving, in all and by connection.
+
+    `Check` has its own, so that a probe is answered whatever others keep open.
+    """
+
+    def __init__(self, calls: FairLimit, too_many: str) -> None:
+        self._calls = calls
+        self._too_many = too_many
+        self.reads = open_reads()
+
+    @contextmanager
+    def open_call(self, connection: str) -> Iterator[None]:
+        """One open call. Raises Unavailable if there are too many."""
+        if not self._calls.try_acquire(connection, 1):
+            raise Unavailable(detail=self._too_many)
+        try:
+            yield
+        finally:
+            self._calls.add(connection, -1)
 
 
 class UnkeyedServices:
@@ -45,7 +81,8 @@ class UnkeyedServices:
         self._is_draining = False
         self._serving = dict.fromkeys((OVERALL, *services), False)
         self._changed = asyncio.Condition()
-        self._open_calls = 0
+        self._checks = CallLimits(FairLimit(MAX_CHECKS, MAX_CHECKS), TOO_MANY_CHECKS)
+        self._streams = CallLimits(FairLimit(MAX_STREAMS, MAX_STREAMS_OF_CONNECTION), TOO_MANY_STREAMS)
         self._reflection = reflection.aio.ReflectionServicer((*services, HEALTH, *REFLECTIONS))
 
     async def set_serving(self, serving: bool) -> None:
@@ -69,25 +106,27 @@ class UnkeyedServices:
         """The methods by path. All take a stream of requests, so that a message is read only when we ask for it."""
         unary, stream = grpc.stream_unary_rpc_method_handler, grpc.stream_stream_rpc_method_handler
         health_response = HealthCheckResponse.SerializeToString
-        reflect = self._guarded(self._reflect)
         reflection_response = ServerReflectionResponse.SerializeToString
         return {
-            f"/{HEALTH}/Check": unary(self._guarded(self._check), response_serializer=health_response),
-            f"/{HEALTH}/Watch": stream(self._guarded(self._watch), response_serializer=health_response),
+            f"/{HEALTH}/Check": unary(self._guarded(self._check, self._checks), response_serializer=health_response),
+            f"/{HEALTH}/Watch": stream(self._guarded(self._watch, self._streams), response_serializer=health_response),
             **{
-                f"/{name}/ServerReflectionInfo": stream(reflect, response_serializer=reflection_response)
-                for name in REFLECTIONS
+                f"/{package}.ServerReflection/ServerReflectionInfo": stream(
+                    self._guarded(partial(self._reflect, f"{package}.ServerReflectionRequest"), self._streams),
+                    response_serializer=reflection_response,
+                )
+                for package in REFLECTION_PACKAGES
             },
         }
 
     def _guarded(
-        self, method: Callable[[Context], Awaitable[HealthCheckResponse | None]]
+        self, method: Callable[[Context], Awaitable[HealthCheckResponse | None]], limits: CallLimits
     ) -> Callable[[AsyncIterator[bytes], Context], Awaitable[HealthCheckResponse | None]]:
-        """`method`, ended by a drain. Its errors become our own statuses."""
+        """`method`, within its limits, and ended by a drain. Its errors become our own statuses."""
 
         async def handler(_requests: AsyncIterator[bytes], context: Context) -> HealthCheckResponse | None:
             try:
-                with self._open_call():
+                with limits.open_call(context.peer()):
                     return await method(context)
             except (grpc.aio.BaseError, ClientGone):
                 return None
@@ -98,40 +137,29 @@ class UnkeyedServices:
 
         return handler
 
-    @contextmanager
-    def _open_call(self) -> Iterator[None]:
-        """One open call. Raises Unavailable if there are too many."""
-        if self._open_calls >= MAX_OPEN_CALLS:
-            raise Unavailable(detail=TOO_MANY)
-        self._open_calls += 1
-        try:
-            yield
-        finally:
-            self._open_calls -= 1
-
     def _status(self, service: str) -> HealthCheckResponse:
         serving = self._serving.get(service)
         if serving is None:
             return HealthCheckResponse(status=HealthCheckResponse.SERVICE_UNKNOWN)
         return HealthCheckResponse(status=HealthCheckResponse.SERVING if serving else HealthCheckResponse.NOT_SERVING)
 
-    async def _service_asked_for(self, context: Context) -> str:
+    async def _service_asked_for(self, context: Context, limits: CallLimits) -> str:
         """The name in the only message of a health call. Raises InvalidBatch and Unavailable."""
-        message = await self._messages.read_open(context)
+        message = await self._messages.read_open(context, limits.reads)
         if message is None:
             raise InvalidBatch(NO_MESSAGE)
         return parse_message(HealthCheckRequest, message).service
 
     async def _check(self, context: Context) -> HealthCheckResponse:
         """`Check`: the health of a service now."""
-        service = await self._service_asked_for(context)
+        service = await self._service_asked_for(context, self._checks)
         if service not in self._serving:
             raise NotFound("There is no service of this name: leave it empty to ask about the whole server")
         return self._status(service)
 
     async def _watch(self, context: Context) -> None:
         """`Watch`: the health of a service now, and whenever it changes."""
-        service = await self._service_asked_for(context)
+        service = await self._service_asked_for(context, self._streams)
         sent: HealthCheckResponse | None = None
         while True:
             status = self._status(service)
@@ -144,15 +172,18 @@ class UnkeyedServices:
                         return
                     await self._changed.wait()
 
-    async def _reflect(self, context: Context) -> None:
-        """`ServerReflectionInfo`: descriptions of services and messages, until the client is done."""
+    async def _reflect(self, request: str, context: Context) -> None:
+        """`ServerReflectionInfo`: descriptions of services and messages, until the client is done.
+
+        `request` is the name of the version's requests.
+        """
 
         async def requests() -> AsyncIterator[ServerReflectionRequest]:
             while not self._is_draining:
-                message = await self._messages.read_open(context)
+                message = await self._messages.read_open(context, self._streams.reads)
                 if message is None:
                     return
-                yield parse_message(ServerReflectionRequest, message)
+                yield parse_message(ServerReflectionRequest, message, request)
 
         responses = cast("AsyncIterator[Message]", self._reflection.ServerReflectionInfo(requests(), context))
         async for response in responses:

@@ -4,20 +4,28 @@ Files must not be made in it by mistake, nor by a user whose files its owner cou
 """
 
 import os
-import pwd
 from pathlib import Path
 
 from server.core.errors import ConfigurationError
 from storage.embedded import State
-from storage.embedded.data_directory import DATABASE_FOLDER, LOCK_FILE, PASSWORD_FILE, STATE_FILE, UNFINISHED_FILE
+from storage.embedded.data_directory import (
+    DATABASE_FOLDER,
+    LOCK_FILE,
+    PASSWORD_FILE,
+    STATE_FILE,
+    UNFINISHED_FILE,
+    directory_errors,
+)
+from storage.embedded.ownership import user_name
 
 
 def has_database(data_dir: Path) -> bool:
-    """Whether an embedded database is in `data_dir`, or a `serve` makes one there now."""
-    if not data_dir.is_dir():
-        return False
-    finished = (data_dir / DATABASE_FOLDER).is_dir() and not (data_dir / UNFINISHED_FILE).exists()
-    return finished or State.load(data_dir).is_served()
+    """Whether an embedded database is in `data_dir`, or a `serve` makes one there now. Raises ConfigurationError."""
+    with directory_errors(data_dir):
+        if not data_dir.is_dir():
+            return False
+        finished = (data_dir / DATABASE_FOLDER).is_dir() and not (data_dir / UNFINISHED_FILE).exists()
+        return finished or State.load(data_dir).is_served()
 
 
 def require_database(data_dir: Path) -> None:
@@ -38,7 +46,8 @@ def check_owner(data_dir: Path) -> None:
         try:
             owner = path.lstat().st_uid
         except PermissionError:
-            owner = data_dir.stat().st_uid
+            with directory_errors(data_dir):
+                owner = data_dir.stat().st_uid
         except OSError:
             continue
         if owner != os.geteuid() and (os.geteuid() == 0 or not os.access(path, os.R_OK | os.W_OK)):
@@ -47,11 +56,3 @@ def check_owner(data_dir: Path) -> None:
                 f"the files in {data_dir.absolute()} belong to {user}, and this runs as {me}: "
                 f"run it as {user} (sudo -u {user}), or give them to {me} (chown -R {me})"
             )
-
-
-def user_name(number: int) -> str:
-    """The name of a user, or its number if it has none."""
-    try:
-        return pwd.getpwuid(number).pw_name
-    except KeyError:
-        return f"#{number}"

@@ -27,9 +27,9 @@ async def command_database(settings: DatabaseSettings, may_create: bool = False)
     """
     if settings.mongodb_url is None:
         data_dir = Path(settings.data_dir)
+        check_owner(data_dir)
         if not may_create:
             require_database(data_dir)
-        check_owner(data_dir)
         async with embedded.embedded_database(data_dir) as url, open_database(settings, url) as found:
             yield found
     else:

@@ -18,8 +18,6 @@ import traceback
 from datetime import UTC, datetime
 from typing import Any
 
-import click
-
 from server.runtime.line_writer import LineWriter, write_line
 from server.settings import LogFormat, LogLevel
 
@@ -68,7 +66,7 @@ def configure_logging(level: LogLevel, log_format: LogFormat) -> None:
 def announce(text: str) -> None:
     """Write a line whatever the log level is. A command other than `serve` writes the text alone."""
     if queued_handler() is None:
-        click.echo(text, err=True)
+        write_line(text)
     else:
         log.handle(new_record(logging.INFO, text))
 

@@ -28,6 +28,12 @@ class Unloadable(Struct, tag="unloadable", frozen=True):
     reason: str
 
 
+class Misconfigured(Struct, tag="misconfigured", frozen=True):
+    """The worker cannot start: a setting is wrong. The reason is one line for the operator."""
+
+    reason: str
+
+
 class Heartbeat(Struct, tag="heartbeat", frozen=True):
     """The worker's event loop runs."""
 
@@ -36,7 +42,7 @@ class Draining(Struct, tag="draining", frozen=True):
     """The worker drains: it accepts no more requests, and ends once it has finished those that it has."""
 
 
-Message = Ready | Unloadable | Heartbeat | Draining
+Message = Ready | Unloadable | Misconfigured | Heartbeat | Draining
 """The union of all messages."""
 
 _decoder: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)

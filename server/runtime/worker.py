@@ -17,10 +17,20 @@ from typing import Never
 import msgspec
 import uvloop
 
+from server.core.errors import ConfigurationError
 from server.runtime.composition import run_worker
 from server.runtime.logs import configure_logging, place_of
 from server.runtime.loops import in_background
-from server.runtime.messages import HEARTBEAT_S, Draining, Heartbeat, Message, Ready, Unloadable, encode_line
+from server.runtime.messages import (
+    HEARTBEAT_S,
+    Draining,
+    Heartbeat,
+    Message,
+    Misconfigured,
+    Ready,
+    Unloadable,
+    encode_line,
+)
 from server.settings import Settings
 
 GC_THRESHOLDS = (10_000, 20, 20)
@@ -85,6 +95,9 @@ def main() -> None:
     configure_logging(settings.log_level, settings.log_format)
     try:
         uvloop.run(run(settings))
+    except ConfigurationError as error:
+        send(Misconfigured(str(error)))
+        sys.exit(2)
     except Exception as error:  # noqa: BLE001 (its text may quote a connection string)
         log.critical("worker failed: %s", place_of(error))
         sys.exit(1)

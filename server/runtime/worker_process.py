@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from server.core.errors import ConfigurationError
 from server.runtime.errors import StartError
 from server.runtime.logs import place_of
 from server.runtime.messages import (
@@ -19,6 +20,7 @@ from server.runtime.messages import (
     Draining,
     Heartbeat,
     Message,
+    Misconfigured,
     Ready,
     Unloadable,
     decode_line,
@@ -66,6 +68,7 @@ class WorkerProcess:
         self._process = process
         self._ready = asyncio.Event()
         self._unloadable: str | None = None
+        self._misconfigured: str | None = None
         self._silence_s = 0.0
         self._draining_s = 0.0
         self.leaving = asyncio.Event()
@@ -102,13 +105,18 @@ class WorkerProcess:
         return self._process.returncode
 
     async def until_ready(self) -> None:
-        """Return when the process accepts requests. Raises StartError if it ends before that."""
+        """Return when the process accepts requests.
+
+        Raises ConfigurationError if it found a setting that is wrong, and StartError if it ends otherwise before that.
+        """
         ready, leaving = asyncio.ensure_future(self._ready.wait()), asyncio.ensure_future(self.leaving.wait())
         try:
             await asyncio.wait({ready, leaving}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ready.cancel()
             leaving.cancel()
+        if self._misconfigured is not None:
+            raise ConfigurationError(self._misconfigured)
         if self._unloadable is not None:
             raise StartError(
                 f"a worker cannot load Sluice's code ({self._unloadable}): restart the server if the code was changed"
@@ -148,6 +156,8 @@ class WorkerProcess:
                 self._ready.set()
             case Unloadable(reason):
                 self._unloadable = reason
+            case Misconfigured(reason):
+                self._misconfigured = reason
             case Draining():
                 self.leaving.set()
             case Heartbeat():

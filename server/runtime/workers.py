@@ -32,7 +32,10 @@ class Worker:
         self._current: WorkerProcess | None = None
 
     async def start(self) -> None:
-        """Start a process and wait until it accepts requests. Raises StartError if it ends before that, and OSError."""
+        """Start a process and wait until it accepts requests.
+
+        Raises ConfigurationError and StartError if it ends before that, and OSError.
+        """
         storage = msgspec.structs.replace(self._settings.storage, mongodb_url=self._url)
         process = await WorkerProcess.spawn(msgspec.structs.replace(self._settings, storage=storage))
         self._processes = [*(other for other in self._processes if other.status is None), process]

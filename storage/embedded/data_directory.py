@@ -17,6 +17,7 @@ import errno
 import fcntl
 import logging
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,7 @@ import msgspec
 from msgspec import Meta, Struct
 
 from server.core.errors import ConfigurationError
+from storage.embedded.ownership import permission_remedy
 
 DATABASE_FOLDER = "db"
 LINKS_FOLDER = "lib"
@@ -39,6 +41,9 @@ UNFINISHED_FILE = "unfinished"
 
 FIRST_FILE = "WiredTiger"
 """The file that mongod makes first in a new `db/`, and never removes."""
+
+PASSWORD = re.compile(r"[A-Za-z0-9]{6,1024}")
+"""What mongod takes as a key file, but for `+` and `/`, which a URL would have to encode. Ours are 64 hex digits."""
 
 Holder = Literal["serve", "command"]
 """What holds a lock: `serve`, which shares its database with commands, or a command, for as long as it runs."""
@@ -79,8 +84,9 @@ class State(Struct, frozen=True):
         write_atomically(data_dir / STATE_FILE, msgspec.json.encode(self).decode() + "\n")
 
     def url(self, data_dir: Path) -> str:
-        """The URL of the database in `data_dir`, including the password."""
-        password = (data_dir / PASSWORD_FILE).read_text()
+        """The URL of the database in `data_dir`, including the password. Raises ConfigurationError if there is none."""
+        with directory_errors(data_dir):
+            password = stored_password(data_dir)
         return f"mongodb://sluice:{password}@127.0.0.1:{self.port}/?directConnection=true"
 
     def is_served(self) -> bool:
@@ -148,9 +154,11 @@ def directory_errors(data_dir: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        remedy = "correct that, or give another --data-dir"
+        if isinstance(error, PermissionError):
+            remedy = permission_remedy(Path(error.filename or data_dir))
         raise ConfigurationError(
-            f"the data directory {data_dir} cannot be used ({error.strerror}: {error.filename}): "
-            "correct that, or give another --data-dir"
+            f"the data directory {data_dir} cannot be used ({error.strerror}: {error.filename}): {remedy}"
         ) from None
 
 
@@ -201,17 +209,31 @@ def finish_first_start(data_dir: Path) -> None:
 def read_password(data_dir: Path) -> str:
     """The one secret in `data_dir`, created if there is none. It is mongod's key file and the password of `sluice`.
 
+    Raises OSError and what `stored_password` does.
+
     mongod accepts no key file that others may read. A restored backup, or a volume of Kubernetes, may have made it one.
     """
     path = data_dir / PASSWORD_FILE
     if not path.exists():
         write_atomically(path, secrets.token_hex(32))
-    password = path.read_text()
+    password = stored_password(data_dir)
     if path.stat().st_mode & 0o077:
         try:
             path.chmod(0o600)
         except PermissionError:  # the file is another user's: replace it by one of ours
             write_atomically(path, password)
+    return password
+
+
+def stored_password(data_dir: Path) -> str:
+    """The secret in `data_dir`. Raises OSError, and ConfigurationError if there is none or it cannot be one."""
+    path = data_dir / PASSWORD_FILE
+    password = path.read_bytes().decode(errors="replace").strip() if path.exists() else ""
+    if not PASSWORD.fullmatch(password):
+        raise ConfigurationError(
+            f"{path} is missing or holds no password of 6 or more letters and digits: restore it, "
+            "or stop the server, remove the file and start again, which makes a new one"
+        )
     return password
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.abuse.database_codes import run_codes
 
-SOME = (13, 18, 211, 8000, 14031, 50915)
+SOME = (9, 13, 18, 59, 211, 8000, 14031, 50915)
 
 
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])

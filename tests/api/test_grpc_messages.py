@@ -9,6 +9,7 @@ import pytest
 from google.protobuf import struct_pb2
 from sluice.v1 import event_service_pb2 as pb
 
+from server.rpc.arrivals import encoding_of
 from tests.abuse.http2 import END_HEADERS, HEADERS, call_headers, data_frames, frame, message, open_http2, status_of
 from tests.abuse.http2 import rest_of as received_from
 from tests.support.bodies import MIB
@@ -117,6 +118,33 @@ def test_compressed_messages(channel: grpc.Channel, key: Json, mongo: MongoClien
     assert stored_marks(mongo, key) == list(range(200))
 
 
+def deflate(content: bytes, level: int, window_bits: int) -> bytes:
+    """The content as a zlib stream with this window."""
+    compressor = zlib.compressobj(level, wbits=window_bits)
+    return compressor.compress(content) + compressor.flush()
+
+
+def test_deflate_with_the_smallest_window(server: Server, key: Json, mongo: MongoClient) -> None:
+    payload = message(deflate(GOOD, 6, 9), compressed=True)
+    assert raw_call(server, key, payload, (b"grpc-encoding", b"deflate")) == (0, "")
+    assert stored_marks(mongo, key) == [1]
+
+
+def test_deflate_is_known_by_its_header() -> None:
+    for level, window_bits in itertools.product(range(10), range(9, 16)):
+        assert encoding_of(deflate(GOOD, level, window_bits)) == "deflate"
+    for other in (b"", b"x", b"x\x9d", GOOD, b"\x08\x1d"):
+        assert encoding_of(other) is None
+
+
+def test_a_sequence_is_never_taken_for_deflate(channel: grpc.Channel, key: Json) -> None:
+    with Stream(channel, key["key"]) as stream:
+        for sequence in range(1, 128):  # some of them are valid headers of zlib, after the tag of `sequence`
+            stream.send(sequence, good_batch([sequence]))
+            response = stream.receive()
+            assert (response.sequence, response.WhichOneof("outcome")) == (sequence, "receipt")
+
+
 BROKEN = {
     "gzip without its end": ("gzip", gzip.compress(GOOD)[:-6]),
     "gzip of other bytes": ("gzip", gzip.compress(GOOD)[:10] + b"\xff" * 40),
@@ -144,6 +172,15 @@ def test_message_that_is_too_large_once_decompressed(server: Server, channel: gr
     ended = raw_call(server, key, message(bomb, compressed=True), (b"grpc-encoding", b"gzip"))
     assert ended is not None
     assert ended == (INVALID_ARGUMENT.value[0], "The body is over 16 MiB once decompressed: send fewer events")
+    assert ingest(channel, key["key"]).events_received == 1
+
+
+def test_message_of_many_compressed_parts(server: Server, channel: grpc.Channel, key: Json) -> None:
+    payload = message(gzip.compress(b"") * 2_100, compressed=True)
+    ended = raw_call(server, key, payload, (b"grpc-encoding", b"gzip"))
+    assert ended is not None
+    detail = "The body has over 2000 compressed parts: compress it as a whole"
+    assert ended == (INVALID_ARGUMENT.value[0], detail)
     assert ingest(channel, key["key"]).events_received == 1
 
 

@@ -1,6 +1,7 @@
 """Health and reflection: no key, both versions, and our own words for what is no message of theirs."""
 
 import queue
+from contextlib import ExitStack
 from typing import Any
 
 import grpc
@@ -8,13 +9,21 @@ import pytest
 from grpc_health.v1 import health_pb2
 from grpc_reflection.v1alpha import reflection_pb2
 
-from tests.support.grpc_client import TIMEOUT_S, code_of, details_of, raw_unary, reason_of
-from tests.support.harness import Server
+from tests.abuse.http2 import END_HEADERS, HEADERS, call_headers, data_frames, frame, message, open_http2
+from tests.support.grpc_client import TIMEOUT_S, channel_to, code_of, details_of, raw_unary, reason_of
+from tests.support.harness import Server, wait_until
 from tests.support.logs import without_rejections
 
 CHECK = "/grpc.health.v1.Health/Check"
 WATCH = "/grpc.health.v1.Health/Watch"
 VERSIONS = ("v1", "v1alpha")
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+WATCHES_OF_CONNECTION = 20
+"""The server's own limit."""
+
+CONNECTIONS = 160
+"""With watches, enough for more than 1,000 on each of two workers, to which the kernel gives them at random."""
 
 
 def reflect(channel: grpc.Channel, version: str, *requests: bytes) -> list[reflection_pb2.ServerReflectionResponse]:
@@ -90,10 +99,12 @@ def test_bytes_that_are_no_message(server: Server, channel: grpc.Channel, garbag
         with pytest.raises(grpc.RpcError) as reflection:
             reflect(channel, version, garbage)
         errors.append(reflection.value)
-    for error in errors:
+    kinds = ["health.v1.HealthCheck", "health.v1.HealthCheck"]
+    kinds += [f"reflection.{version}.ServerReflection" for version in VERSIONS]
+    for error, kind in zip(errors, kinds, strict=True):
         assert (code_of(error), reason_of(error)) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_BATCH")
         assert isinstance(error, grpc.Call)
-        assert (error.details() or "").startswith("The message is not a grpc.")
+        assert error.details() == f"The message is not a grpc.{kind}Request"
     assert without_rejections(server.stderr()[before:]) == []
 
 
@@ -110,7 +121,7 @@ def test_large_message(channel: grpc.Channel) -> None:
 def test_compressed_message(channel: grpc.Channel) -> None:
     request = health_pb2.HealthCheckRequest(service="sluice.v1.EventService").SerializeToString()
     response = raw_unary(channel, CHECK)(request, timeout=TIMEOUT_S, compression=grpc.Compression.Gzip)
-    assert health_pb2.HealthCheckResponse.FromString(response).status == health_pb2.HealthCheckResponse.SERVING
+    assert health_pb2.HealthCheckResponse.FromString(response).status == SERVING
 
 
 def test_no_message(channel: grpc.Channel) -> None:
@@ -124,3 +135,45 @@ def test_method_that_health_has_elsewhere(channel: grpc.Channel) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         raw_unary(channel, "/grpc.health.v1.Health/List")(b"", timeout=TIMEOUT_S)
     assert code_of(caught.value) == grpc.StatusCode.UNIMPLEMENTED
+
+
+def watch_calls(count: int) -> bytes:
+    """What a connection sends to open this many watches, from call 1 on."""
+    headers = call_headers(path=WATCH.encode())
+    numbers = range(1, 2 * count, 2)
+    return b"".join(frame(HEADERS, END_HEADERS, n, headers) + data_frames(n, message(b""), last=True) for n in numbers)
+
+
+def is_refused(call: Any) -> bool:
+    """Whether the server holds too many calls for this one to begin."""
+    try:
+        next(call)
+    except grpc.RpcError as error:
+        return (code_of(error), "RetryInfo" in details_of(error)) == (grpc.StatusCode.UNAVAILABLE, True)
+    return False
+
+
+def test_a_connection_has_a_share_of_the_open_watches(channel: grpc.Channel) -> None:
+    watch: Any = channel.unary_stream(WATCH)
+    calls = [watch(b"", timeout=TIMEOUT_S) for _ in range(WATCHES_OF_CONNECTION + 5)]
+    assert sum(map(is_refused, calls)) == 5
+    assert raw_unary(channel, CHECK)(b"", timeout=TIMEOUT_S)
+    for call in calls:
+        call.cancel()
+
+
+def test_a_check_does_not_depend_on_open_watches(server: Server) -> None:
+    with ExitStack() as stack:
+        for _ in range(CONNECTIONS):
+            stack.enter_context(open_http2(server)).sendall(watch_calls(WATCHES_OF_CONNECTION))
+
+        def refuses_watches() -> bool:
+            with channel_to(server.grpc) as channel:
+                watch: Any = channel.unary_stream(WATCH)
+                return is_refused(watch(b"", timeout=TIMEOUT_S))
+
+        wait_until(lambda: all(refuses_watches() for _ in range(10)), "no worker takes more watches")
+        for _ in range(20):
+            with channel_to(server.grpc) as channel:
+                response = raw_unary(channel, CHECK)(b"", timeout=TIMEOUT_S)
+            assert health_pb2.HealthCheckResponse.FromString(response).status == SERVING

@@ -84,6 +84,24 @@ def test_bad_usage_is_one_line(tmp_path: Path, arguments: tuple[str, ...], named
     assert not data_dir.exists()
 
 
+def test_a_variable_that_is_not_utf_8_is_one_line(tmp_path: Path) -> None:
+    for name, value in (("SLUICE_DATA_DIR", str(tmp_path / "x\udcff")), ("SLUICE_HOST", "\udcff")):
+        done = sluice("serve", env={"SLUICE_DATA_DIR": str(tmp_path / "data"), name: value})
+        assert (done.returncode, done.stdout) == (2, "")
+        (line,) = done.stderr.splitlines()
+        assert f"not UTF-8: {name}: " in line
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "udp"])
+def test_what_kubernetes_sets_for_a_service_is_no_port(scheme: str) -> None:
+    links = {"SLUICE_PORT": f"{scheme}://10.96.1.2:8000", "SLUICE_GRPC_PORT": f"{scheme}://10.96.1.3:50051"}
+    done = sluice("serve", "--mongodb-url", "mongodb://127.0.0.1:port", env=links)
+    assert "--mongodb-url is not a MongoDB URL" in done.stderr  # so the ports were accepted
+    done = sluice("serve", "--mongodb-url", "mongodb://127.0.0.1:port", env={"SLUICE_PORT": "10.96.1.2:8000"})
+    assert "SLUICE_PORT" in done.stderr
+
+
 def test_password_of_a_bad_url_is_not_shown() -> None:
     done = sluice("keys", "list", "--mongodb-url", "mongodb://user:pass:phrase@127.0.0.1:x/")
     assert done.returncode == 2

@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.harness import READY, SECRET, Server, batch, read_until, sluice, wait_until
 from tests.support.keys import EVENTS
+from tests.support.mongod import Mongod
 
 DATED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (debug|info|warning|error|critical) +\S")
 
@@ -162,3 +163,19 @@ def test_rejected_requests_are_counted_by_key_and_code(tmp_path: Path) -> None:
             ]
         )
         assert sum(int(line.split()[0]) for line in counts() if line.endswith(": invalid_batch")) == 30
+
+
+def test_a_key_is_called_bad_only_if_it_was_checked(tmp_path: Path) -> None:
+    with (
+        Mongod(tmp_path / "db") as mongod,
+        Server(tmp_path / "data", "--mongodb-url", mongod.url) as server,
+        server.client(server.first_key) as client,
+    ):
+        key = server.create_key("reader")
+        with server.client(key["key"]) as reader:
+            assert reader.get(EVENTS, params={"limit": "none"}).status_code == 400
+        mongod.kill()
+        assert client.post(EVENTS, json=batch()).status_code == 503
+        expected = [f"of key {key['id']}: invalid_parameter", "before a check of the key: unavailable"]
+        wait_until(lambda: all(f"rejected 1 request {words}" in server.stderr() for words in expected), "the lines")
+        assert "without a valid key" not in server.stderr()

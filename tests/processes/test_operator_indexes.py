@@ -211,10 +211,13 @@ def test_a_batch_is_refused_whole_in_an_election_too(
     assert records_of(host.mongo, key) == []
 
 
-def test_what_cannot_be_undone_is_of_unknown_outcome_until_a_retry(host: Host, client: httpx.Client, key: Json) -> None:
+@pytest.mark.parametrize("code", [9, 40, 59, 8000])
+def test_what_cannot_be_undone_is_of_unknown_outcome_until_a_retry(
+    host: Host, client: httpx.Client, key: Json, code: int
+) -> None:
     rule = RULES["validator"]
     case = Case([Event(), Event(rule.bad), Event()], idempotency_key="k1")
-    failing = {"failCommands": ["delete"], "appName": "sluice", "errorCode": 8000, "namespace": "sluice.events"}
+    failing = {"failCommands": ["delete"], "appName": "sluice", "errorCode": code, "namespace": "sluice.events"}
     with added(rule, host.mongo):
         host.mongo.admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=failing)
         outcome = by_rest(client, case)
@@ -227,6 +230,25 @@ def test_what_cannot_be_undone_is_of_unknown_outcome_until_a_retry(host: Host, c
         assert outcome.violations == [("events[1]", rule.message)]
         assert stored(host, key) == []
         assert records_of(host.mongo, key) == []
+
+
+def test_a_unique_index_with_a_collation_is_named_without_it(host: Host, client: httpx.Client, key: Json) -> None:
+    rule = RULES["unique"]._replace(
+        add=index(
+            ("tenant_id", 1),
+            ("data.transaction_id", 1),
+            name="once each",
+            unique=True,
+            partialFilterExpression={"data.transaction_id": {"$exists": True}},
+            collation={"locale": "en", "strength": 2},
+        )
+    )
+    with added(rule, host.mongo):
+        assert isinstance(by_rest(client, Case([Event('{"transaction_id": "t1"}')])), Stored)
+        refused = by_rest(client, Case([Event(rule.bad)]))
+        assert isinstance(refused, Rejected)
+        assert refused.violations == [("events[0]", rule.message)]
+    take_stored(host.mongo, key)
 
 
 def test_the_values_of_a_refused_event_are_not_quoted(host: Host, client: httpx.Client, key: Json) -> None:

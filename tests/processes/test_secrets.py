@@ -1,5 +1,7 @@
 """No part of a user name or password in any output, whatever characters they have."""
 
+import os
+import sys
 from pathlib import Path
 from urllib.parse import quote
 
@@ -8,7 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pymongo.errors import PyMongoError
 
-from server.cli.main import CREDENTIALS, explain
+from server.cli.credentials import without_credentials
+from server.cli.main import explain
 from server.core.errors import ConfigurationError
 from server.runtime.database import describe_location
 from server.settings import DatabaseSettings, Driver
@@ -62,8 +65,86 @@ def test_no_part_of_a_secret_is_shown(driver: Driver, user: str, password: str, 
 @given(SECRET_TEXT, SECRET_TEXT)
 def test_no_part_of_a_secret_is_quoted_back(user: str, password: str) -> None:
     """A URL at a wrong place: an argument that the command line quotes in its error."""
-    line = CREDENTIALS.sub(r"\1...@", f"No such command 'mongodb://{user}:{password}@host/'.")
+    line = without_credentials(f"No such command 'mongodb://{user}:{password}@host/'.")
     assert [part for part in parts(user) | parts(password) if part in line] == []
+
+
+URL_FORMS = [
+    "mongodb://QXuser:QXw0rd@host/",
+    "MongoDB+SRV://QXuser:QXw0rd@host/",
+    "mongodb:/QXuser:QXw0rd@host/",
+    "mongodb://QXuser:QXw0rd",  # the shell ended it at a `&` of the password
+    "postgres://QXuser:QXw0rd@host/",
+]
+
+PLACES = {
+    "data directory": ("keys", "list", "--data-dir", "URL"),
+    "new data directory": ("keys", "create", "--new", "--tenant", "a", "--data-dir", "URL"),
+    "data directory to serve": ("serve", "--port", "0", "--grpc-port", "0", "--data-dir", "URL"),
+    "data directory of the printed URL": ("database-url", "--data-dir", "URL"),
+    "database": ("keys", "list", "--database", "URL"),
+    "driver": ("keys", "list", "--driver", "URL"),
+    "tenant": ("keys", "create", "--new", "--tenant", "URL"),
+    "tenant that an empty variable left out": ("keys", "create", "--new", "--tenant", "--mongodb-url=URL"),
+    "tenant to list": ("keys", "list", "--tenant", "URL"),
+    "key's name": ("keys", "create", "--new", "--tenant", "a", "--name", "URL"),
+    "scope": ("keys", "create", "--new", "--tenant", "a", "--scope", "URL"),
+    "domain": ("keys", "create", "--new", "--tenant", "a", "--allow-domain", "URL"),
+    "rate limit": ("keys", "create", "--new", "--tenant", "a", "--rate-limit", "URL"),
+    "key": ("keys", "revoke", "URL"),
+    "surplus argument": ("keys", "revoke", "--", "--mongodb-url", "URL"),
+    "option": ("keys", "list", "--URL"),
+    "command": ("URL",),
+    "command to explain": ("help", "URL"),
+    "host": ("serve", "--host", "URL"),
+    "port": ("serve", "--port", "URL"),
+    "certificate": ("serve", "--tls-cert", "URL", "--tls-key", "URL"),
+    "log format": ("serve", "--log-format", "URL"),
+}
+
+
+def check_hidden(url: str, *words: str, env: dict[str, str] | None = None) -> None:
+    """A command with this URL at the place of the word URL fails with one line, which shows none of it."""
+    done = sluice(*(word.replace("URL", url) for word in words), env=env)
+    said = done.stdout + done.stderr
+    assert (done.returncode, len(said.splitlines())) == (2, 1), (url, words, env)
+    assert "QX" not in said, (url, words, env)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_url_in_another_place_is_not_shown(folder: Path) -> None:
+    for words in PLACES.values():
+        check_hidden(URL_FORMS[0], *words)
+    for name in ("DATA_DIR", "DATABASE", "HOST", "WORKERS", "TLS_CERT", "LOG_LEVEL", "MONGODB_URL_FILE"):
+        check_hidden(URL_FORMS[0], "serve", env={f"SLUICE_{name}": URL_FORMS[0]})
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("url", URL_FORMS[1:])
+def test_a_url_of_any_form_is_not_shown(folder: Path, url: str) -> None:
+    for place in ("data directory", "new data directory", "database", "tenant", "command"):
+        check_hidden(url, *PLACES[place])
+    assert list(folder.iterdir()) == []
+
+
+def test_a_user_and_password_without_a_scheme_are_not_quoted(tmp_path: Path) -> None:
+    for words in (("keys", "list", "--database"), ("serve", "--port"), ("serve", "--host"), ("keys",)):
+        done = sluice(*words, "QXuser:QXw0rd@host", env={"SLUICE_DATA_DIR": str(tmp_path / "data")})
+        assert done.returncode == 2, words
+        assert "QX" not in done.stdout + done.stderr, words
+
+
+def test_a_name_that_only_looks_like_the_beginning_of_a_url_is_one(tmp_path: Path) -> None:
+    data_dir = tmp_path / "mongodb:27017"
+    done = sluice("keys", "list", "--data-dir", str(data_dir))
+    assert f"there is no database in {data_dir}: name the directory" in done.stderr
 
 
 LEGAL = {
@@ -114,6 +195,39 @@ def test_commands_show_none_either(tmp_path: Path, command: tuple[str, ...], url
         assert "QX" not in said.stdout + said.stderr
         assert "w0rd" not in said.stdout + said.stderr
         assert len(said.stderr.splitlines()) == 1
+
+
+OPTIONS_AT_FAULT = {
+    "a:1,b:2/?directConnection=true": "directConnection",
+    "h/?w=1&authMechanism=PLAIN": "authMechanism",
+    "h/?authMechanism=QXZ": "authMechanism",
+    "h/?maxPoolSize=QXZ&w=1": "maxPoolSize",
+    "h/?readPreference=QXZ": "readPreference",
+    "h/?replicaSet=QXZ&loadBalanced=true": "replicaSet",
+    "h/?tlsCertificateKeyFilePassword=QXZ&tls=QXZ": "tls",
+    "h/?compressors=QXZ": "compressors",
+}
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+@pytest.mark.parametrize(("rest", "option"), OPTIONS_AT_FAULT.items(), ids=OPTIONS_AT_FAULT.values())
+def test_an_option_that_is_not_taken_is_named_without_its_value(driver: Driver, rest: str, option: str) -> None:
+    said = outcome(f"mongodb://{rest}", driver)
+    assert f"the option {option} of --mongodb-url " in said
+    assert "QX" not in said
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+def test_an_option_that_no_driver_knows_is_not_shown(driver: Driver) -> None:
+    said = outcome("mongodb://h/?QXZ=QXZ&w=1", driver)
+    assert "has an option that MongoDB drivers do not know" in said
+    assert "QX" not in said
+
+
+@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+@pytest.mark.parametrize("compressors", ["snappy", "zlib,zstd,snappy"])
+def test_a_compressor_without_its_library_is_left_out(driver: Driver, compressors: str) -> None:
+    assert outcome(f"mongodb://h:1/?compressors={compressors}", driver) == "at h:1"
 
 
 def test_the_log_of_a_server_shows_none(server: Server, tmp_path: Path) -> None:

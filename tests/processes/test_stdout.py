@@ -1,5 +1,6 @@
 """What happens to what cannot be printed: a secret that is lost is told, with the way out."""
 
+import json as json_module
 import os
 import re
 import subprocess
@@ -65,3 +66,45 @@ def test_a_closed_stdout_loses_no_secret_in_silence(server: Server) -> None:
     )
     assert done.returncode == 1
     assert "its secret could not be printed" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("--help",), ("--version",), ("help", "keys"), ("keys", "-h"), ("keys", "list", "--help"), ("serve", "--help")],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("target", [">/dev/full", ">&-"])
+def test_help_that_cannot_be_printed_is_one_line(words: tuple[str, ...], target: str) -> None:
+    script = ["sh", "-c", f'exec "$0" "$@" {target}', sys.executable, "-m", "server", *words]
+    done = subprocess.run(script, stderr=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert re.fullmatch(r"sluice: stdout cannot be written to \([^)]+\)\n", done.stderr)
+
+
+def test_a_full_stderr_keeps_no_command_from_its_work(server: Server) -> None:
+    words = ["-m", "server", "keys", "create", "--tenant", "untold", *server.database_options]
+    script = ["sh", "-c", 'exec "$0" "$@" 2>/dev/full', sys.executable, *words]
+    done = subprocess.run(script, stdout=subprocess.PIPE, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout.startswith("slc_")) == (0, True)
+
+
+ASCII = [
+    {"PYTHONIOENCODING": "ascii"},
+    {"PYTHONIOENCODING": "latin-1"},
+    {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+]
+
+
+@pytest.mark.parametrize("env", ASCII, ids=lambda env: next(iter(env)) + "=" + next(iter(env.values())))
+def test_a_name_that_stdout_cannot_hold_is_escaped(server: Server, env: dict[str, str]) -> None:
+    tenant = "żłty"
+    if "LC_ALL" not in env:  # there, an argument cannot hold it either
+        created = sluice("keys", "create", "--tenant", tenant, "--json", *server.database_options, env=env)
+        assert created.returncode == 0, created.stderr
+        assert json_module.loads(created.stdout)["tenant"] == tenant
+    assert sluice("keys", "create", "--tenant", tenant, *server.database_options).returncode == 0
+    as_json = sluice("keys", "list", "--json", *server.database_options, env=env)
+    assert tenant in {key["tenant"] for key in json_module.loads(as_json.stdout)}
+    table = sluice("keys", "list", *server.database_options, env=env)
+    assert (table.returncode, len(table.stdout.splitlines())) == (0, 1 + len(json_module.loads(as_json.stdout)))
+    assert "\\u0142" in table.stdout

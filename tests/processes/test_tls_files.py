@@ -7,9 +7,11 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import grpc
 import pytest
 
-from server.runtime.tls import validity
+from server.runtime.tls import validity, warn_if_invalid
+from tests.support.grpc_client import ingest
 from tests.support.harness import Server, sluice
 
 
@@ -81,11 +83,84 @@ def test_the_validity_of_a_certificate_is_read(
         assert f"{(end if warned == 'expired on' else begin).date()}" in line
 
 
-def test_a_file_that_is_no_certificate_is_one_line(tmp_path: Path, certificates: Path) -> None:
-    for name in ("server.key", "ca.key"):  # a key as certificate, and another's key
-        done = sluice(
-            *("serve", "--data-dir", str(tmp_path), "--tls-cert", str(certificates / "server.pem")),
-            *("--tls-key", str(certificates / name if name == "ca.key" else certificates / "ca.pem")),
-        )
-        assert (done.returncode, done.stdout) == (2, "")
-        assert "must be PEM files" in done.stderr
+def test_times_that_cannot_be_read_are_no_internal_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    odd = tmp_path / "odd.pem"
+    odd.write_text("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n")
+    warn_if_invalid(odd)
+    assert "the dates of the certificate in --tls-cert cannot be read" in caplog.text
+
+
+def refusal_of(tmp_path: Path, cert: Path, key: Path, *options: str) -> str:
+    """The one line with which a server refuses to start, after what it logged of its database."""
+    words = ("--tls-cert", str(cert), "--tls-key", str(key), *options)
+    done = sluice("serve", "--port", "0", "--grpc-port", "0", "--data-dir", str(tmp_path / "data"), *words)
+    assert (done.returncode, done.stdout) == (2, "")
+    lines = [line for line in done.stderr.splitlines() if " info " not in line]
+    assert len(lines) == 1, lines
+    return lines[0]
+
+
+def pair_of(folder: Path, *words: str) -> tuple[Path, Path]:
+    """A new certificate and its key, which `openssl genpkey` makes with these options."""
+    openssl(folder, "genpkey", *words, "-out", "pair.key")
+    openssl(folder, "req", "-x509", "-key", "pair.key", "-subj", "/CN=pair", "-out", "pair.pem")
+    return folder / "pair.pem", folder / "pair.key"
+
+
+def test_files_that_are_no_pair_are_one_line(tmp_path: Path, certificates: Path) -> None:
+    cert, key = certificates / "server.pem", certificates / "server.key"
+    broken = tmp_path / "broken.key"
+    broken.write_text("-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n")
+    _, rsa_key = pair_of(tmp_path, "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048")
+    assert "--tls-cert holds no CERTIFICATE" in refusal_of(tmp_path, key, key)
+    assert "--tls-key holds no PRIVATE KEY" in refusal_of(tmp_path, cert, cert)
+    assert "--tls-client-ca holds no CERTIFICATE" in refusal_of(tmp_path, cert, key, "--tls-client-ca", str(key))
+    assert "--tls-key is not the key of" in refusal_of(tmp_path, cert, certificates / "ca.key")
+    assert "--tls-key is not the key of" in refusal_of(tmp_path, cert, rsa_key)
+    assert "OpenSSL says" in refusal_of(tmp_path, cert, broken)
+
+
+def test_a_weak_key_is_called_weak(tmp_path: Path) -> None:
+    line = refusal_of(tmp_path, *pair_of(tmp_path, "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:512"))
+    assert "the key of the certificate in --tls-cert is too weak" in line
+
+
+@pytest.mark.parametrize("option", ["--tls-cert", "--tls-key", "--tls-client-ca"])
+def test_a_byte_order_mark_is_named(tmp_path: Path, certificates: Path, option: str) -> None:
+    files = {"--tls-cert": "server.pem", "--tls-key": "server.key", "--tls-client-ca": "ca.pem"}
+    paths = {each: certificates / name for each, name in files.items()}
+    marked = tmp_path / "marked"
+    marked.write_bytes(b"\xef\xbb\xbf" + paths[option].read_bytes())
+    paths[option] = marked
+    authority = str(paths["--tls-client-ca"])
+    line = refusal_of(tmp_path, paths["--tls-cert"], paths["--tls-key"], "--tls-client-ca", authority)
+    assert f"{option} has a byte order mark" in line
+
+
+def test_a_trusted_certificate_is_named(tmp_path: Path, certificates: Path) -> None:
+    openssl(tmp_path, "x509", "-in", str(certificates / "server.pem"), "-trustout", "-out", "trusted.pem")
+    line = refusal_of(tmp_path, tmp_path / "trusted.pem", certificates / "server.key")
+    assert "--tls-cert begins with a TRUSTED CERTIFICATE" in line
+
+
+def test_an_old_label_of_a_certificate_serves(tmp_path: Path, certificates: Path) -> None:
+    renamed = tmp_path / "renamed.pem"
+    renamed.write_text((certificates / "server.pem").read_text().replace(" CERTIFICATE-", " X509 CERTIFICATE-"))
+    with Server(tmp_path, "--tls-cert", str(renamed), "--tls-key", str(certificates / "server.key")) as server:
+        root = grpc.ssl_channel_credentials((certificates / "ca.pem").read_bytes())
+        with grpc.secure_channel(server.grpc, root) as channel:
+            assert ingest(channel, server.first_key).events_received == 1
+
+
+KINDS = {
+    "secp256k1": ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:secp256k1"],
+    "unnamed curve": ["-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256", "-pkeyopt", "ec_param_enc:explicit"],
+    "RSA-PSS": ["-algorithm", "RSA-PSS", "-pkeyopt", "rsa_keygen_bits:2048"],
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_key_that_only_rest_takes_is_one_line(tmp_path: Path, kind: str) -> None:
+    line = refusal_of(tmp_path, *pair_of(tmp_path, *KINDS[kind]))
+    assert "gRPC does not take the certificate in --tls-cert or its key" in line
+    assert "openssl genpkey" in line

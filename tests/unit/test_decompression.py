@@ -8,16 +8,28 @@ from collections.abc import Awaitable
 from typing import Any
 
 import pytest
+from backports import zstd
 
-from server.core import decompression
+from server.core import decompression, slow_work
 from server.core.deadline import Deadline
-from server.core.decompression import Decompressor
+from server.core.decompression import MAX_MEMBERS, Decompressor
 from server.core.errors import MalformedJson, PayloadTooLarge, Unavailable
+from server.core.slow_work import Steps
 
 MIB = 1024 * 1024
 BOMB = gzip.compress(bytes(10 * MIB))
 SMALL = gzip.compress(b"{}")
 ONE, OTHER = uuid.UUID(int=1), uuid.UUID(int=2)
+
+EMPTY_MEMBERS = {
+    "gzip": gzip.compress(b""),
+    "zstd": zstd.compress(b""),
+    "skippable zstd": bytes.fromhex("502a4d18 00000000"),
+}
+DYNAMIC_BLOCKS = gzip.compress(b"")[:10] + bytes.fromhex("04c0810800000000207feb47001c880000000000f2b77e") * (
+    10 * MIB // 23
+)
+"""10 MiB that become nothing: gzip's header, and empty blocks, each with tables of its own. They take 1.4 s."""
 
 
 async def settled(*work: Awaitable[bytes]) -> list[Any]:
@@ -57,12 +69,13 @@ def test_what_is_not_decompressed_by_the_deadline_is_unavailable() -> None:
 def test_no_work_for_a_client_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
     decompressed = list[bytes]()
 
-    def slowly(body: bytes, _encoding: str, _max_bytes: int) -> bytes:
+    def slowly(body: bytes, _encoding: str, _max_bytes: int) -> Steps[bytes]:
         time.sleep(0.05)
         decompressed.append(body)
+        yield
         return body
 
-    monkeypatch.setattr(decompression, "decompress", slowly)
+    monkeypatch.setattr(decompression, "decompressing", slowly)
 
     async def run() -> None:
         decompress = Decompressor(MIB)
@@ -78,7 +91,7 @@ def test_no_work_for_a_client_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_tenant_that_fills_the_queue_is_rejected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decompression, "MAX_WAITING_BYTES", 5 * len(BOMB))
+    monkeypatch.setattr(slow_work, "MAX_WAITING_BYTES", 5 * len(BOMB))
 
     async def run() -> tuple[list[Any], bytes]:
         decompress = Decompressor(10 * MIB)
@@ -92,6 +105,57 @@ def test_the_tenant_that_fills_the_queue_is_rejected(monkeypatch: pytest.MonkeyP
     rejected = [isinstance(result, Unavailable) for result in results]
     assert 4 <= sum(rejected) <= 6
     assert not rejected[0], "the oldest goes first"
+
+
+@pytest.mark.parametrize("kind", EMPTY_MEMBERS)
+def test_empty_members_cost_as_much_as_other_bombs(kind: str) -> None:
+    body = EMPTY_MEMBERS[kind] * (10 * MIB // len(EMPTY_MEMBERS[kind]))
+
+    async def run() -> float:
+        began = time.process_time()
+        with pytest.raises(PayloadTooLarge, match=f"over {MAX_MEMBERS} compressed parts"):
+            await Decompressor(10 * MIB)(body, kind.rpartition(" ")[2], ONE, Deadline())
+        return time.process_time() - began
+
+    assert asyncio.run(run()) < 0.5
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_as_many_members_as_allowed(encoding: str) -> None:
+    members = [b"%d," % number for number in range(MAX_MEMBERS)]
+    body = b"".join(gzip.compress(member) if encoding == "gzip" else zstd.compress(member) for member in members)
+
+    async def run() -> bytes:
+        return await Decompressor(MIB)(body, encoding, ONE, Deadline())
+
+    assert asyncio.run(run()) == b"".join(members)
+
+
+def test_zeros_may_follow_a_gzip_member() -> None:
+    async def run() -> bytes:
+        return await Decompressor(MIB)(SMALL + bytes(MIB) + SMALL + bytes(9), "gzip", ONE, Deadline())
+
+    assert asyncio.run(run()) == b"{}{}"
+
+
+def test_a_body_that_becomes_nothing_delays_another_tenant_by_one_turn_and_ends_by_its_deadline() -> None:
+    async def run() -> tuple[float, float, float]:
+        decompress, began = Decompressor(10 * MIB), time.monotonic()
+        bombs = [asyncio.create_task(decompress(DYNAMIC_BLOCKS, "gzip", ONE, Deadline(1))) for _ in range(3)]
+        await asyncio.sleep(0)  # they wait for the thread
+        await decompress(SMALL, "gzip", OTHER, Deadline())
+        served_s = time.monotonic() - began
+        assert all(isinstance(result, Unavailable) for result in await settled(*bombs))
+        ended_s = time.monotonic() - began
+        await asyncio.sleep(5 * slow_work.TURN_S)
+        worked = time.process_time()
+        await asyncio.sleep(0.5)
+        return served_s, ended_s, time.process_time() - worked
+
+    served_s, ended_s, late_s = asyncio.run(run())
+    assert served_s < 0.7
+    assert ended_s < 2
+    assert late_s < 0.1, "no work after the deadline"
 
 
 def test_turns_go_round() -> None:

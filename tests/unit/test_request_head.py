@@ -12,7 +12,8 @@ from server.rest.http.headers import (
     credentials_of,
     parse_encoding,
 )
-from server.rest.http.parsing import UnsupportedRequest, check_head, head_without_upgrade, unknown_method
+from server.rest.http.parsing import check_head, head_without_upgrade, with_path
+from server.rest.http.request_line import UnsupportedRequest, check_request_line, last_head
 
 
 @pytest.mark.parametrize(
@@ -61,18 +62,51 @@ def test_other_versions(version: str) -> None:
     assert raised.value.http == HTTPStatus.HTTP_VERSION_NOT_SUPPORTED
 
 
-@pytest.mark.parametrize("head", [b"FOO / HTTP/1.1\r\n", b"post / HTTP/1.1\r\nHost: x\r\n\r\n", b"M-X * HTTP/1.0\r\n"])
-def test_unknown_methods(head: bytes) -> None:
-    error = unknown_method(head)
-    assert isinstance(error, UnsupportedRequest)
-    assert error.http == HTTPStatus.NOT_IMPLEMENTED
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (b"FOO / HTTP/1.1\r\n", 501),
+        (b"post / HTTP/1.1\r\nHost: x\r\n\r\n", 501),
+        (b"M-X * HTTP/1.0\r\n", 501),
+        (b"DESCRIBE / HTTP/1.1\r\n", 501),
+        (b"GET / HTTP/3.0\r\n", 505),
+        (b"FOO / HTTP/1.9\r\n", 505),
+    ],
+)
+def test_request_lines_of_other_servers(head: bytes, status: int) -> None:
+    with pytest.raises(UnsupportedRequest) as raised:
+        check_request_line(head)
+    assert raised.value.http == status
 
 
 @pytest.mark.parametrize(
-    "head", [b"\x16\x03\x01", b"nonsense\r\n", b"FO", b"F(O / HTTP/1.1\r\n", b"FOO  / HTTP/1.1\r\n"]
+    "head",
+    [b"\x16\x03\x01", b"nonsense\r\n", b"FO", b"F(O / HTTP/1.1\r\n", b"FOO  / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nX\0"],
 )
-def test_what_is_no_method(head: bytes) -> None:
-    assert not isinstance(unknown_method(head), UnsupportedRequest)
+def test_heads_that_are_no_fault_of_the_request_line(head: bytes) -> None:
+    check_request_line(head)
+
+
+BEFORE = b"GET /a HTTP/1.1\r\nHost: x\r\n\r\nPOST / HTTP/1.1\r\nHost: x\r\nContent-Length: 6\r\n\r\nFOO / "
+
+
+@pytest.mark.parametrize("last", [b"F", b"FOO / HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost"])
+@pytest.mark.parametrize("times", [0, 1, 100])
+def test_the_last_head_is_found(last: bytes, times: int) -> None:
+    assert last_head(BEFORE * times + last) == last
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [
+        (b"http://x", b"http://x/"),
+        (b"HTTP://x:80?a=1", b"HTTP://x:80/?a=1"),
+        (b"http://xy/a?b", b"http://xy/a?b"),
+        (b"*", b"*"),
+    ],
+)
+def test_a_url_without_a_path_has_the_path_of_the_root(target: bytes, expected: bytes) -> None:
+    assert with_path(target) == expected
 
 
 def test_a_head_without_its_upgrade() -> None:

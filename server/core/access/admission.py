@@ -53,7 +53,8 @@ class Admission:
     async def authenticate(self, credentials: Credentials, scope: Scope, deadline: Deadline) -> Key:
         """The key of a request that needs `scope` and no permit.
 
-        Raises Unauthenticated, InsufficientScope, DomainNotAllowed, or Unavailable if the key cannot be read.
+        Raises Unauthenticated, InsufficientScope, InvalidHeader, DomainNotAllowed, or Unavailable if the key cannot be
+        read.
         """
         key = active(await self._find(digest_of(credentials.secret), deadline))
         key.check(credentials, scope)
@@ -62,8 +63,8 @@ class Admission:
     async def admit(self, credentials: Credentials, scope: Scope, deadline: Deadline) -> Admitted:
         """Admit a request that needs `scope`, and use one permit of its key.
 
-        Raises Unauthenticated, InsufficientScope, DomainNotAllowed, RateLimited, or Unavailable if the key cannot be
-        read.
+        Raises Unauthenticated, InsufficientScope, InvalidHeader, DomainNotAllowed, RateLimited, or Unavailable if the
+        key cannot be read.
         """
         digest = digest_of(credentials.secret)
         lease = self._known_lease(digest)

@@ -6,7 +6,8 @@ Only the client knows a secret; Sluice stores its hash. Secrets are 256 random b
 import hashlib
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Literal
 from urllib.parse import urlsplit
@@ -41,6 +42,8 @@ class Credentials(Struct, frozen=True):
     origin: str | None = None
     """The header `Origin`, which browsers send and servers do not."""
     referer: str | None = None
+    error: SluiceError | None = None
+    """What is wrong with the headers of the page. The key and its scope are checked before."""
 
 
 class Key(Struct, frozen=True, kw_only=True):
@@ -60,6 +63,7 @@ class Key(Struct, frozen=True, kw_only=True):
     def check(self, credentials: Credentials, scope: Scope) -> None:
         """Raises InsufficientScope if the key lacks `scope`, and DomainNotAllowed if its allowed domains say so.
 
+        Raises InvalidHeader if the headers of the page are wrong.
         A domain counts only if a web page sent the request: then `Origin` is given, or else `Referer`.
         """
         error = self._error_of(credentials, scope)
@@ -67,9 +71,20 @@ class Key(Struct, frozen=True, kw_only=True):
             error.key_id = self.id
             raise error
 
+    @contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Give the errors of a request with this key its id, for the log."""
+        try:
+            yield
+        except SluiceError as error:
+            error.key_id = self.id
+            raise
+
     def _error_of(self, credentials: Credentials, scope: Scope) -> SluiceError | None:
         if scope not in self.scopes:
             return InsufficientScope(scope)
+        if credentials.error is not None:
+            return credentials.error
         page = credentials.referer if credentials.origin is None else credentials.origin
         if self.allowed_domains and page is not None and not is_allowed(host_of(page), self.allowed_domains):
             return DomainNotAllowed()

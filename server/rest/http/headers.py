@@ -58,11 +58,18 @@ def headers_of(scope: Mapping[str, Any]) -> Headers:
 
 
 def credentials_of(headers: Headers) -> Credentials:
-    """Who sends the request. Raises Unauthenticated for more than one key, and InvalidHeader for more than one page."""
+    """Who sends the request. Raises Unauthenticated for more than one key.
+
+    More than one page is an error that the credentials carry: it is no reason to tell a client whose key is bad.
+    """
     keys = headers.get("x-api-key", ())
     if len(keys) > 1:
         raise Unauthenticated
-    return Credentials(keys[0] if keys else None, single_header(headers, "origin"), single_header(headers, "referer"))
+    secret = keys[0] if keys else None
+    try:
+        return Credentials(secret, single_header(headers, "origin"), single_header(headers, "referer"))
+    except InvalidHeader as error:
+        return Credentials(secret, error=error)
 
 
 def ingest_options_of(headers: Headers) -> IngestOptions:

@@ -9,7 +9,7 @@ from litestar.exceptions import ClientException, HTTPException, MethodNotAllowed
 
 from server.core.errors import ClientGone, Code, MalformedRequest, MethodNotAllowed, NotFound, SluiceError
 from server.rest.http.headers import ENCODINGS, NO_STORE, UnsupportedEncoding, quota_headers
-from server.rest.http.parsing import UnsupportedRequest
+from server.rest.http.request_line import UnsupportedRequest
 from server.status import STATUS, Refusal, refusal_of
 
 PROBLEM_JSON = "application/problem+json"
@@ -76,8 +76,8 @@ def on_error(_request: Request[Any, Any, Any], error: Exception) -> Response[byt
     return Response(problem_body(refusal), status_code=refusal.status.http, headers=headers, media_type=PROBLEM_JSON)
 
 
-def raw_response(error: SluiceError, default_headers: Iterable[tuple[bytes, bytes]]) -> bytes:
-    """A whole error response as it is sent, after which the connection ends."""
+def raw_response(error: SluiceError, default_headers: Iterable[tuple[bytes, bytes]], *, is_head: bool) -> bytes:
+    """A whole error response as it is sent, after which the connection ends. It has no body if the request is HEAD."""
     refusal = refusal_of(error)
     if isinstance(error, UnsupportedRequest):
         refusal = refusal._replace(status=refusal.status._replace(http=error.http))
@@ -90,7 +90,7 @@ def raw_response(error: SluiceError, default_headers: Iterable[tuple[bytes, byte
     }
     fields = [*default_headers, *((name.encode(), value.encode()) for name, value in headers.items())]
     lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode(), *(b"%s: %s" % field for field in fields)]
-    return b"\r\n".join([*lines, b"", body])
+    return b"\r\n".join([*lines, b"", b"" if is_head else body])
 
 
 def on_litestar_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:

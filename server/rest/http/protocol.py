@@ -42,7 +42,13 @@ from server.core.errors import HeadersTooLarge, RequestTimeout, SluiceError, Una
 from server.rest.http.capacity import is_full, is_overfull
 from server.rest.http.parsing import ParsingProtocol
 from server.rest.http.problems import raw_response
-from server.rest.http.response_writing import ResponseTransport, WriteWatch, without_chunks
+from server.rest.http.response_writing import (
+    KEEP_ALIVE,
+    ResponseTransport,
+    WriteWatch,
+    last_unless_continued,
+    without_chunks,
+)
 
 MAX_HEAD_BYTES = 64 * 1024
 """A request line and headers: eight times what common proxies accept. The framing of a body may be as large."""
@@ -61,9 +67,6 @@ LINGER_S = 2
 
 IDLE_TIMEOUT_S = 95
 """How long an idle connection is kept. Common load balancers keep theirs for 60 s, and must close first."""
-
-KEEP_ALIVE = (b"keep-alive", b"timeout=90")
-"""Tells clients to close an idle connection before the server does, so that no request crosses the server's end."""
 
 HEAD_STALLED = f"The request line and headers did not arrive within {HEAD_TIMEOUT_S} s"
 TOO_MANY = "This server has as many connections as it can hold: retry after the time in Retry-After"
@@ -91,7 +94,8 @@ class HttpProtocol(ParsingProtocol):
         self.flow: ParsingFlowControl
         self._unparsed = NOTHING
         self._running: RequestResponseCycle | None = None
-        self._last: RequestResponseCycle | None = None  # the request with whose response the connection ends
+        self._last: RequestResponseCycle | None = None  # the last request that is answered by the application
+        self._rejection: bytes | None = None  # the response after that of the last request
         self._sends_more = True  # whether the client may send more
         self._lingers_until: float | None = None
         self._dropped = False  # whether input has arrived since the last look while lingering
@@ -134,6 +138,8 @@ class HttpProtocol(ParsingProtocol):
         if not self.rejected:
             self.rejected = True
             self._drop_incomplete()
+            if self._last is not None:
+                self._last.keep_alive = False
         self._sends_more = False
         return self._last is not None and not self._last.response_complete and self.scheme == "http"
 
@@ -157,7 +163,9 @@ class HttpProtocol(ParsingProtocol):
         """Parse what has arrived meanwhile."""
         if self._lingers_until is None:
             super().on_response_complete()
-            if self._unparsed:
+            if self._rejection is not None and self._last is not None and self._last.response_complete:
+                self._end_with(self._rejection)
+            elif self._unparsed:
                 self._parse()
             else:
                 self._watch()
@@ -180,7 +188,11 @@ class HttpProtocol(ParsingProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Let the application answer the next request."""
         self._running = cycle
-        super()._start_asgi_task(cycle, without_chunks(app, cycle) if cycle.scope["http_version"] == "1.0" else app)
+        if cycle.scope["http_version"] == "1.0":
+            app = without_chunks(app, cycle)
+        elif cycle.waiting_for_100_continue:
+            app = last_unless_continued(app, cycle)
+        super()._start_asgi_task(cycle, app)
 
     def _parse(self) -> None:
         """Parse input, but stop while earlier requests wait to be answered."""
@@ -191,12 +203,23 @@ class HttpProtocol(ParsingProtocol):
             if self.in_head and not self.begun and step[0] in EMPTY_LINES:
                 step = memoryview(bytes(step).lstrip(EMPTY_LINES))
             self.feed(step)
-            self.framing = max(0, self.framing)  # a body may have been subtracted in an earlier step
+            if self.framing < 0:  # a body was subtracted
+                self.framing = 0
+            if self.begun and not self.framing:  # a head begins in the middle of this step: at most all of it counts
+                self.framing = len(step)
             if self.framing >= MAX_HEAD_BYTES and not self.rejected:
-                self.reject(HeadersTooLarge(MAX_HEAD_BYTES))
+                self._check_size()
         if self._unparsed or self.flow.holds_back:
             self._hold_back(bool(self._unparsed))
         self._watch()
+
+    def _check_size(self) -> None:
+        """Reject a head that is too large, or the framing of a body. Requests before a head were counted with it."""
+        head = self.head_so_far() if self.begun else None
+        if head is not None:
+            self.framing = len(head)
+        if self.framing >= MAX_HEAD_BYTES:
+            self.reject(HeadersTooLarge(MAX_HEAD_BYTES))
 
     def _hold_back(self, holds_back: bool) -> None:
         """Stop or resume reading."""
@@ -233,14 +256,16 @@ class HttpProtocol(ParsingProtocol):
         self.rejected, self._unparsed = True, NOTHING
         self._hold_back(False)
         answered = not self.in_head and self.cycle.response_started
+        default_headers, is_head = self.server_state.default_headers, self.is_head_request()
+        response = b"" if answered else raw_response(error, default_headers, is_head=is_head)
         self._drop_incomplete()
         if self._last is None:
-            if not answered:
-                self.transport.write(raw_response(error, self.server_state.default_headers))
-            self._linger()
+            self._end_with(response)
+        else:
+            self._rejection = response
 
     def _drop_incomplete(self) -> None:
-        """Drop a request that has not arrived completely. The connection ends with the response to the one before."""
+        """Drop a request that has not arrived completely. The one before is the last, if it is not answered yet."""
         current = None if self.in_head else self.cycle
         if current is not None:
             if self.pipeline:
@@ -249,8 +274,14 @@ class HttpProtocol(ParsingProtocol):
             current.message_event.set()
         before = self.pipeline[0][0] if self.pipeline else self._running
         if before is not None and before is not current and not before.response_complete:
-            before.keep_alive = False
             self._last = before
+
+    def _end_with(self, response: bytes) -> None:
+        """Send a last response, and end the connection."""
+        self._unset_keepalive_if_required()
+        if not self.transport.is_closing():
+            self.transport.write(response)
+            self._end_after_response()
 
     def _end_after_response(self) -> None:
         """End the connection after its last response. If the client may still be sending, it must see that first."""

@@ -20,6 +20,9 @@ WRITE_TIMEOUT_S = 30
 CHECK_INTERVAL_S = 1
 """How often to look for progress. It limits how late a response is dropped."""
 
+KEEP_ALIVE = (b"keep-alive", b"timeout=90")
+"""Tells clients to close an idle connection before the server does, so that no request crosses the server's end."""
+
 RESET = struct.pack("ii", 1, 0)
 """For SO_LINGER: close at once, and drop what is not sent yet."""
 
@@ -99,3 +102,22 @@ def without_chunks(app: Any, cycle: RequestResponseCycle) -> Any:
         await app(scope, receive, send_plain)
 
     return app_of_1_0
+
+
+def last_unless_continued(app: Any, cycle: RequestResponseCycle) -> Any:
+    """`app` for a request whose client waits for `100 Continue` before it sends the body.
+
+    If the response comes instead, nobody knows whether the body still does. So the connection ends with it, unless the
+    whole body has arrived (RFC 9110 §10.1.1).
+    """
+
+    async def app_that_may_end(scope: Any, receive: Any, send: Any) -> None:
+        async def send_last(message: Any) -> None:
+            if cycle.waiting_for_100_continue and cycle.more_body:  # it waits until a response starts
+                cycle.keep_alive = False
+                cycle.default_headers = [field for field in cycle.default_headers if field != KEEP_ALIVE]
+            await send(message)
+
+        await app(scope, receive, send_last)
+
+    return app_that_may_end

@@ -141,6 +141,12 @@ BODIES = {
     "gzip bomb": Call(lambda: gzip.compress(bytes(300 * MIB), 1), 413, "payload_too_large", "10 MiB", GZIP),
     "zstd bomb": Call(lambda: zstd.compress(bytes(300 * MIB)), 413, "payload_too_large", "10 MiB", ZSTD),
     "gzip bomb of members": Call(lambda: gzip.compress(bytes(MIB)) * 300, 413, "payload_too_large", "10 MiB", GZIP),
+    "empty gzip members": Call(
+        lambda: gzip.compress(b"") * 500_000, 413, "payload_too_large", "over 2000 compressed parts", GZIP
+    ),
+    "empty zstd frames": Call(
+        lambda: zstd.compress(b"") * 1_000_000, 413, "payload_too_large", "over 2000 compressed parts", ZSTD
+    ),
     "over 32 MiB as bson": Call(lambda: many_integers(4_600), 413, "payload_too_large", "32 MiB"),
     "no content type": Call(GOOD, 415, "unsupported_media_type", "application/json", {}),
     "a form": Call(GOOD, 415, "unsupported_media_type", "", {"Content-Type": "application/x-www-form-urlencoded"}),

@@ -1,9 +1,7 @@
 """The data directory cannot be written to for a while: the server says so, tries again, and recovers by itself."""
 
 import os
-import shutil
 import signal
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,22 +13,6 @@ ATTEMPTS_S = 90
 
 RECOVERY_S = 10
 """An event is stored within this after the cause is gone: 1 s until the next attempt, and the start of mongod."""
-
-WITHOUT_POWER = "--bounding-set=-dac_override,-dac_read_search"
-"""Takes from root what a normal user does not have: the power to write where the mode of a file forbids it."""
-
-
-@pytest.fixture
-def normal_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers obey the modes of files, even if the tests run as root."""
-    if os.geteuid() != 0:
-        return
-    if shutil.which("setpriv") is None:
-        pytest.skip("root writes everywhere, and there is no setpriv to take that from it")
-    python = tmp_path / "python"
-    python.write_text(f'#!/bin/sh\nexec setpriv {WITHOUT_POWER} {sys.executable} "$@"\n')
-    python.chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(python))
 
 
 @pytest.mark.slow
