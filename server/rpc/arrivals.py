@@ -67,6 +67,10 @@ TOO_SLOW = "The message did not arrive with the call: send it at once, or retry 
 Context = grpc.aio.ServicerContext[Any, Any]
 
 
+class SlowMessage(Unavailable):
+    """A message has not arrived with its call. The library goes on taking it until the call ends: end it at once."""
+
+
 async def receive(context: Context) -> bytes | None:
     """The next message of a call as it arrived; None at the end of its messages. Raises ClientGone."""
     try:
@@ -165,8 +169,8 @@ class MessageReader:
     async def read_open(self, context: Context, reads: FairLimit) -> bytes | None:
         """The next message of a call that needs no key; None at the end of its messages, or if the server drains.
 
-        `reads` limits the messages that are arriving for calls of its kind. Raises Unavailable if it is slow while
-        others wait, PayloadTooLarge, MalformedJson and ClientGone.
+        `reads` limits the messages that are arriving for calls of its kind. Raises SlowMessage if it is slow while
+        others wait, Unavailable, PayloadTooLarge, MalformedJson and ClientGone.
         """
         connection = context.peer()
         try:
@@ -180,7 +184,7 @@ class MessageReader:
                 if self._draining_because:
                     return None
                 if reads.waiting() or monotonic() > end:
-                    raise Unavailable(detail=TOO_SLOW)
+                    raise SlowMessage(detail=TOO_SLOW)
             return decompress_small(reading.result())
         finally:
             reading.cancel()

@@ -20,7 +20,7 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from server.core.errors import ClientGone, InvalidBatch, NotFound, Unavailable
 from server.core.fair_limit import FairLimit
 from server.rpc.accepting import Handlers
-from server.rpc.arrivals import NO_MESSAGE, Context, MessageReader, open_reads
+from server.rpc.arrivals import NO_MESSAGE, Context, MessageReader, SlowMessage, open_reads
 from server.rpc.errors import end_with
 from server.rpc.messages import parse_message
 from server.rpc.pacing import Pace
@@ -129,6 +129,9 @@ class UnkeyedServices:
                 with limits.open_call(context.peer()):
                     return await method(context)
             except (grpc.aio.BaseError, ClientGone):
+                return None
+            except SlowMessage as error:
+                end_with(context, error)
                 return None
             except Exception as error:  # noqa: BLE001 (its text must not reach the client)
                 await self._pace.wait()

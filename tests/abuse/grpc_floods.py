@@ -96,6 +96,27 @@ def unfinished_reflection(target: str, _key: str, stop: Event) -> int:
     return unfinished(PATHS["reflection"], target, stop)
 
 
+def unfinished_and_rejected(target: str, _key: str, stop: Event) -> int:
+    """Send messages that lack a byte, beside calls that have no key. Returns how many MiB were taken.
+
+    A rejection waits for its turn, and a message must not go on arriving while its call waits to be rejected.
+    """
+    beside = threading.Thread(target=bad_keys, args=(target, stop))
+    beside.start()
+    taken = unfinished(PATHS["reflection"], target, stop)
+    beside.join()
+    return taken
+
+
+def bad_keys(target: str, stop: Event) -> None:
+    """Make STREAMS calls without a key on a connection, and begin again: more than twice as many as are rejected."""
+    while not stop.is_set():
+        with connected(target) as connection:
+            for number in range(1, 2 * STREAMS, 2):
+                connection.sendall(frame(HEADERS, END_HEADERS, number, call_headers()))
+            stop.wait(0.1)
+
+
 def compressed(target: str, _key: str, stop: Event) -> int:
     """Make whole calls of 15 kB that become 15 MiB, to each method. Returns how many."""
     bomb = message(gzip.compress(bytes(15 * MIB)), compressed=True)
@@ -161,6 +182,7 @@ FLOODS: dict[str, Attack] = {
     "unfinished Check": unfinished_check,
     "unfinished Watch": unfinished_watch,
     "unfinished reflection": unfinished_reflection,
+    "unfinished and rejected": unfinished_and_rejected,
     "compressed messages": compressed,
     "paths that are no text": bad_paths,
     "many connections": many_connections,

@@ -237,13 +237,14 @@ def test_a_job_is_cancelled_with_its_lease_and_runs_again_with_the_next(
         grants.renewals = renewals
         running = asyncio.create_task(DeploymentJob(grants, "job", job, 0, lease_s=0.1).run())
         async with asyncio.timeout(TIMEOUT_S):
-            assert await job.started.get() == 1
-            assert await job.ended.get() == 1
-            assert await job.started.get() == 2
+            first = await job.started.get()  # after the first lease, if the machine stood still for as long as it lasts
+            assert await job.ended.get() == first
+            second = await job.started.get()
+            assert second > first
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
-        assert job.ended.get_nowait() == 2
+        assert job.ended.get_nowait() == second
         assert grants.released.is_set()
 
     asyncio.run(scenario())
