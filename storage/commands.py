@@ -29,7 +29,9 @@ Result = TypeVar("Result")
 RETRY_PAUSE_S = 0.05
 """The pause between two attempts: short beside an election, which takes a second or more."""
 
-MAJORITY = {"w": "majority", "j": True}
+PRIMARY_ALONE: Document = {"w": 1}
+
+MAJORITY: Document = {"w": "majority", "j": True}
 """The write concern of all that is acknowledged to clients."""
 
 
@@ -101,11 +103,14 @@ async def find_each(
     return found
 
 
-async def update_each(database: Database, collection: str, statements: Sequence[Document]) -> None:
-    """Run update statements, which may have constants (`c`). Return when the primary alone has carried them out."""
+async def update_each(
+    database: Database, collection: str, statements: Sequence[Document], write_concern: Document = PRIMARY_ALONE
+) -> None:
+    """Run update statements, which may have constants (`c`). Return when `write_concern` is met."""
     reply = await database.command(
-        {"update": collection, "updates": statements, "ordered": False, "writeConcern": {"w": 1}}
+        {"update": collection, "updates": statements, "ordered": False, "writeConcern": write_concern}
     )
+    check_write_concern(reply)
     if reply.get("writeErrors"):
         raise BulkWriteError(reply)
 
@@ -173,3 +178,10 @@ async def retry_without_events(call: Callable[[], Awaitable[Result]], deadline: 
     except Unavailable:
         raise Unavailable from None
     return result
+
+
+async def listed(database: Database, command: str, value: Any = 1, **options: Any) -> list[Document]:
+    """What a command lists: collections, or the indexes of one. There are far fewer than a reply can hold."""
+    reply = await database.command(command, value, cursor={"batchSize": 1_000}, **options)
+    found: list[Document] = reply["cursor"]["firstBatch"]
+    return found

@@ -16,6 +16,7 @@ import uvicorn
 from server.core.access.admission import Admission
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
+from server.core.events.catalog import Catalog
 from server.core.in_flight import InFlight
 from server.core.ingest.ingest import Ingest
 from server.core.jobs.store import JobLease, LeaseStore
@@ -32,6 +33,7 @@ from server.runtime.ports import SHARED, bound_socket
 from server.runtime.readiness import CHECK_INTERVAL_S, Readiness
 from server.services import Services
 from server.settings import Settings
+from storage.catalog import StoredCatalog
 from storage.client import PrimaryWatch, close, connect, database
 from storage.commands import Database, driver_errors_as_unavailable
 from storage.events import Events
@@ -59,10 +61,11 @@ USUAL_MEMORY_BYTES = 160 * 1024 * 1024
 """What a worker under a steady load takes at most. More is the rest of a burst."""
 
 TIDY_INTERVAL_S = 30
-"""How often usage is saved and idle windows are dropped. The contract lets `last_used_at` lag a minute."""
+"""How often usage is saved and idle windows are dropped. The contract lets `last_used_at` and `last_seen` lag
+a minute."""
 
 TIDY_TIMEOUT_S = 2
-"""How long either may take, because a drain waits for usage to be saved."""
+"""How long each may take, because a drain waits for usage to be saved."""
 
 INDEXES_INTERVAL_S = 60
 """How often missing indexes are looked for. Reads are slow without them."""
@@ -105,17 +108,20 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     client = connect(settings.storage.mongodb_url, settings.storage.driver, event_listeners=[watch])
     storage = database(client, settings.storage.database)
     reading_client = connect(settings.storage.mongodb_url, "pymongo")  # `storage/reads.py` says why
-    reads = Reads(StoredEvents(database(reading_client, settings.storage.database)))
+    reading = database(reading_client, settings.storage.database)
+    reads = Reads(StoredEvents(reading), StoredCatalog(reading))
     keys = Keys(storage)
     events = Events(storage)
     is_writable = Readiness(partial(probe, storage, READY_TIMEOUT_S), lambda: events.confirmed_at)
-    services = compose_services(storage, events, keys, reads, is_writable)
+    catalog = Catalog(StoredCatalog(storage))
+    services = compose_services(storage, events, keys, catalog, reads, is_writable)
     rest, grpc = HttpServer(http_config(settings, services), on_ready), GrpcServer(services)
-    leases, usage = Leases(storage), usage_job(keys)
+    leases, usage, last_seen = Leases(storage), usage_job(keys), last_seen_job(catalog)
     try:
         await grpc.set_serving(await is_writable.wait(stop))
         async with in_background(
             usage.run(),
+            last_seen.run(),
             memory_job().run(),
             windows_job(keys, leases).run(),
             indexes_job(storage, leases).run(),
@@ -126,11 +132,17 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     finally:
         await services.admission.close()
         await usage.run_once()
+        await last_seen.run_once()
         await asyncio.gather(close(client), close(reading_client))
 
 
 def compose_services(
-    storage: Database, events: Events, keys: Keys, reads: Reads, is_writable: Callable[[], Awaitable[None]]
+    storage: Database,
+    events: Events,
+    keys: Keys,
+    catalog: Catalog,
+    reads: Reads,
+    is_writable: Callable[[], Awaitable[None]],
 ) -> Services:
     """The services of a worker, on top of its database."""
     draining = asyncio.Event()
@@ -142,7 +154,7 @@ def compose_services(
 
     admission, in_flight = Admission(keys), InFlight()
     return Services(
-        ingest=Ingest(admission, in_flight, events, IdempotencyRecords(storage)),
+        ingest=Ingest(admission, in_flight, events, IdempotencyRecords(storage), catalog),
         admission=admission,
         in_flight=in_flight,
         reads=reads,
@@ -168,6 +180,15 @@ def usage_job(keys: Keys) -> PeriodicJob:
         await keys.save_usage(Deadline(TIDY_TIMEOUT_S))
 
     return PeriodicJob("save_usage", save_usage, TIDY_INTERVAL_S)
+
+
+def last_seen_job(catalog: Catalog) -> PeriodicJob:
+    """The job that saves when this worker has seen the last event of each type."""
+
+    async def save_last_seen() -> None:
+        await catalog.save(Deadline(TIDY_TIMEOUT_S))
+
+    return PeriodicJob("save_last_seen", save_last_seen, TIDY_INTERVAL_S)
 
 
 def windows_job(keys: Keys, leases: LeaseStore) -> DeploymentJob:

@@ -22,6 +22,7 @@ from server.runtime.database import open_database
 from server.runtime.first_steps import print_first_key
 from server.runtime.logs import system_reason
 from server.runtime.loops import forever, in_background, until_done
+from server.runtime.migration import prepare_embedded
 from server.runtime.orphans import wait_for_orphans
 from server.runtime.output import OutputError, discard_stdout, print_line
 from server.runtime.ports import reserved_port, resolve_host
@@ -136,7 +137,7 @@ class Supervisor:
         check_owner(data_dir)
         mongod = await EmbeddedMongod.start(data_dir)
         try:
-            async with open_database(storage, mongod.url):
+            async with open_database(storage, mongod.url, prepare_embedded):
                 pass
             async with in_background(self._keep_alive(mongod)):
                 yield mongod.url

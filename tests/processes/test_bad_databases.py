@@ -21,8 +21,6 @@ from tests.support.mongod import Mongod, ReplicaSet
 
 Database = pymongo.database.Database[Json]
 
-LISTING = [("tenant_id", 1), ("_id", 1), ("event_type", 1), ("source", 1), ("source_id", 1)]
-
 
 def view(name: str) -> Callable[[Database], Any]:
     return lambda db: db.create_collection(name, viewOn="others", pipeline=[])
@@ -30,16 +28,21 @@ def view(name: str) -> Callable[[Database], Any]:
 
 BAD: dict[str, tuple[Callable[[Database], Any], str]] = {
     "our keys, another name": (
-        lambda db: db.events.create_index(LISTING, name="mine"),
-        "'mine' of the collection 'events'",
+        lambda db: db["keys"].create_index("window.until", name="mine", sparse=True),
+        "'mine' of the collection 'keys'",
     ),
     "our name, other keys": (
-        lambda db: db.events.create_index([("source", 1)], name="listing"),
-        "'listing' of the collection 'events'",
+        lambda db: db["keys"].create_index("name", name="hash_1"),
+        "'hash_1' of the collection 'keys'",
     ),
     "our index, hidden": (
-        lambda db: db.events.create_index(LISTING, name="listing", hidden=True),
-        "'listing' of the collection 'events'",
+        lambda db: db["keys"].create_index("hash", name="hash_1", unique=True, hidden=True),
+        "'hash_1' of the collection 'keys'",
+    ),
+    "events of layout 1": (lambda db: db.events.insert_one({"_id": 1}), "layout 1, and this Sluice needs 2"),
+    "a layout of the future": (
+        lambda db: db["meta"].insert_one({"_id": "layout", "version": 3}),
+        "layout 3, and this Sluice knows 2",
     ),
     "hashes, not unique": (lambda db: db["keys"].create_index("hash"), "'hash_1' of the collection 'keys'"),
     "keys of somebody else": (lambda db: db["keys"].insert_many([{"name": "a"}, {"name": "b"}]), "collection 'keys'"),

@@ -12,7 +12,7 @@ from storage.indexes import ensure_indexes
 from tests.support.harness import MongoClient
 from tests.support.mongod import Mongod
 
-ALL = ["events.listing", "keys.hash_1", "keys.window.until_1"]
+ALL = ["keys.hash_1", "keys.window.until_1"]
 
 
 @pytest.fixture
@@ -36,17 +36,14 @@ def test_what_is_missing_is_made_and_named(
 ) -> None:
     assert asyncio.run(ensure(mongod, driver)) == ALL
     assert asyncio.run(ensure(mongod, driver)) == []
-    mongo.sluice.events.drop_index("listing")
-    assert asyncio.run(ensure(mongod, driver)) == ["events.listing"]
-    mongo.sluice.events.drop()
     mongo.sluice["keys"].drop_index("window.until_1")
-    assert asyncio.run(ensure(mongod, driver)) == ["events.listing", "keys.window.until_1"]
+    assert asyncio.run(ensure(mongod, driver)) == ["keys.window.until_1"]
     assert asyncio.run(ensure(mongod, driver)) == []
 
 
 def test_what_is_in_the_way_later_is_named_too(mongod: Mongod, mongo: MongoClient) -> None:
     asyncio.run(ensure(mongod, "pymongo"))
-    mongo.sluice.events.drop_index("listing")
-    mongo.sluice.events.create_index("source", name="listing")
-    with pytest.raises(ConfigurationError, match="'listing' of the collection 'events' is in the way"):
+    mongo.sluice["keys"].drop_index("hash_1")
+    mongo.sluice["keys"].create_index("name", name="hash_1")
+    with pytest.raises(ConfigurationError, match="'hash_1' of the collection 'keys' is in the way"):
         asyncio.run(ensure(mongod, "pymongo"))
