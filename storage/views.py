@@ -64,8 +64,12 @@ async def create_view(database: Database, tenant: str, tenant_id: UUID) -> None:
 
 
 async def ensure_views(database: Database) -> None:
-    """Create the views that are missing. Raises what `create_view` does."""
-    existing = set(await database.list_collection_names(filter={"type": "view"}))
+    """Create the views that are missing, and those again that show anything else. Raises what `create_view` does."""
+    views = await database.list_collections(filter={"type": "view"})  # in which a UUID is a Binary
+    pipelines = {view["name"]: view["options"]["pipeline"] async for view in views}
     async for tenant in database[TENANTS].find():
-        if view_name(database.name, tenant["_id"], tenant["tenant_id"]) not in existing:
+        name = view_name(database.name, tenant["_id"], tenant["tenant_id"])
+        if pipelines.get(name) != view_pipeline(tenant["tenant_id"]):
+            if name in pipelines:
+                await database.drop_collection(name)  # to change it would need a right that readWrite lacks
             await create_view(database, tenant["_id"], tenant["tenant_id"])

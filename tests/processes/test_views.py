@@ -226,3 +226,12 @@ def test_a_view_that_was_dropped_is_made_again_at_a_start(
     with Server(tmp_path, "--mongodb-url", url):
         assert sorted(mongo.sluice.list_collection_names(filter=views)) == sorted(before)
     assert mongo.sluice["tenant.acme"].options() == definition
+
+
+def test_a_view_that_shows_another_tenant_is_put_right_at_a_start(
+    url: str, mongo: MongoClient, tmp_path: Path, tenants: Tenants
+) -> None:
+    right, wrong = (mongo.sluice[f"tenant.{tenants[name]['tenant']}"].options() for name in ("acme", "after"))
+    mongo.sluice.command({"collMod": "tenant.acme", **wrong})
+    with Server(tmp_path, "--mongodb-url", url):
+        assert mongo.sluice["tenant.acme"].options() == right
