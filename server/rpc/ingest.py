@@ -83,7 +83,7 @@ class EventService:
             request.slot.add_bytes(len(message))
             batch = parse_message(pb.IngestEventsRequest, message).batch
             request.slot.add_events(len(batch.events))
-            return await submission_of(request, batch, len(message))
+            return await submission_of(request, batch, message)
 
         try:
             self._check_not_draining()
@@ -163,10 +163,9 @@ class EventService:
             sequence, batch = parse_stream_request(message)
             if isinstance(batch, InvalidBatch):
                 return pb.StreamEventsResponse(sequence=sequence, error=status_of(batch))
-            size = len(message)
-            arrived = Arrived(size, len(batch.events))
+            arrived = Arrived(len(message), len(batch.events))
             receipt, _ = await self._services.ingest(
-                client.credentials, lambda request: submission_of(request, batch, size), arrived
+                client.credentials, lambda request: submission_of(request, batch, message), arrived
             )
         except Unauthenticated as error:
             return StreamEnd(error)
@@ -178,14 +177,14 @@ class EventService:
         return pb.StreamEventsResponse(sequence=sequence, receipt=receipt_message(receipt))
 
 
-async def submission_of(request: AdmittedRequest, batch: pb.EventBatch, size: int) -> Submission:
-    """The batch of a message of `size` bytes.
+async def submission_of(request: AdmittedRequest, batch: pb.EventBatch, message: bytes) -> Submission:
+    """The batch of a message.
 
     Raises InvalidHeader, PayloadTooLarge, InvalidBatch, and Unavailable if it is not decoded by the deadline.
     """
-    options = ingest_options_of(batch)
+    options, size = ingest_options_of(batch), len(message)
     check_size(size)
-    decoded = decode_batch(batch)
+    decoded = decode_batch(batch, message)
 
     async def decode_slowly() -> DecodedBatch:
         return await request.slowly(decoding(batch.SerializeToString()), size)

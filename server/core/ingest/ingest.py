@@ -52,14 +52,10 @@ class Submission(Struct):
     decode_slowly: Callable[[], Awaitable[DecodedBatch]]
     """Decodes the batch again, event by event."""
 
-    def drop_batch(self) -> None:
-        """Free the memory of the decoded batch, which takes several times that of its documents."""
-        self.batch = NO_BATCH
-
     async def pack(self) -> None:
         """Hold the batch as JSON, so that it takes little memory while it waits. Raises what decoding does."""
         if not self.is_packed():
-            self.drop_batch()
+            self.batch = NO_BATCH  # the memory of its values is needed
             self.batch = await self.decode_slowly()
 
     def is_packed(self) -> bool:
@@ -156,7 +152,7 @@ class Ingest:
             stored = await self._idempotency(record, deadline)
             if stored.seed != prepared.seed:
                 prepared, replayed = await self._prepare(request, submission, stored.seed), True
-        submission.drop_batch()
+        del submission  # the decoded batch takes several times the memory of its documents
         encoded = EncodedBatch(b"".join(prepared.documents), size, len(prepared.documents))
         prepared.documents.clear()  # so that they are in memory once while they wait
         try:
