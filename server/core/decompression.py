@@ -14,7 +14,7 @@ from uuid import UUID
 
 from server.core.deadline import Deadline
 from server.core.errors import MalformedJson, PayloadTooLarge
-from server.core.slow_work import SlowWork, Steps
+from server.core.slow_work import SlowWork, Steps, on_thread, run_at_once
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -99,7 +99,7 @@ class Decompressor:
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._slow_work = SlowWork("decompress")
+        self._slow_work = SlowWork(on_thread("decompress"))
 
     async def __call__(self, body: bytes, encoding: str, tenant_id: UUID, deadline: Deadline) -> bytes:
         """`body` decompressed. Raises what `decompressing` and `SlowWork` do."""
@@ -108,13 +108,7 @@ class Decompressor:
 
 def decompress(body: bytes, encoding: str, max_bytes: int) -> bytes:
     """A small `body` decompressed at once. Raises what `decompressing` does."""
-    steps = decompressing(body, encoding, max_bytes)
-    while True:
-        try:
-            next(steps)
-        except StopIteration as stop:
-            decoded: bytes = stop.value
-            return decoded
+    return run_at_once(decompressing(body, encoding, max_bytes))
 
 
 def decompressing(body: bytes, encoding: str, max_bytes: int) -> Steps[bytes]:

@@ -85,28 +85,38 @@ class Slot:
 
     def __init__(self, in_flight: InFlight, arrived: Arrived) -> None:
         self._in_flight = in_flight
-        self.requests = 0
+        self._requests = 0
         self._bytes, self._events = arrived.bytes, arrived.events
 
     def __enter__(self) -> "Slot":
-        self._in_flight.add_request()
-        self.requests = 1
-        if self._bytes or self._events:
-            self._in_flight.add(0, self._events, self._bytes)
+        self.acquire()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._in_flight.add(-self.requests, -self._events, -self._bytes)
+        self.release()
+
+    def acquire(self) -> None:
+        """Count the request and what has arrived of it. Raises Unavailable if a limit is reached."""
+        self._in_flight.add_request()
+        self._requests = 1
+        if self._bytes or self._events:
+            self._in_flight.add(0, self._events, self._bytes)
+
+    def release(self) -> None:
+        """Count nothing of it. It is the same if it was not acquired."""
+        if self._requests:
+            self._requests = 0
+            self._in_flight.add(-1, -self._events, -self._bytes)
 
     def released(self, paused: Deadline | None = None) -> "ReleasedSlot":
         """A context manager for the time in which the client sends its body, or in which it waits for others.
 
-        Meanwhile the slot is free for others, and the deadline `paused` does not count down. Leaving it raises
-        Unavailable if a limit is reached then.
+        Meanwhile all that the slot counts is free for others, and the deadline `paused` does not count down. Leaving
+        it raises Unavailable if a limit is reached then.
         """
-        return ReleasedSlot(self, self._in_flight, paused)
+        return ReleasedSlot(self, paused)
 
     def add_bytes(self, size: int) -> None:
         """Count a body of this size in bytes, which has arrived."""
@@ -122,15 +132,13 @@ class Slot:
 class ReleasedSlot:
     """What `Slot.released` returns."""
 
-    def __init__(self, slot: Slot, in_flight: InFlight, paused: Deadline | None) -> None:
+    def __init__(self, slot: Slot, paused: Deadline | None) -> None:
         self._slot = slot
-        self._in_flight = in_flight
         self._paused = paused
         self._remaining = paused.remaining() if paused else 0.0
 
     def __enter__(self) -> None:
-        self._slot.requests = 0
-        self._in_flight.add(-1, 0, 0)
+        self._slot.release()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
@@ -138,5 +146,4 @@ class ReleasedSlot:
         if error is None:
             if self._paused:
                 self._paused.reset(self._remaining)
-            self._in_flight.add_request()
-            self._slot.requests = 1
+            self._slot.acquire()

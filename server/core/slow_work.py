@@ -1,18 +1,18 @@
-"""Runs slow work on one thread, fairly between tenants, and not past its request's deadline.
+"""Does slow work, fairly between tenants, and not past its request's deadline.
 
 However much such work a client causes, other requests must not notice. Work is a generator: it yields between small
-steps, and returns its result. The tenants take turns of TURN_S, and between steps the thread rests. So a tenant with
-1,000 bodies delays the next body of another tenant by one turn. Work whose deadline has passed, or whose client is
+steps, and returns its result. The tenants take turns of TURN_S, and between steps other requests go on. So a tenant
+with 1,000 bodies delays the next body of another tenant by one turn. Work whose deadline has passed, or whose client is
 gone, stops at its next step.
 
-Example: tenant A has two bodies of 0.25 s each, and B then one of 0.01 s. The thread works on A's first body for 0.1 s,
-finishes B's, and then works on A's first body again.
+Example: tenant A has two bodies of 0.25 s each, and B then one of 0.01 s. A's first body is worked on for 0.1 s, B's is
+finished, and then A's first body is worked on again.
 """
 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
@@ -28,21 +28,21 @@ Steps = Generator[None, None, T]
 """Work that yields between its steps and returns a T."""
 
 TURN_S = 0.1
-"""How long the thread works for one tenant before the next has its turn: a body that is no attack needs only one."""
+"""How long one tenant's work lasts before the next has its turn: a body that is no attack needs only one."""
 
 MAX_BEGUN = 4
 """Bodies that are begun and not finished, each of another tenant: each holds what it has made up to now."""
 
 MAX_WAITING_BYTES = 64 * 1024 * 1024
-"""Bodies that wait for the thread: more than it can work on within a request's deadline."""
+"""Bodies that wait: more than can be worked on within a request's deadline."""
 
 REST_PER_WORK = 2
 """The thread rests twice as long as it worked. So it uses a third of a core, which decompresses some 250 MB a second. A
 low thread priority would not do: on a busy machine such a thread can lose the processor while it holds the
 interpreter."""
 
-REST_AFTER_S = 0.001
-"""How long the thread works before it rests: other threads must not wait longer for the interpreter."""
+PAUSE_AFTER_S = 0.001
+"""How long is worked without a pause, if the steps are short: other requests must not wait longer."""
 
 NO_CAPACITY = "This server holds as many bodies to decode as it can: retry after the time in Retry-After"
 TOO_LATE = "The body could not be decoded in time: retry after the time in Retry-After"
@@ -63,11 +63,16 @@ class Job(Struct):
     begun: bool = False
 
 
-class SlowWork:
-    """A thread, and the work that waits for it, by tenant."""
+Turn = Callable[[Steps[Any], Callable[[], bool]], Awaitable[Finished | None]]
+"""Works on some steps for TURN_S. Returns None if they have not finished then, or as soon as they are unwanted, which
+the second argument tells."""
 
-    def __init__(self, thread_name: str) -> None:
-        self._thread = ThreadPoolExecutor(1, thread_name)
+
+class SlowWork:
+    """Work that waits for its turn, by tenant, and what does it: `on_loop` or `on_thread`."""
+
+    def __init__(self, take_turn: Turn) -> None:
+        self._take_turn = take_turn
         self._waiting: dict[UUID, deque[Job]] = {}  # the tenant whose turn it is comes first
         self._waiting_bytes = 0
         self._begun = 0
@@ -94,11 +99,11 @@ class SlowWork:
 
     async def _run(self) -> None:
         """Work until nothing waits."""
-        loop = asyncio.get_running_loop()
         while self._waiting:
             tenant_id, job = self._next()
+            await asyncio.sleep(0)  # between short bodies too, other requests go on
             try:
-                finished = await loop.run_in_executor(self._thread, take_turn, job.steps, job.result.done)
+                finished = await self._take_turn(job.steps, job.result.done)
             except Exception as error:  # noqa: BLE001 (it is raised where the work is waited for)
                 self._begun -= 1
                 if not job.result.done():
@@ -144,24 +149,57 @@ class SlowWork:
             job.result.set_exception(Unavailable("not_stored", NO_CAPACITY))
 
 
-def take_turn(steps: Steps[Any], is_unwanted: Callable[[], bool]) -> Finished | None:
-    """Work for TURN_S, with rests. Returns None if the work has not finished then, or is no longer wanted."""
-    began = time.monotonic()
-    end = began + TURN_S
-    try:
-        while began < end and not is_unwanted():
-            try:
-                next(steps)
-            except StopIteration as stop:
-                return Finished(stop.value)
-            if time.monotonic() - began > REST_AFTER_S:
-                rest(began)
-                began = time.monotonic()
-    finally:
-        rest(began)
+async def on_loop(steps: Steps[Any], is_unwanted: Callable[[], bool]) -> Finished | None:
+    """A turn on the event loop, for work that holds the interpreter anyway. It pauses to let the loop go round."""
+    end = time.monotonic() + TURN_S
+    while time.monotonic() < end and not is_unwanted():
+        if finished := work_until_pause(steps):
+            return finished
+        await asyncio.sleep(0)
     return None
 
 
-def rest(began: float) -> None:
-    """Rest after work that `began` at this time."""
-    time.sleep(REST_PER_WORK * (time.monotonic() - began))
+def on_thread(name: str) -> Turn:
+    """Turns on a thread of this name, for work that lets go of the interpreter. It pauses by resting."""
+    thread = ThreadPoolExecutor(1, name)
+
+    def take_turn(steps: Steps[Any], is_unwanted: Callable[[], bool]) -> Finished | None:
+        end = time.monotonic() + TURN_S
+        finished = None
+        while finished is None and (began := time.monotonic()) < end and not is_unwanted():
+            try:
+                finished = work_until_pause(steps)
+            finally:
+                time.sleep(REST_PER_WORK * (time.monotonic() - began))
+        return finished
+
+    async def take_turn_on_thread(steps: Steps[Any], is_unwanted: Callable[[], bool]) -> Finished | None:
+        return await asyncio.get_running_loop().run_in_executor(thread, take_turn, steps, is_unwanted)
+
+    return take_turn_on_thread
+
+
+def work_until_pause(steps: Steps[Any]) -> Finished | None:
+    """Take steps for PAUSE_AFTER_S. Returns None if they have not finished then."""
+    end = time.monotonic() + PAUSE_AFTER_S
+    try:
+        while True:
+            next(steps)
+            if time.monotonic() > end:
+                return None
+    except StopIteration as stop:
+        return Finished(stop.value)
+
+
+def run_at_once(steps: Steps[T]) -> T:
+    """What `steps` returns, without a pause: for work that is known to be short."""
+    while not (finished := work_until_pause(steps)):
+        pass
+    result: T = finished.result
+    return result
+
+
+def one_step(function: Callable[[], T]) -> Steps[T]:
+    """Work that has only one step: a call of `function`."""
+    yield
+    return function()

@@ -1,6 +1,5 @@
 """`POST /api/v1/events`: reads a batch, hands it to the core, and sends the receipt."""
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
 
@@ -8,13 +7,12 @@ import msgspec
 from litestar.types import HTTPScope, Receive, Send
 from msgspec import Struct
 
-from server.core.deadline import Deadline
-from server.core.errors import Unavailable
-from server.core.events.decode import decode_batch, decode_slowly
+from server.core.events.decode import decode_batch, decoding
 from server.core.events.model import MAX_LISTED_ERRORS, DecodedBatch, Receipt
 from server.core.ingest.ingest import AdmittedRequest, Submission
 from server.core.times import MS_PER_S, format_time, from_milliseconds
 from server.rest.http.body import BodyReader
+from server.rest.http.disconnect import unless_gone
 from server.rest.http.headers import (
     Headers,
     body_format_of,
@@ -26,8 +24,6 @@ from server.rest.http.headers import (
 from server.rest.http.problems import ProblemEvent
 from server.rest.http.responses import JSON_HEADERS
 from server.services import Services
-
-TOO_LATE = "The body could not be decoded in time: retry after the time in Retry-After"
 
 
 class ReceiptEvent(Struct):
@@ -69,32 +65,23 @@ def reader(
 ) -> Callable[[AdmittedRequest], Awaitable[Submission]]:
     """What reads the batch of a request once its key is admitted.
 
-    It raises InvalidHeader, MalformedRequest, UnsupportedMediaType, and what `BodyReader` and `decode_in_thread` do.
+    It raises InvalidHeader, MalformedRequest, UnsupportedMediaType, and what `BodyReader`, `decoding` and
+    `AdmittedRequest.slowly` do.
     """
 
     async def read(request: AdmittedRequest) -> Submission:
         options, body_format = ingest_options_of(headers), body_format_of(headers)
         body = await read_body(request, body_format, receive)
         request.slot.add_bytes(len(body))
-        batch = decode_batch(body)
-        if batch is None:
-            batch = await decode_in_thread(body, request.deadline)
+
+        async def decode_slowly() -> DecodedBatch:
+            return await unless_gone(request.slowly(decoding(body), len(body)), receive)
+
+        batch = decode_batch(body) or await decode_slowly()
         request.slot.add_events(len(batch.events))
-        return Submission(batch, options)
+        return Submission(batch, options, len(body), decode_slowly)
 
     return read
-
-
-async def decode_in_thread(body: bytes, deadline: Deadline) -> DecodedBatch:
-    """Decode a bad batch on a thread, for which it may have to wait.
-
-    Raises what `decode_slowly` does, and Unavailable if that is not done by the deadline.
-    """
-    try:
-        async with asyncio.timeout(deadline.remaining()):
-            return await asyncio.to_thread(decode_slowly, body)
-    except TimeoutError:
-        raise Unavailable("not_stored", TOO_LATE) from None
 
 
 def receipt_headers(receipt: Receipt, headers: dict[str, str], size: int) -> list[tuple[bytes, bytes]]:

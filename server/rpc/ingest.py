@@ -16,6 +16,7 @@ from sluice.v1 import event_service_pb2 as pb
 from server.core.access.keys import Credentials
 from server.core.deadline import Deadline
 from server.core.errors import ClientGone, InvalidBatch, InvalidHeader, Unauthenticated, Unavailable
+from server.core.events.model import DecodedBatch
 from server.core.in_flight import Arrived
 from server.core.ingest.idempotency import parse_idempotency_key
 from server.core.ingest.ingest import AdmittedRequest, IngestOptions, Submission
@@ -25,7 +26,7 @@ from server.rpc.errors import end_with, status_of
 from server.rpc.messages import (
     check_size,
     decode_batch,
-    decode_slowly,
+    decoding,
     parse_message,
     parse_stream_request,
     receipt_message,
@@ -82,7 +83,7 @@ class EventService:
             request.slot.add_bytes(len(message))
             batch = parse_message(pb.IngestEventsRequest, message).batch
             request.slot.add_events(len(batch.events))
-            return await submission_of(batch, len(message))
+            return await submission_of(request, batch, message)
 
         try:
             self._check_not_draining()
@@ -162,10 +163,9 @@ class EventService:
             sequence, batch = parse_stream_request(message)
             if isinstance(batch, InvalidBatch):
                 return pb.StreamEventsResponse(sequence=sequence, error=status_of(batch))
-            size = len(message)
-            arrived = Arrived(size, len(batch.events))
+            arrived = Arrived(len(message), len(batch.events))
             receipt, _ = await self._services.ingest(
-                client.credentials, lambda _request: submission_of(batch, size), arrived
+                client.credentials, lambda request: submission_of(request, batch, message), arrived
             )
         except Unauthenticated as error:
             return StreamEnd(error)
@@ -177,14 +177,19 @@ class EventService:
         return pb.StreamEventsResponse(sequence=sequence, receipt=receipt_message(receipt))
 
 
-async def submission_of(batch: pb.EventBatch, size: int) -> Submission:
-    """The batch of a message of `size` bytes. Raises InvalidHeader, PayloadTooLarge and InvalidBatch."""
-    options = ingest_options_of(batch)
+async def submission_of(request: AdmittedRequest, batch: pb.EventBatch, message: bytes) -> Submission:
+    """The batch of a message.
+
+    Raises InvalidHeader, PayloadTooLarge, InvalidBatch, and Unavailable if it is not decoded by the deadline.
+    """
+    options, size = ingest_options_of(batch), len(message)
     check_size(size)
-    decoded = decode_batch(batch)
-    if decoded is None:
-        decoded = await asyncio.to_thread(decode_slowly, batch)
-    return Submission(decoded, options)
+    decoded = decode_batch(batch, message)
+
+    async def decode_slowly() -> DecodedBatch:
+        return await request.slowly(decoding(batch.SerializeToString()), size)
+
+    return Submission(await decode_slowly() if decoded is None else decoded, options, size, decode_slowly)
 
 
 async def end_when(event: asyncio.Event, reading: asyncio.Task[None], window: StreamWindow, why: str) -> None:

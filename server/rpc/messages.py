@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError, Message
 from sluice.v1 import event_service_pb2 as pb
 
 from server.core.errors import EventError, InvalidBatch, MalformedJson, PayloadTooLarge
-from server.core.events.decode import decode_value, parse_leniently
+from server.core.events.decode import DOUBTFUL, MAX_WEIGHT, MIN_HEAVY_BYTES, FoundEvents, parse_leniently, weight_of
 from server.core.events.model import (
     MAX_BATCH_EVENTS,
     MAX_BODY_BYTES,
@@ -23,6 +23,7 @@ from server.core.events.model import (
     Receipt,
 )
 from server.core.events.values import find_flaw
+from server.core.slow_work import Steps, run_at_once
 from server.core.times import MS_PER_S, NS_PER_MS, format_time, from_milliseconds, in_range
 
 M = TypeVar("M", bound=Message)
@@ -43,6 +44,9 @@ def _make_envelope() -> type[Message]:
 
 
 Envelope: Any = _make_envelope()
+
+STRUCT_BYTES_PER_WEIGHT = 4
+"""A value in a Struct has at least 4 bytes, and takes as long as one of CONTAINER_WEIGHT in JSON."""
 
 decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -91,23 +95,46 @@ def check_size(size: int) -> None:
         raise PayloadTooLarge(f"The message is over {MAX_BODY_BYTES >> 20} MiB: send fewer events at a time")
 
 
-def decode_batch(batch: pb.EventBatch) -> DecodedBatch | None:
-    """Decode a batch fast. Returns None if `decode_slowly` must do it.
-
-    That may take a second, so it must not run on the event loop.
-    """
+def decode_batch(batch: pb.EventBatch, message: bytes) -> DecodedBatch | None:
+    """Decode the batch of a message fast. Returns None if `decoding` must do it, which may take seconds."""
+    if len(message) >= MIN_HEAVY_BYTES and is_heavy(batch, message):
+        return None
     try:
         return decode_good_batch(batch)
     except (DoubtfulError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 
+def is_heavy(batch: pb.EventBatch, message: bytes) -> bool:
+    """Whether it would take too long to decode a batch in one call. Its JSON stands in the message as it is."""
+    weight = weight_of(message)
+    if len(message) > STRUCT_BYTES_PER_WEIGHT * MAX_WEIGHT:
+        weight += sum(event.data.ByteSize() for event in batch.events) // STRUCT_BYTES_PER_WEIGHT
+    return weight > MAX_WEIGHT
+
+
 def decode_slowly(batch: pb.EventBatch) -> DecodedBatch:
-    """Decode a batch event by event. Raises InvalidBatch for errors of the batch as a whole.
+    """What `decoding` returns. Raises InvalidBatch."""
+    return run_at_once(decoding(batch.SerializeToString()))
+
+
+def decoding(serialized: bytes) -> Steps[DecodedBatch]:
+    """Decode an EventBatch event by event. Raises InvalidBatch for errors of the batch as a whole.
 
     Errors of single events are not raised. They are in the result's `errors`.
     """
-    return decode_value(json_of_batch(batch))
+    batch, found = parse_message(pb.EventBatch, serialized), FoundEvents()
+    checked = batch.events if len(batch.events) <= MAX_BATCH_EVENTS else ()
+    for index, event in enumerate(checked):
+        try:
+            found.add_good(index, *decode_plain_event(event))
+        except (DoubtfulError, ValueError, RecursionError):
+            found.add(index, json_of_event(event, index))
+        yield
+    value: dict[str, Any] = {"source": batch.source, "events": [None] * len(batch.events)}
+    if batch.HasField("source_id"):
+        value["source_id"] = batch.source_id
+    return found.batch(value)
 
 
 def decode_good_batch(batch: pb.EventBatch) -> DecodedBatch:
@@ -139,6 +166,13 @@ def decode_event(event: pb.Event) -> Event:
     return Event(event_type, data, None, decode_object(metadata_json) if metadata_json else None)
 
 
+def decode_plain_event(event: pb.Event) -> tuple[Event, int | None]:
+    """Decode an event with no errors, and its time. Raises as `decode_good_batch` does."""
+    if DOUBTFUL.search(event.data_json) or DOUBTFUL.search(event.metadata_json):
+        raise DoubtfulError
+    return decode_event(event), decode_time(event.timestamp) if event.HasField("timestamp") else None
+
+
 def decode_time(timestamp: timestamp_pb2.Timestamp) -> int:
     """A timestamp in milliseconds since 1970. Raises DoubtfulError, with a message, if it is out of range."""
     nanos = timestamp.nanos
@@ -166,14 +200,6 @@ def value_of(value: struct_pb2.Value) -> Any:
             return None
         case kind:
             return getattr(value, kind)
-
-
-def json_of_batch(batch: pb.EventBatch) -> dict[str, Any]:
-    """A batch in its JSON form. An event that has no JSON form is an EventError instead."""
-    value: dict[str, Any] = {"source": batch.source}
-    if batch.HasField("source_id"):
-        value["source_id"] = batch.source_id
-    return {**value, "events": [json_of_event(event, index) for index, event in enumerate(batch.events)]}
 
 
 def json_of_event(event: pb.Event, index: int) -> dict[str, Any] | EventError:

@@ -45,8 +45,7 @@ from storage.probe import probe
 from storage.reads import StoredEvents
 
 SLOW_THREADS = 2
-"""Threads that decode bad batches. They share Python's interpreter with the event loop, in turns of 5 ms. More threads
-would slow down the loop."""
+"""Threads for calls of the system that take some milliseconds. They share Python's interpreter with the event loop."""
 
 DRAIN_TIMEOUT_S = 45
 """How long a drain waits for accepted requests. A stalled body is ended after 30 s, a database call after 10 s."""

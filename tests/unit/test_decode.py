@@ -3,14 +3,15 @@
 import json
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import astuple
 
 from server.core.errors import InvalidBatch, MalformedJson
-from server.core.events.decode import decode_batch, decode_slowly
-from server.core.events.model import MAX_BATCH_EVENTS, MAX_NAME_CHARS, DecodedBatch
+from server.core.events.decode import MAX_WEIGHT, decode_batch, decode_slowly
+from server.core.events.model import MAX_BATCH_EVENTS, MAX_NAME_CHARS, Batch, DecodedBatch
 from server.core.times import format_time, from_milliseconds
 from tests.unit.strategies import MILLISECONDS, NAMES, OBJECTS, TEXTS
 
@@ -101,6 +102,22 @@ def test_every_bad_event_is_named(events: list[str]) -> None:
     assert len(decoded.events) == len(decoded.times) == len(decoded.indexes) == len(events) - len(bad)
 
 
+def test_a_heavy_batch_is_decoded_event_by_event() -> None:
+    event = '{"type":"a","data":{"a":[' + "[]," * MAX_WEIGHT + '1]},"timestamp":"2026-03-01"}'
+    body = body_of([event, GOOD_EVENT])
+    assert decode_batch(body) is None
+    decoded, whole = decode_slowly(body), msgspec.json.decode(body, type=Batch)
+    assert decoded.errors == []
+    assert list(decoded.events) == whole.events
+
+
+@pytest.mark.parametrize("bad", ["", r',{"type":"\ud800","data":{}}'], ids=["strict JSON", "lenient JSON"])
+def test_the_last_of_two_lists_of_events_counts(bad: str) -> None:
+    decoded = decode_slowly(f'{{"events":[1,2,3],"source":"s" , "events":[{GOOD_EVENT} {bad}] }}'.encode())
+    assert len(decoded.events) == 1
+    assert [error.path for error in decoded.errors] == ["events[1].type"] * bool(bad)
+
+
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
@@ -109,8 +126,11 @@ def test_every_bad_event_is_named(events: list[str]) -> None:
         (b'{"source":"\xff"}', "UTF-8.* byte 11"),
         (b'{"a":NaN}', "NaN is not a JSON value"),
         (b"{'a':1}", "byte 1"),
+        (rb'{"a":"\ud800","events":[1}', "byte 12"),
+        (rb'{"a":"\ud800","events":[1],}', "byte 12"),
+        (b'{"source":"s","events":[1,2', "line 1 column 28"),
     ],
-    ids=["empty", "deep", "utf-8", "nan", "quotes"],
+    ids=["empty", "deep", "utf-8", "nan", "quotes", "list without end", "comma too many", "no end"],
 )
 def test_a_body_that_is_no_json(body: bytes, detail: str) -> None:
     assert decode_batch(body) is None

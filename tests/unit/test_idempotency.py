@@ -61,9 +61,12 @@ def over_rest(sent: Sent, decode_body: Callable[[bytes], DecodedBatch | None] = 
     return batch
 
 
-def over_grpc(
-    sent: Sent, decode_message: Callable[[pb.EventBatch], DecodedBatch | None] = messages.decode_batch
-) -> DecodedBatch:
+def decode_fast(batch: pb.EventBatch) -> DecodedBatch | None:
+    """The batch as the fast path decodes it."""
+    return messages.decode_batch(batch, batch.SerializeToString())
+
+
+def over_grpc(sent: Sent, decode_message: Callable[[pb.EventBatch], DecodedBatch | None] = decode_fast) -> DecodedBatch:
     """The batch as it is decoded from a message."""
     message = pb.EventBatch(source=sent.source, source_id=sent.source_id)
     for item in sent.events:

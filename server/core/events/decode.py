@@ -2,18 +2,24 @@
 
 The fast path decodes the whole batch in one call. It stops at the first thing that is wrong. Only then does the slow
 path parse the body again, leniently, and look at each event on its own, so that it names every bad one. The slow path
-decides: if it finds nothing wrong, the batch is good.
+decides: if it finds nothing wrong, the batch is good. It is work for `slow_work.py`, and has the values of one event at
+a time. A batch with very many values takes the slow path too.
 """
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import msgspec
 
 from server.core.errors import EventError, InvalidBatch, MalformedJson
-from server.core.events.model import MAX_BATCH_EVENTS, Batch, DecodedBatch, Event, Name, SourceId
+from server.core.events.model import MAX_BATCH_EVENTS, Batch, DecodedBatch, Event, Name, PackedEvents, SourceId
+from server.core.events.model import decode_event as decode_good_event
+from server.core.events.split import parse_batch
 from server.core.events.values import MAX_INT64, find_flaw, is_text, join_path
+from server.core.slow_work import Steps, run_at_once
 from server.core.times import parse_time
 
 MAX_INT_CHARS = 20
@@ -45,11 +51,39 @@ class Envelope(msgspec.Struct, forbid_unknown_fields=True):
     source_id: SourceId | None = None
 
 
-def decode_batch(body: bytes) -> DecodedBatch | None:
-    """Decode a batch fast. Returns None if `decode_slowly` must do it.
+class RawEnvelope(msgspec.Struct, forbid_unknown_fields=True):
+    """A batch whose events are JSON that has not been decoded."""
 
-    That may take a second, so it must not run on the event loop.
-    """
+    source: Name
+    events: list[msgspec.Raw]
+    source_id: SourceId | None = None
+
+
+decode_envelope = msgspec.json.Decoder(RawEnvelope).decode
+
+MAX_WEIGHT = 500_000
+"""Values that are decoded in one call, which takes up to 50 ms: as many as 10 MiB of usual events have. The event loop
+can do nothing else meanwhile."""
+
+CONTAINER_WEIGHT = 5
+"""What an object or a list counts for, in values. It takes that much more memory and time."""
+
+MIN_HEAVY_BYTES = 2 * MAX_WEIGHT // CONTAINER_WEIGHT
+"""A shorter text is never over MAX_WEIGHT: a list takes at least two bytes."""
+
+DOUBTFUL = re.compile(rb"\\u0000|[0-9]{19}")
+"""JSON that may have a key or an integer that cannot be stored. What else cannot be is found when it is encoded."""
+
+
+def weight_of(text: bytes) -> int:
+    """How much work it is to decode JSON: roughly its values, with CONTAINER_WEIGHT for objects and lists."""
+    return text.count(b",") + CONTAINER_WEIGHT * (text.count(b"[") + text.count(b"{"))
+
+
+def decode_batch(body: bytes) -> DecodedBatch | None:
+    """Decode a batch fast. Returns None if `decoding` must do it, which may take seconds."""
+    if len(body) >= MIN_HEAVY_BYTES and weight_of(body) > MAX_WEIGHT:
+        return None
     try:
         batch = decode_fast(body)
         texts = [event.timestamp for event in batch.events]
@@ -60,35 +94,94 @@ def decode_batch(body: bytes) -> DecodedBatch | None:
 
 
 def decode_slowly(body: bytes) -> DecodedBatch:
+    """What `decoding` returns. Raises what it does."""
+    return run_at_once(decoding(body))
+
+
+def decoding(body: bytes) -> Steps[DecodedBatch]:
     """Decode a batch event by event. Raises MalformedJson, and InvalidBatch for errors of the batch as a whole.
 
     Errors of single events are not raised. They are in the result's `errors`.
     """
-    return decode_value(parse_leniently(body))
-
-
-def decode_value(value: Any) -> DecodedBatch:
-    """Decode a batch from its JSON value, in which an event may already be an EventError. Raises InvalidBatch."""
+    found = FoundEvents()
     try:
-        envelope = msgspec.convert(value, Envelope)
-    except (msgspec.ValidationError, UnicodeEncodeError) as error:
-        path, message = explain(error, "")
-        raise InvalidBatch(f"{path}: {message}" if path else message, field=path) from None
-    if not is_text(envelope.source) or not is_text(envelope.source_id or ""):
-        raise InvalidBatch("source, source_id: half of a surrogate pair is not a character", field="source")
-    if not 1 <= len(envelope.events) <= MAX_BATCH_EVENTS:
-        raise InvalidBatch(f"events: {len(envelope.events)} given, 1 to {MAX_BATCH_EVENTS} allowed", field="events")
-    events, times, indexes, errors = list[Event](), list[int | None](), list[int](), list[EventError]()
-    for index, item in enumerate(envelope.events):
-        decoded = decode_event(item, index)
+        envelope = decode_envelope(body)
+        yield
+        if len(envelope.events) <= MAX_BATCH_EVENTS:
+            for index, event in enumerate(envelope.events):
+                found.add_json(index, bytes(event))
+                yield
+    except (ValueError, RecursionError, MalformedJson):
+        return (yield from decoding_leniently(body))
+    value = {"source": envelope.source, "events": envelope.events, "source_id": envelope.source_id}
+    return found.batch(value)
+
+
+def decoding_leniently(body: bytes) -> Steps[DecodedBatch]:
+    """The same for any body. It takes several times as long."""
+    found = FoundEvents()
+    with malformed_json(body):
+        value = yield from parse_batch(body.decode("utf-8"), LENIENT, found.add)
+    return found.batch(value)
+
+
+class FoundEvents:
+    """The events of a batch, which are decoded one after the other."""
+
+    def __init__(self) -> None:
+        self._start()
+
+    def _start(self) -> None:
+        self._events, self._times = PackedEvents(), list[int | None]()
+        self._indexes, self._errors = list[int](), list[EventError]()
+
+    def add(self, index: int, value: Any) -> None:
+        """Decode the event at `index`, from its JSON value or from an EventError. The first one has the index 0."""
+        if index == 0:
+            self._start()
+        if index >= MAX_BATCH_EVENTS:  # the batch is rejected as a whole
+            return
+        decoded = decode_event(value, index)
         if isinstance(decoded, EventError):
-            errors.append(decoded)
+            self._errors.append(decoded)
         else:
-            event, time = decoded
-            events.append(event)
-            times.append(time)
-            indexes.append(index)
-    return DecodedBatch(envelope.source, envelope.source_id, events, times, indexes, errors)
+            self.add_good(index, *decoded)
+
+    def add_good(self, index: int, event: Event, time: int | None) -> None:
+        """Add the event at `index`, which is well-formed, and its time."""
+        self._events.append(event)
+        self._times.append(time)
+        self._indexes.append(index)
+
+    def add_json(self, index: int, text: bytes) -> None:
+        """Decode the event at `index` from JSON. Raises MalformedJson if `text` is not JSON."""
+        try:
+            event = decode_good_event(text)
+            time = None if event.timestamp is None else parse_time(event.timestamp)
+        except (ValueError, RecursionError):
+            event, time = None, None
+        if event is None or DOUBTFUL.search(text):
+            self.add(index, parse_leniently(text))
+            return
+        self._events.append_json(text)
+        self._times.append(time)
+        self._indexes.append(index)
+
+    def batch(self, value: Any) -> DecodedBatch:
+        """The batch with the events that were added. `value` is its JSON value with any value for each event.
+
+        Raises InvalidBatch.
+        """
+        try:
+            envelope = msgspec.convert(value, Envelope)
+        except (msgspec.ValidationError, UnicodeEncodeError) as error:
+            path, message = explain(error, "")
+            raise InvalidBatch(f"{path}: {message}" if path else message, field=path) from None
+        if not is_text(envelope.source) or not is_text(envelope.source_id or ""):
+            raise InvalidBatch("source, source_id: half of a surrogate pair is not a character", field="source")
+        if not 1 <= len(envelope.events) <= MAX_BATCH_EVENTS:
+            raise InvalidBatch(f"events: {len(envelope.events)} given, 1 to {MAX_BATCH_EVENTS} allowed", field="events")
+        return DecodedBatch(envelope.source, envelope.source_id, self._events, self._times, self._indexes, self._errors)
 
 
 def decode_event(value: Any, index: int) -> tuple[Event, int | None] | EventError:
@@ -126,8 +219,15 @@ def find_event_error(event: Event, index: int) -> EventError | None:
 
 def parse_leniently(text: bytes) -> Any:
     """The JSON value of `text`, also if no event may hold it. Raises MalformedJson if `text` is not JSON."""
+    with malformed_json(text):
+        return LENIENT.decode(text.decode("utf-8"))
+
+
+@contextmanager
+def malformed_json(text: bytes) -> Iterator[None]:
+    """Raises MalformedJson if Python's parser, inside, finds that `text` is not JSON."""
     try:
-        return json.loads(text.decode("utf-8"), parse_int=parse_int, parse_constant=refuse_constant)
+        yield
     except UnicodeDecodeError as error:
         raise MalformedJson(f"JSON is not UTF-8: {error.reason} at byte {error.start}") from None
     except RecursionError:
@@ -153,6 +253,9 @@ def parse_int(digits: str) -> int:
 def refuse_constant(name: str) -> NoReturn:
     """Reject NaN and Infinity, which Python's parser reads and JSON does not have."""
     raise MalformedJson(f"JSON is malformed: {name} is not a JSON value")
+
+
+LENIENT = json.JSONDecoder(parse_int=parse_int, parse_constant=refuse_constant)
 
 
 def explain(error: msgspec.ValidationError | UnicodeEncodeError, base: str) -> tuple[str, str]:

@@ -4,9 +4,10 @@ Start reading here: this is the hot path. A batch is stored as a whole or reject
 for lenient handling.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from time import time_ns
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from msgspec import Struct
@@ -14,19 +15,24 @@ from msgspec import Struct
 from server.core.access.admission import Admission
 from server.core.access.keys import Credentials
 from server.core.deadline import Deadline
-from server.core.errors import ClientGone, InternalError, PayloadTooLarge, Quota, SluiceError, Unavailable
+from server.core.errors import ClientGone, EventError, InternalError, PayloadTooLarge, Quota, SluiceError, Unavailable
 from server.core.events.catalog import Catalog
 from server.core.events.ids import Seed, ids_of, new_seed
-from server.core.events.model import MAX_BATCH_BYTES, MAX_EVENT_BYTES, BatchInfo, DecodedBatch, Receipt
+from server.core.events.model import MAX_BATCH_BYTES, MAX_EVENT_BYTES, BatchInfo, DecodedBatch, PackedEvents, Receipt
 from server.core.in_flight import Arrived, InFlight, Slot
 from server.core.ingest.group_commit import group_commit
 from server.core.ingest.idempotency import Idempotency, fingerprint, record_id
-from server.core.ingest.prepare import PreparedBatch, invalid_batch, prepare_each
+from server.core.ingest.prepare import PreparedBatch, invalid_batch, preparing_each
 from server.core.ingest.settle import InsertedBatch, Settlement
 from server.core.ingest.store import EncodedBatch, EventStore, IdempotencyRecord, IdempotencyStore, Unstorable
+from server.core.slow_work import SlowWork, Steps, on_loop, one_step
 from server.core.times import NS_PER_MS
 
+T = TypeVar("T")
+
 NOTHING_ARRIVED = Arrived()
+
+NO_BATCH = DecodedBatch("", None, [], [], [], [])
 
 
 class IngestOptions(Struct, frozen=True):
@@ -37,11 +43,25 @@ class IngestOptions(Struct, frozen=True):
     """Whether to store the good events of a batch that has bad ones too."""
 
 
-class Submission(Struct, frozen=True):
+class Submission(Struct):
     """A batch to store, and how."""
 
     batch: DecodedBatch
     options: IngestOptions
+    size: int
+    """Bytes of the body or message."""
+    decode_slowly: Callable[[], Awaitable[DecodedBatch]]
+    """Decodes the batch again, event by event."""
+
+    async def pack(self) -> None:
+        """Hold the batch as JSON, so that it takes little memory while it waits. Raises what decoding does."""
+        if not self.is_packed():
+            self.batch = NO_BATCH  # the memory of its values is needed
+            self.batch = await self.decode_slowly()
+
+    def is_packed(self) -> bool:
+        """Whether the batch is held as JSON, since its values may be many."""
+        return isinstance(self.batch.events, PackedEvents)
 
 
 class AdmittedRequest(Struct, frozen=True):
@@ -50,6 +70,15 @@ class AdmittedRequest(Struct, frozen=True):
     tenant_id: UUID
     slot: Slot
     deadline: Deadline
+    slow_work: SlowWork
+
+    async def slowly(self, steps: Steps[T], size: int) -> T:
+        """What `steps` returns, which work on a body of `size` bytes. Meanwhile the slot is free for others.
+
+        Raises what `SlowWork` does, and Unavailable if a limit on what is in flight is reached then.
+        """
+        with self.slot.released():
+            return await self.slow_work(steps, size, self.tenant_id, self.deadline)
 
 
 class Ingested(NamedTuple):
@@ -76,6 +105,7 @@ class Ingest:
         self._catalog = catalog
         self._commit = group_commit(events)
         self._idempotency = Idempotency(records, events.remove)
+        self._slow_work = SlowWork(on_loop)
         self._settle = Settlement(events, self._idempotency)
 
     async def __call__(
@@ -93,9 +123,8 @@ class Ingest:
             try:
                 key, quota = await self._admission.admit(credentials, "events:write", deadline)
                 key_id = key.id
-                receipt = await self._store(
-                    key.tenant_id, await read(AdmittedRequest(key.tenant_id, slot, deadline)), deadline
-                )
+                request = AdmittedRequest(key.tenant_id, slot, deadline, self._slow_work)
+                receipt = await self._store(request, await read(request))
             except Unavailable as error:
                 unavailable = error.for_batch()
                 unavailable.quota, unavailable.key_id = quota, key_id or error.key_id
@@ -109,54 +138,72 @@ class Ingest:
                 raise InternalError(quota) from error
         return Ingested(receipt, quota)
 
-    async def _store(self, tenant_id: UUID, submission: Submission, deadline: Deadline) -> Receipt:
-        """Store a batch for a tenant: all of it, or in lenient handling its good events. With an idempotency key, once.
+    async def _store(self, request: AdmittedRequest, submission: Submission) -> Receipt:
+        """Store a batch: all of it, or in lenient handling its good events. With an idempotency key, once.
 
         Raises InvalidBatch, PayloadTooLarge, IdempotencyConflict or Unavailable. Nothing is stored then, unless
         Unavailable says so.
         """
-        batch, idempotency_key = submission.batch, submission.options.idempotency_key
-        lenient = submission.options.lenient
-        prepared, replayed = self._prepare(tenant_id, batch, new_seed(time_ns() // NS_PER_MS)), False
-        if prepared.errors and not (lenient and prepared.ids):
+        options, deadline = submission.options, request.deadline
+        prepared, replayed = await self._prepare(request, submission, new_seed(time_ns() // NS_PER_MS)), False
+        if prepared.errors and not (options.lenient and prepared.ids):
             raise invalid_batch(prepared.errors)
         size = sum(map(len, prepared.documents))
         if size > MAX_BATCH_BYTES:
             raise PayloadTooLarge(f"The batch is over {MAX_BATCH_BYTES >> 20} MiB as BSON: send fewer events at a time")
         stored = None
-        if idempotency_key is not None:  # only now, so that a rejected batch does not use its key
-            mark = fingerprint(batch, prepared.errors, lenient)
-            record = IdempotencyRecord(record_id(tenant_id, idempotency_key), tenant_id, mark, prepared.seed)
+        if options.idempotency_key is not None:  # only now, so that a rejected batch does not use its key
+            mark = await fingerprint_of(request, submission, prepared.errors)
+            own_id = record_id(request.tenant_id, options.idempotency_key)
+            record = IdempotencyRecord(own_id, request.tenant_id, mark, prepared.seed)
             stored = await self._idempotency(record, deadline)
             if stored.seed != prepared.seed:
-                prepared, replayed = self._prepare(tenant_id, batch, stored.seed), True
+                prepared, replayed = await self._prepare(request, submission, stored.seed), True
+        del submission  # the decoded batch takes several times the memory of its documents
         encoded = EncodedBatch(b"".join(prepared.documents), size, len(prepared.documents))
         prepared.documents.clear()  # so that they are in memory once while they wait
-        del submission, batch  # the decoded batch takes several times the memory of the documents
         try:
             await self._catalog.note(prepared.info, prepared.event_types, deadline)
             not_inserted = await self._commit(encoded, deadline)
             if not_inserted or replayed:
-                inserted = InsertedBatch(prepared, not_inserted, lenient, stored, replayed)
+                inserted = InsertedBatch(prepared, not_inserted, options.lenient, stored, replayed)
                 prepared = await self._settle(inserted, deadline)
         except Unavailable:
             if replayed:  # whatever this attempt stored: an earlier one may have stored some
                 raise Unavailable("unknown") from None
             raise
-        return Receipt(prepared.info, prepared.ids, prepared.event_types, sorted(prepared.errors), lenient, replayed)
+        errors = sorted(prepared.errors)
+        return Receipt(prepared.info, prepared.ids, prepared.event_types, errors, options.lenient, replayed)
 
-    def _prepare(self, tenant_id: UUID, batch: DecodedBatch, seed: Seed) -> PreparedBatch:
+    async def _prepare(self, request: AdmittedRequest, submission: Submission, seed: Seed) -> PreparedBatch:
         """Give a batch the time and the ids of `seed`, and encode the events that can be stored.
 
         A replay makes the same documents again from the seed in its idempotency record.
         """
-        info = BatchInfo(tenant_id, batch.source, batch.source_id, seed.received_at_ms)
+        prepared = None if submission.is_packed() else self._prepare_at_once(request, submission.batch, seed)
+        if prepared is None:
+            await submission.pack()
+            batch = submission.batch
+            info = BatchInfo(request.tenant_id, batch.source, batch.source_id, seed.received_at_ms)
+            preparing = preparing_each(self._encode, info, seed, ids_of(seed, len(batch.events)), batch)
+            prepared = await request.slowly(preparing, submission.size)
+        return prepared
+
+    def _prepare_at_once(self, request: AdmittedRequest, batch: DecodedBatch, seed: Seed) -> PreparedBatch | None:
+        """Prepare a batch all of whose events can be stored. Returns None for any other."""
+        info = BatchInfo(request.tenant_id, batch.source, batch.source_id, seed.received_at_ms)
         ids = ids_of(seed, len(batch.events))
         try:
             documents = self._encode(info, ids.binary, batch.events, batch.times)
         except Unstorable:
-            return prepare_each(self._encode, info, seed, ids, batch)
+            return None
         if max(map(len, documents), default=0) > MAX_EVENT_BYTES:
-            return prepare_each(self._encode, info, seed, ids, batch)
+            return None
         types = [event.type for event in batch.events]
         return PreparedBatch(info, seed, documents, ids.text, types, batch.indexes, batch.errors)
+
+
+async def fingerprint_of(request: AdmittedRequest, submission: Submission, errors: Sequence[EventError]) -> bytes:
+    """The fingerprint of a batch with these errors. Raises what `AdmittedRequest.slowly` does."""
+    find = partial(fingerprint, submission.batch, errors, submission.options.lenient)
+    return await request.slowly(one_step(find), submission.size) if submission.is_packed() else find()

@@ -9,6 +9,7 @@ from server.core.events.decode import find_event_error
 from server.core.events.ids import BatchIds, Seed
 from server.core.events.model import MAX_EVENT_BYTES, MAX_LISTED_ERRORS, BatchInfo, DecodedBatch, Event
 from server.core.ingest.store import Unstorable
+from server.core.slow_work import Steps
 
 Encode = Callable[[BatchInfo, Sequence[bytes], Sequence[Event], Sequence[int | None]], list[bytes]]
 """`EventStore.encode`."""
@@ -27,7 +28,9 @@ class PreparedBatch(Struct, frozen=True):
     errors: list[EventError]
 
 
-def prepare_each(encode: Encode, info: BatchInfo, seed: Seed, ids: BatchIds, batch: DecodedBatch) -> PreparedBatch:
+def preparing_each(
+    encode: Encode, info: BatchInfo, seed: Seed, ids: BatchIds, batch: DecodedBatch
+) -> Steps[PreparedBatch]:
     """Encode a batch event by event, to find every event that cannot be stored."""
     indexes: list[int] = []
     prepared = PreparedBatch(info, seed, [], [], [], indexes, list(batch.errors))
@@ -41,6 +44,7 @@ def prepare_each(encode: Encode, info: BatchInfo, seed: Seed, ids: BatchIds, bat
             prepared.ids.append(text_id)
             prepared.event_types.append(event.type)
             indexes.append(index)
+        yield
     return prepared
 
 
