@@ -7,21 +7,28 @@ incomplete, so it cannot tell what was never sent.
 
 from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Any
 from uuid import UUID
 
 from bson.binary import Binary
 from bson.max_key import MaxKey
 from bson.min_key import MinKey
+from bson.raw_bson import RawBSONDocument
 
 from server.core.deadline import Deadline
-from server.core.events.catalog import EventType, Sender
+from server.core.events.catalog import EventType, FetchedTypes, Sender
 from server.core.events.model import EventFilter
 from server.core.times import from_milliseconds, to_milliseconds
+from storage import documents
 from storage.commands import MAJORITY, Database, Document, retry_without_events, update_each
 from storage.indexes import CATALOG
 
 MAX_TYPES = 10_000
-"""Types of a tenant, over all its sources: far more than people look through. A list of them has about 1 MiB."""
+"""Types of a tenant, over all its sources: far more than people look through. A list of them has about 1 MiB with names
+of 10 characters, and 20 MiB with the longest."""
+
+FETCHED_TYPES = 500
+"""Types in one fetch: 1 MiB with the longest names, as much as a fetch of events."""
 
 UPDATES_AT_ONCE = 1_000
 """Updates in one command."""
@@ -42,10 +49,12 @@ class StoredCatalog:
         """See `CatalogStore`."""
         await retry_without_events(partial(self._save, times_ms), deadline)
 
-    async def types(self, tenant_id: UUID, deadline: Deadline) -> list[EventType]:
+    async def types(self, tenant_id: UUID, last: EventType | None, deadline: Deadline) -> FetchedTypes:
         """See `CatalogStore`."""
-        found = await retry_without_events(partial(self._find, query_of(tenant_id), MAX_TYPES * 2), deadline)
-        return [event_type_of(document) for document in found if document["_id"]["source"] is not None]
+        call = partial(self._find, query_after(tenant_id, last), FETCHED_TYPES)
+        found = await retry_without_events(call, deadline)
+        size = sum(len(document.raw) for document in found)
+        return FetchedTypes(list(map(event_type_of, found)), size, len(found) < FETCHED_TYPES)
 
     async def may_match(self, tenant_id: UUID, where: EventFilter, deadline: Deadline) -> bool:
         """See `CatalogStore`."""
@@ -80,8 +89,23 @@ class StoredCatalog:
         for start in range(0, len(statements), UPDATES_AT_ONCE):
             await update_each(self._database, CATALOG, statements[start : start + UPDATES_AT_ONCE])
 
-    async def _find(self, query: Document, count: int) -> list[Document]:
-        return await self._collection.find(query, sort=[("_id", 1)], limit=count).to_list(None)
+    async def _find(self, query: Document, count: int) -> list[RawBSONDocument]:
+        """At most `count` documents in order, as a majority has them, and as bytes, so that their size is known.
+
+        They must fit into one reply of 16 MiB.
+        """
+        command = {
+            "find": CATALOG,
+            "filter": query,
+            "sort": {"_id": 1},
+            "limit": count,
+            "batchSize": count,
+            "singleBatch": True,
+            "readConcern": {"level": "majority"},
+        }
+        reply = await self._database.command(command, codec_options=documents.RAW)
+        found: list[RawBSONDocument] = reply["cursor"]["firstBatch"]
+        return found
 
 
 def query_of(tenant_id: UUID) -> Document:
@@ -91,12 +115,28 @@ def query_of(tenant_id: UUID) -> Document:
     return {"_id": {"$gte": lowest, "$lt": highest}}
 
 
+def query_after(tenant_id: UUID, last: EventType | None) -> Document:
+    """The MongoDB query for a tenant's types after `last`; for all if that is None."""
+    start = (
+        {"$gte": id_of((tenant_id, ""), "")}
+        if last is None
+        else {"$gt": id_of((tenant_id, last.source), last.event_type)}
+    )
+    return {"_id": {**start, "$lt": highest_id(tenant_id)}}
+
+
 def id_of(sender: Sender, event_type: str) -> Document:
     """The `_id` of a type that a source has sent."""
     return {"tenant_id": Binary.from_uuid(sender[0]), "source": sender[1], "event_type": event_type}
 
 
-def event_type_of(document: Document) -> EventType:
+def highest_id(tenant_id: UUID) -> Document:
+    """What is above the `_id`s of a tenant's types."""
+    return {"tenant_id": Binary.from_uuid(tenant_id), "source": MaxKey()}
+
+
+def event_type_of(document: Mapping[str, Any]) -> EventType:
     """What a document says."""
+    own_id = document["_id"]
     first, last = to_milliseconds(document["first_seen"]), to_milliseconds(document["last_seen"])
-    return EventType(document["_id"]["source"], document["_id"]["event_type"], first, last)
+    return EventType(own_id["source"], own_id["event_type"], first, last)

@@ -33,6 +33,16 @@ class EventType(NamedTuple):
     last_seen_ms: int
 
 
+class FetchedTypes(NamedTuple):
+    """Types that were fetched together."""
+
+    types: Sequence[EventType]
+    size: int
+    """In bytes, as they are stored."""
+    is_last: bool
+    """Whether the tenant has no types after these."""
+
+
 class CatalogStore(Protocol):
     """Where the catalog is kept. All methods raise Unavailable."""
 
@@ -45,8 +55,8 @@ class CatalogStore(Protocol):
     async def save_last_seen(self, times_ms: Mapping[Sender, Mapping[str, int]], deadline: Deadline) -> None:
         """Save when the last event of each type came, as far as they are in the catalog."""
 
-    async def types(self, tenant_id: UUID, deadline: Deadline) -> list[EventType]:
-        """A tenant's types, by source and type."""
+    async def types(self, tenant_id: UUID, last: EventType | None, deadline: Deadline) -> FetchedTypes:
+        """Some of a tenant's types, by source and type: those after `last`, or the first ones."""
 
     async def may_match(self, tenant_id: UUID, where: EventFilter, deadline: Deadline) -> bool:
         """Whether a tenant may have events of the filter's source and type."""

@@ -110,6 +110,14 @@ def test_a_tenant_with_too_many_types_still_finds_each(client: httpx.Client) -> 
     assert len(client.get(EVENTS, params={"event_type": "9-999"}).json()) == 1
 
 
+def test_more_types_than_one_fetch_brings(client: httpx.Client) -> None:
+    names = [f"é{number:04}" for number in range(1_000)]
+    for source, types in ("app", names), ("web", names[:250]):
+        post(client, source, *types)
+        assert pairs(client)[-len(types) :] == [(source, name) for name in types]
+    assert len(pairs(client)) == 1_250
+
+
 def test_tenants_do_not_see_each_others_types(client: httpx.Client, tenant: Tenant) -> None:
     post(client, "own source", "own type")
     assert pairs(client) == [("own source", "own type")]
