@@ -108,10 +108,30 @@ class Reads:
             reservation.hold(fetched.size, is_last=True)
             yield next(fetched.events)
 
-    async def event_types(self, tenant_id: UUID, deadline: Deadline) -> list[EventType]:
-        """The sources and types that a tenant has sent. Raises Unavailable."""
-        async with self._slot(tenant_id, deadline):
-            return await self._catalog.types(tenant_id, deadline)
+    @asynccontextmanager
+    async def event_types(self, tenant_id: UUID, deadline: Deadline) -> AsyncIterator[AsyncIterator[EventType]]:
+        """The sources and types that a tenant has sent, by source and type.
+
+        `deadline` is for the first fetch. Each later fetch has its own. Raises Unavailable.
+        """
+        async with (
+            self._reservation(tenant_id, deadline) as reservation,
+            aclosing(self._types(tenant_id, reservation, deadline)) as types,
+        ):
+            yield types
+
+    async def _types(
+        self, tenant_id: UUID, reservation: "Reservation", deadline: Deadline
+    ) -> AsyncGenerator[EventType, None]:
+        """A tenant's types, fetched at the pace at which they are taken."""
+        last, is_last = None, False
+        while not is_last:
+            async with self._slot(tenant_id, deadline, has_begun=last is not None):
+                types, size, is_last = await self._catalog.types(tenant_id, last, deadline)
+            reservation.hold(size, is_last=is_last)
+            for last in types:
+                yield last
+            deadline = Deadline()
 
     @asynccontextmanager
     async def _slot(self, tenant_id: UUID, deadline: Deadline, *, has_begun: bool = False) -> AsyncIterator[None]:

@@ -5,7 +5,7 @@ import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import suppress
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -25,6 +25,8 @@ from server.rest.query import next_page, parse_page
 from server.services import Services
 
 EVENTS_PATH = "/api/v1/events"
+
+Item = TypeVar("Item")
 
 CANONICAL_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 """The form of an id that Sluice writes. Python would read many others."""
@@ -79,7 +81,7 @@ def list_events(services: Services) -> Callable[[HTTPScope, Receive, Send], Awai
                     cursor = encode_cursor(key.tenant_id, page.where, found.rest)
                     headers.append(link_to_next(next_page(scope["query_string"], cursor)))
                 first = await anext(found.events, None)  # before the response starts, so that an error gets its status
-                await send_stream(send, json_array(first, found.events, turn), headers)
+                await send_stream(send, json_array(first, found.events, encode_event, turn), headers)
 
     return for_present_client(respond)
 
@@ -135,15 +137,16 @@ def text_of(value: UUID | datetime | str | msgspec.Raw) -> Any:
 
 
 async def json_array(
-    first: StoredEvent | None, rest: AsyncIterator[StoredEvent], turn: asyncio.Lock
+    first: Item | None, rest: AsyncIterator[Item], encode: Callable[[Item], bytes], turn: asyncio.Lock
 ) -> AsyncIterator[bytes]:
-    """The events as a JSON array in chunks, so that a large page neither takes memory nor delays other requests.
+    """Items as a JSON array in chunks, so that a large page neither takes memory nor delays other requests.
 
-    All lists share `turn`. In each round of the event loop, one of them makes a chunk, and then other requests run.
+    All lists of a route share `turn`. In each round of the event loop, one of them makes a chunk, and then other
+    requests run.
     """
-    chunk = b"[" + (encode_event(first) if first else b"")
-    async for event in rest:
-        chunk += b"," + encode_event(event)
+    chunk = b"[" + (encode(first) if first else b"")
+    async for item in rest:
+        chunk += b"," + encode(item)
         if len(chunk) > CHUNK_BYTES:
             yield chunk
             chunk = b""

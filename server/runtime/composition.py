@@ -60,11 +60,10 @@ USUAL_MEMORY_BYTES = 160 * 1024 * 1024
 """What a worker under a steady load takes at most. More is the rest of a burst."""
 
 TIDY_INTERVAL_S = 30
-"""How often usage is saved and idle windows are dropped. The contract lets `last_used_at` and `last_seen` lag
-a minute."""
+"""How often usage is saved and idle windows are dropped. The contract lets `last_used_at` lag a minute."""
 
 TIDY_TIMEOUT_S = 2
-"""How long each may take, because a drain waits for usage to be saved."""
+"""How long either may take, because a drain waits for usage to be saved."""
 
 INDEXES_INTERVAL_S = 60
 """How often missing indexes are looked for. Reads are slow without them."""
@@ -115,12 +114,11 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     catalog = Catalog(StoredCatalog(storage))
     services = compose_services(storage, events, keys, catalog, reads, is_writable)
     rest, grpc = HttpServer(http_config(settings, services), on_ready), GrpcServer(services)
-    leases, usage, last_seen = Leases(storage), usage_job(keys), last_seen_job(catalog)
+    leases, usage = Leases(storage), usage_job(keys)
     try:
         await grpc.set_serving(await is_writable.wait(stop))
         async with in_background(
             usage.run(),
-            last_seen.run(),
             memory_job().run(),
             windows_job(keys, leases).run(),
             indexes_job(storage, leases).run(),
@@ -131,7 +129,6 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     finally:
         await services.admission.close()
         await usage.run_once()
-        await last_seen.run_once()
         await asyncio.gather(close(client), close(reading_client))
 
 
@@ -179,15 +176,6 @@ def usage_job(keys: Keys) -> PeriodicJob:
         await keys.save_usage(Deadline(TIDY_TIMEOUT_S))
 
     return PeriodicJob("save_usage", save_usage, TIDY_INTERVAL_S)
-
-
-def last_seen_job(catalog: Catalog) -> PeriodicJob:
-    """The job that saves when this worker has seen the last event of each type."""
-
-    async def save_last_seen() -> None:
-        await catalog.save(Deadline(TIDY_TIMEOUT_S))
-
-    return PeriodicJob("save_last_seen", save_last_seen, TIDY_INTERVAL_S)
 
 
 def windows_job(keys: Keys, leases: LeaseStore) -> DeploymentJob:

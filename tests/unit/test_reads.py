@@ -1,4 +1,5 @@
-"""How a page is read: found first, then fetched in groups that fit the size of events, within slots and bytes."""
+"""How a page is read: found first, then fetched in groups that fit the size of events, within slots and bytes. And how
+the types of a tenant are read."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -12,7 +13,7 @@ from msgspec import Raw
 from server.core import reads
 from server.core.deadline import Deadline
 from server.core.errors import NotFound, Unavailable
-from server.core.events.catalog import CatalogStore
+from server.core.events.catalog import CatalogStore, EventType, FetchedTypes
 from server.core.events.model import EventFilter, StoredEvent
 from server.core.events.store import Fetched, Match, Matches, Position
 from server.core.reads import FETCH_BYTES, MAX_TENANT_FETCHES, MAX_TENANT_HELD_BYTES, RESERVED_BYTES, Page, Reads
@@ -58,6 +59,13 @@ class Store:
 
     async def may_match(self, *_: object) -> bool:
         return True
+
+    async def types(self, _tenant_id: UUID, last: EventType | None, _deadline: Deadline) -> FetchedTypes:
+        """One type, whose first time is its index, and which has the size of an event."""
+        async with self.work():
+            index = 0 if last is None else last.first_seen_ms + 1
+            found = [EventType("", "", index, 0)][: len(self.sizes)]
+            return FetchedTypes(found, sum(self.sizes[index : index + 1]), index + 1 >= len(self.sizes))
 
     async def get(self, _tenant_id: UUID, event_id: UUID, _deadline: Deadline) -> Fetched:
         async with self.work():
@@ -170,6 +178,37 @@ def test_readers_that_do_not_read_hold_what_their_tenant_may_hold() -> None:
             assert len(await read(found, limit=100, tenant_id=OTHER)) == 100
             assert len(await ids_of(slow[0])) == 99  # it does not wait for bytes that others hold
         assert len(await read(found)) == 100
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_types_are_fetched_at_the_pace_at_which_they_are_taken(count: int) -> None:
+    async def scenario() -> None:
+        store = Store([300] * count)
+        async with reads_of(store).event_types(TENANT, Deadline()) as types:
+            assert store.running == 0
+            assert [each.first_seen_ms async for each in types] == list(range(count))
+
+    asyncio.run(scenario())
+
+
+def test_readers_of_types_that_do_not_read_hold_what_their_tenant_may_hold() -> None:
+    async def scenario() -> None:
+        found = reads_of(Store([FETCH_BYTES] * 20))
+        async with AsyncExitStack() as stack:
+            slow, rejected = list[AsyncIterator[EventType]](), 0
+            for _ in range(60):
+                try:
+                    types = await stack.enter_async_context(found.event_types(TENANT, Deadline(0.01)))
+                    await anext(types)
+                    slow.append(types)
+                except Unavailable:
+                    rejected += 1
+            assert len(slow) == 60 - rejected == MAX_TENANT_HELD_BYTES // RESERVED_BYTES
+            async with found.event_types(OTHER, Deadline()) as types:
+                assert len([each async for each in types]) == 20
+            assert len([each async for each in slow[0]]) == 19  # it does not wait for bytes that others hold
 
     asyncio.run(scenario())
 

@@ -110,6 +110,41 @@ def test_a_tenant_with_too_many_types_still_finds_each(client: httpx.Client) -> 
     assert len(client.get(EVENTS, params={"event_type": "9-999"}).json()) == 1
 
 
+def test_more_types_than_one_fetch_brings(client: httpx.Client) -> None:
+    names = [f"é{number:04}" for number in range(1_000)]
+    for source, types in ("app", names), ("web", names[:250]):
+        post(client, source, *types)
+        assert pairs(client)[-len(types) :] == [(source, name) for name in types]
+    assert len(pairs(client)) == 1_250
+
+
+def test_what_is_stored_is_found_after_an_operator_has_removed_the_catalog(
+    client: httpx.Client, sender: Json, mongo: MongoClient
+) -> None:
+    post(client, "web", "view", "click")
+    mongo.sluice.event_types.delete_many({"_id.tenant_id": uuid.UUID(sender["tenant_id"])})
+    assert len(client.get(EVENTS, params={"event_type": "click"}).json()) == 1
+    post(client, "web", "view")
+    assert len(client.get(EVENTS, params={"event_type": "view"}).json()) == 2
+    post(client, "web", "order", "new")
+    assert len(client.get(EVENTS, params={"event_type": "click"}).json()) == 1
+    assert {"new", "order"} <= {event_type for _, event_type in pairs(client)}
+
+
+def test_a_database_without_events_gets_a_complete_catalog_again(
+    client: httpx.Client, sender: Json, mongo: MongoClient
+) -> None:
+    """A document that no server stored shows that nothing is searched."""
+    tenant = {"_id.tenant_id": uuid.UUID(sender["tenant_id"])}
+    post(client, "web", "view")
+    (event,) = mongo.sluice.events.find(tenant)
+    mongo.sluice.event_types.delete_many(tenant)
+    mongo.sluice.events.delete_many(tenant)
+    post(client, "web", "click")
+    mongo.sluice.events.insert_one({**event, "event_type": "by hand"})
+    assert client.get(EVENTS, params={"event_type": "by hand"}).json() == []
+
+
 def test_tenants_do_not_see_each_others_types(client: httpx.Client, tenant: Tenant) -> None:
     post(client, "own source", "own type")
     assert pairs(client) == [("own source", "own type")]
