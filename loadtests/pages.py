@@ -1,7 +1,8 @@
 """Measures how long a page of events takes, with many stored: `python -m loadtests.pages` (`--help`).
 
-It stores events of one tenant, one in a million of them of a rare type. Then it reads pages in turn: the newest; one in
-the middle and one at the end, each by a cursor; those of a search for the rare type; and of a type that was never sent.
+It stores events of one tenant: one in a million is of the type `rare`, and one in ten thousand of the type `few`. Then
+it reads pages in turn: the newest; one in the middle and one at the end, each by a cursor; those of a search for each
+of the two types; and of a type that was never sent.
 """
 
 import asyncio
@@ -31,7 +32,10 @@ JSON = {"Content-Type": "application/json"}
 
 BATCH_SIZE = 1_000
 RARE_EVERY = 1_000_000
-"""One event in so many is of the rare type."""
+"""One event in so many is of the type `rare`."""
+
+FEW_EVERY = 10_000
+"""One event in so many is of the type `few`: a page finds dozens, each far from the next."""
 
 SENDERS = 4
 """Connections that store the events: a worker has always one to work on."""
@@ -41,6 +45,7 @@ MAX_PAGE_RATIO = 1.5
 
 MAX_NEVER_SEEN_MS = 20.0
 MAX_RARE_MS = 1_500.0
+MAX_FEW_MS = 1_000.0
 
 
 class Timed(NamedTuple):
@@ -74,6 +79,8 @@ def main(events: int, rounds: int) -> None:
     """Store the events, read the pages, and print how long they took."""
     found = asyncio.run(run(events, rounds))
     print_table([["ms", "median", "min-max", "aim", "met"], *(timed.cells() for timed in found)])
+    newest, middle, end = (statistics.median(timed.times_ms) for timed in found[:3])
+    print(f"beside the newest page, the middle one takes {middle / newest:.2f}, and the last {end / newest:.2f}")
     if not all(timed.is_met for timed in found):
         sys.exit(1)
 
@@ -95,11 +102,15 @@ def fill(client: httpx.Client, events: int) -> list[str]:
     """Store the events, with the rare ones evenly among them. Returns when each batch was received."""
     rng = Random(1)
     plain = [encoded(make_events(rng, BATCH_SIZE)) for _ in range(8)]
-    rare = encoded([*make_events(rng, BATCH_SIZE - 1), {"type": "rare", "data": {}}])
+    few, rare = (encoded([*make_events(rng, BATCH_SIZE - 1), {"type": name, "data": {}}]) for name in ("few", "rare"))
 
     def send(number: int) -> str:
-        is_rare = number % (RARE_EVERY // BATCH_SIZE) == RARE_EVERY // BATCH_SIZE // 2
-        response = client.post(EVENTS_PATH, content=rare if is_rare else plain[number % len(plain)], headers=JSON)
+        content = plain[number % len(plain)]
+        if is_middle(number, FEW_EVERY):
+            content = few
+        if is_middle(number + 1, RARE_EVERY):  # another batch than one with a few
+            content = rare
+        response = client.post(EVENTS_PATH, content=content, headers=JSON)
         response.raise_for_status()
         received: str = response.json()["events"][0]["received_at"]
         return received
@@ -113,6 +124,11 @@ def fill(client: httpx.Client, events: int) -> list[str]:
             received.append(moment)
             bar.update(1)
     return received
+
+
+def is_middle(number: int, every: int) -> bool:
+    """Whether a batch is in the middle of `every` events."""
+    return number % (every // BATCH_SIZE) == every // BATCH_SIZE // 2
 
 
 def encoded(events: list[Json]) -> bytes:
@@ -129,7 +145,8 @@ def measure(client: httpx.Client, received: list[str], rounds: int) -> list[Time
         "page in the middle, by a cursor": lambda: [timed(client, middle)[0]],
         "page at the end, by a cursor": lambda: [timed(client, end)[0]],
         "a type that was never sent": lambda: [timed(client, f"{EVENTS_PATH}?event_type=never")[0]],
-        "each page of a search for 1 in 1,000,000": lambda: walk(client, f"{EVENTS_PATH}?event_type=rare"),
+        f"each page of a search for 1 in {RARE_EVERY:,}": lambda: walk(client, f"{EVENTS_PATH}?event_type=rare"),
+        f"each page of a search for 1 in {FEW_EVERY:,}": lambda: walk(client, f"{EVENTS_PATH}?event_type=few"),
     }
     times_ms: dict[str, list[float]] = {name: [] for name in pages}
     for number in range(rounds):
@@ -137,7 +154,8 @@ def measure(client: httpx.Client, received: list[str], rounds: int) -> list[Time
             if "search" not in name or number % 5 == 0:
                 times_ms[name] += read()
     newest_ms = statistics.median(times_ms["newest page"])
-    aims = [None, MAX_PAGE_RATIO * newest_ms, MAX_PAGE_RATIO * newest_ms, MAX_NEVER_SEEN_MS, MAX_RARE_MS]
+    max_page_ms = MAX_PAGE_RATIO * newest_ms
+    aims = [None, max_page_ms, max_page_ms, MAX_NEVER_SEEN_MS, MAX_RARE_MS, MAX_FEW_MS]
     return [Timed(name, times, aim) for (name, times), aim in zip(times_ms.items(), aims, strict=True)]
 
 

@@ -35,6 +35,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     tls_client_ca: str | None
     log_level: LogLevel
     log_format: LogFormat
+    cursor_secret: bytes = b""
+    """What signs the cursors of lists. The supervisor reads it from the database and hands it to the workers."""
 
 
 def address(host: str, port: int) -> str:

@@ -9,12 +9,14 @@ The commands raise driver errors. So they are called inside `driver_errors_as_un
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import pymongo
+from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError, WriteConcernError
+from pymongo.errors import BulkWriteError, ExecutionTimeout, OperationFailure, PyMongoError, WriteConcernError
 
 from server.core.deadline import Deadline
 from server.core.errors import Outcome, Unavailable
@@ -178,6 +180,28 @@ async def retry_without_events(call: Callable[[], Awaitable[Result]], deadline: 
     except Unavailable:
         raise Unavailable from None
     return result
+
+
+async def attempt(
+    database: Database, command: Document, limit_ms: int, codec_options: CodecOptions[Any], deadline: Deadline
+) -> Any:
+    """The reply to a command that reads; None if the database would take longer than `limit_ms`. Raises Unavailable."""
+    limited = {**command, "maxTimeMS": limit_ms}
+    return await retry_without_events(partial(attempt_once, database, limited, codec_options, deadline), deadline)
+
+
+async def attempt_once(
+    database: Database, command: Document, codec_options: CodecOptions[Any], deadline: Deadline
+) -> Any:
+    """The reply to a command; None if it takes longer than its `maxTimeMS`. Raises the driver's errors."""
+    try:
+        with pymongo.timeout(None):  # else the driver would put its own limit in the place of `maxTimeMS`
+            async with asyncio.timeout(deadline.remaining()):
+                return await database.command(command, codec_options=codec_options)
+    except ExecutionTimeout:
+        return None
+    except TimeoutError:
+        raise Unavailable from None
 
 
 async def listed(database: Database, command: str, value: Any = 1, **options: Any) -> list[Document]:

@@ -44,7 +44,8 @@ async def ensure_layout(database: Database) -> None:
 def query_by_full_ids(ids: Sequence[Any]) -> Document:
     """The MongoDB query for events by their `_id`s, which ascend.
 
-    It names the lowest and the highest. For a list alone, MongoDB would read the whole clustered collection.
+    MongoDB examines all events from the lowest to the highest. For the ids of a batch, these are the tenant's of one
+    millisecond, since all ids of a batch have one time. For a list alone, it would examine the whole collection.
     """
     return {"_id": {"$gte": ids[0], "$lte": ids[-1], "$in": list(ids)}}
 

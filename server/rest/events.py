@@ -14,7 +14,6 @@ from msgspec import Struct
 
 from server.core.deadline import Deadline
 from server.core.errors import ClientGone, NotFound
-from server.core.events.cursor import decode_cursor, encode_cursor
 from server.core.events.model import StoredEvent
 from server.core.events.store import Position
 from server.core.times import format_time
@@ -74,11 +73,11 @@ def list_events(services: Services) -> Callable[[HTTPScope, Receive, Send], Awai
             page = parse_page(scope["query_string"])
             start = Position(page.skip)
             if page.cursor is not None:
-                start = decode_cursor(key.tenant_id, page.where, page.cursor)
+                start = services.cursors.decode(key.tenant_id, page.where, page.cursor)
             async with services.reads.page(key.tenant_id, page.where, start, page.limit, deadline) as found:
                 headers = []
                 if found.rest is not None:
-                    cursor = encode_cursor(key.tenant_id, page.where, found.rest)
+                    cursor = services.cursors.encode(key.tenant_id, page.where, found.rest)
                     headers.append(link_to_next(next_page(scope["query_string"], cursor)))
                 first = await anext(found.events, None)  # before the response starts, so that an error gets its status
                 await send_stream(send, json_array(first, found.events, encode_event, turn), headers)

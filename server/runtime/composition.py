@@ -17,6 +17,7 @@ from server.core.access.admission import Admission
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.events.catalog import Catalog
+from server.core.events.cursor import Cursors
 from server.core.in_flight import InFlight
 from server.core.ingest.ingest import Ingest
 from server.core.jobs.store import JobLease, LeaseStore
@@ -112,7 +113,8 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     events = Events(storage)
     is_writable = Readiness(partial(probe, storage, READY_TIMEOUT_S), lambda: events.confirmed_at)
     catalog = Catalog(StoredCatalog(storage))
-    services = compose_services(storage, events, keys, catalog, reads, is_writable)
+    cursors = Cursors(settings.cursor_secret)
+    services = compose_services(storage, events, keys, catalog, reads, cursors, is_writable)
     rest, grpc = HttpServer(http_config(settings, services), on_ready), GrpcServer(services)
     leases, usage = Leases(storage), usage_job(keys)
     try:
@@ -138,6 +140,7 @@ def compose_services(
     keys: Keys,
     catalog: Catalog,
     reads: Reads,
+    cursors: Cursors,
     is_writable: Callable[[], Awaitable[None]],
 ) -> Services:
     """The services of a worker, on top of its database."""
@@ -154,6 +157,7 @@ def compose_services(
         admission=admission,
         in_flight=in_flight,
         reads=reads,
+        cursors=cursors,
         check_ready=check_ready,
         draining=draining,
     )

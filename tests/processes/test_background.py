@@ -13,6 +13,7 @@ import pytest
 from server.core.deadline import Deadline
 from server.core.errors import ConfigurationError, Unavailable
 from server.core.events.catalog import Catalog
+from server.core.events.cursor import Cursors
 from server.core.jobs.store import JobLease
 from server.core.reads import Reads
 from server.runtime.background import DeploymentJob, PeriodicJob
@@ -279,7 +280,7 @@ def test_a_worker_that_drains_is_not_ready() -> None:
         storage = database(client, "sluice")
         catalog = StoredCatalog(storage)
         events, reads = Events(storage), Reads(StoredEvents(storage), catalog)
-        services = compose_services(storage, events, Keys(storage), Catalog(catalog), reads, is_writable)
+        services = compose_services(storage, events, Keys(storage), Catalog(catalog), reads, Cursors(b""), is_writable)
         services.draining.set()
         with pytest.raises(Unavailable, match="draining"):
             await services.check_ready()

@@ -50,7 +50,7 @@ class EventReader(Protocol):
     ) -> Matches:
         """The next events of a tenant that match, newest first: at most `count`.
 
-        It takes about half a second at most. So there may be fewer, or none, and a rest. Raises InvalidParameter for a
+        It takes less than a second. So there may be fewer, or none, and a rest. Raises InvalidParameter for a
         position that is none of its own.
         """
 
