@@ -12,6 +12,9 @@ Driver = Literal["motor", "pymongo"]
 LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+DEFAULT_DATABASE = "sluice"
+DEFAULT_DATA_DIR = ".sluice"
+
 
 class DatabaseSettings(Struct, frozen=True, kw_only=True):
     """Which database to use. If `mongodb_url` is None, it is the embedded one in `data_dir`."""

@@ -216,13 +216,20 @@ OLD_IDS_BYTES = OLD_ID_BYTES + len(TENANT_ID) + UUID_BYTES
 
 
 def in_layout_2(encoded: bytes) -> RawBSONDocument:
-    """The same event as a document of layout 2. `encoded` is one of layout 1, or what an operator inserted there."""
+    """The same event as a document of layout 2.
+
+    `encoded` is one of layout 1, or what an operator inserted there. It may be one of layout 2 already, if `events` was
+    dropped and an insert has made a usual collection again.
+    """
     if encoded.startswith(OLD_ID, SIZE.size) and encoded.startswith(TENANT_ID, OLD_ID_BYTES):
         event_id = encoded[OLD_ID_BYTES - UUID_BYTES : OLD_ID_BYTES]
         tenant_id = encoded[OLD_IDS_BYTES - UUID_BYTES : OLD_IDS_BYTES]
         own = ID_START + tenant_id + EVENT_ID + event_id + END + encoded[OLD_IDS_BYTES:]
         return RawBSONDocument(SIZE.pack(SIZE.size + len(own)) + own, LAZY)
     fields = dict(RawBSONDocument(encoded, LAZY))
+    own_id = fields["_id"]
+    if isinstance(own_id, RawBSONDocument) and list(own_id) == ["tenant_id", "id"] and "tenant_id" not in fields:
+        return RawBSONDocument(encoded, LAZY)
     ids = {"tenant_id": fields.pop("tenant_id", None), "id": fields.pop("_id")}
     return RawBSONDocument(bson.encode({"_id": ids, **fields}, codec_options=LAZY), LAZY)
 

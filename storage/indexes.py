@@ -21,7 +21,7 @@ IDEMPOTENCY_RECORDS = "claims"
 KEYS = "keys"
 LEASES = "leases"
 META = "meta"
-PROBES = "probes"
+PROBES = "write_probes"
 TENANTS = "tenants"
 
 COLLECTIONS = (CATALOG, EVENTS, IDEMPOTENCY_RECORDS, KEYS, LEASES, META, PROBES, TENANTS)

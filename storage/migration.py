@@ -2,47 +2,85 @@
 
 It can be killed at any moment, and goes on when it is run again:
 
-1. Save in `meta` that the copy has begun. From now on, no server starts.
+1. Save in `meta` that the copy has begun, and make `probes` a view. From now on, no server of any layout starts.
 2. Rename `events` to `events.layout1`, and create the clustered `events`.
 3. Copy in the order of `_id`, COPIED_AT_ONCE at a time, and save after each step how far it is. What was copied and not
    saved is copied again: an event that is there already stays as it is.
-4. Count both. If none is missing, drop `events.layout1`, and save that the layout is 2.
+4. Count both. If none is missing, make an operator's rules again (`operator_rules.py`), drop `events.layout1`, and save
+   that the layout is 2.
 
 Example: it is killed after the second of three steps, before that is saved. The next run does the second again, finds
 all of it stored, and goes on with the third.
+
+The `_id` of layout 2 takes a few bytes more. An event for which MongoDB's 16 MiB are then too small is kept as it is,
+in `events.too_large`. No client can send one, but an operator can insert it.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+import asyncio
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, NamedTuple, TypeGuard
 from uuid import UUID
 
-from bson.binary import Binary
+from bson.binary import UUID_SUBTYPE, Binary
 from bson.datetime_ms import DatetimeMS
 from bson.min_key import MinKey
 from bson.raw_bson import RawBSONDocument
-from pymongo.errors import BulkWriteError
+from pymongo.errors import OperationFailure
 
 from server.core.deadline import Deadline
 from server.core.errors import ConfigurationError
-from server.core.events.catalog import Sender
+from server.core.events.model import MAX_NAME_CHARS
+from server.core.times import MAX_MS, MIN_MS, from_milliseconds
 from storage import documents
-from storage.catalog import StoredCatalog
-from storage.client import raw_collection
-from storage.commands import Database, listed
+from storage.catalog import MAX_TYPES, StoredCatalog, id_of
+from storage.client import RawCollection, raw_collection
+from storage.commands import (
+    MAJORITY,
+    RETRY_PAUSE_S,
+    Database,
+    Document,
+    listed,
+    retry_without_events,
+    update_each,
+)
 from storage.documents import UUID_BYTES
-from storage.indexes import EVENTS, LEASES, META
-from storage.layout import LAYOUT, LAYOUT_ID, create_events, is_clustered, layout_of, save_layout
+from storage.failures import OPERATOR_ERRORS, TEMPORARY_CODES, codes_of
+from storage.indexes import CATALOG, EVENTS, LEASES, META, check_collections
+from storage.layout import (
+    LAYOUT,
+    LAYOUT_ID,
+    OLD_EVENTS,
+    check_known,
+    create_events,
+    exists,
+    is_clustered,
+    keep_layout_1_out,
+    layout_of,
+    save_layout,
+)
+from storage.leases import CLOCK_MARGIN, end_after
+from storage.operator_rules import Rule, make_again, rules_of
 
-OLD_EVENTS = "events.layout1"
+TOO_LARGE = "events.too_large"
+
+MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
+"""MongoDB's limit on a document."""
 
 COPIED_AT_ONCE = 5_000
 """Events in one step, unless they have more than 16 MiB together."""
 
+STEP_TIMEOUT_S = 120.0
+"""How long temporary errors of a step are retried. A small cache that a very large event has filled is free again at
+the next checkpoint, which MongoDB makes every 60 s."""
+
 DUPLICATE_KEY = 11000
 """MongoDB's code for a document whose `_id` is stored already."""
 
-COPYING = "copying"
-"""The field of the layout's document in `meta` that exists while a copy has begun."""
+COPYING, POSITION, COPIED = "copying", "position", "copied"
+"""Fields of the layout's document in `meta` while a copy has begun: that it has, the last `_id`, and how many."""
 
 
 class Plan(NamedTuple):
@@ -51,8 +89,12 @@ class Plan(NamedTuple):
     version: int | None
     """The layout of the database; None if it has no events."""
     events: int
-    """How many events would be copied, about."""
+    """How many events there are to copy, about, with those that are copied."""
+    copied: int
+    """How many of them an earlier run has copied."""
     has_begun: bool
+    rules: list[Rule]
+    """What an operator added to `events`."""
 
     @property
     def is_needed(self) -> bool:
@@ -60,60 +102,126 @@ class Plan(NamedTuple):
         return self.version is not None and self.version < LAYOUT
 
 
+class Spans(NamedTuple):
+    """What the catalog needs to know of events."""
+
+    times_ms: dict[UUID, dict[tuple[str, str], tuple[int, int]]]
+    """For each source and type of a tenant, when its first and its last event came, in milliseconds since 1970."""
+    incomplete: set[UUID]
+    """Tenants with an event that the catalog cannot describe: an operator inserted it."""
+
+
 async def plan(database: Database) -> Plan:
-    """What `migrate` would do. Raises the driver's errors."""
-    saved = await database[META].find_one({"_id": LAYOUT_ID}) or {}
-    version = await layout_of(database)
-    name = OLD_EVENTS if await exists(database, OLD_EVENTS) else EVENTS
-    events = await database[name].estimated_document_count() if version == 1 else 0
-    return Plan(version, events, COPYING in saved)
+    """What `migrate` would do. It writes nothing.
 
-
-async def migrate(database: Database, on_progress: Callable[[int], Any]) -> None:
-    """Bring the database to this layout. Calls `on_progress` with the number of events after each step.
-
-    No server may use the database (`check_unused`). Raises ConfigurationError if events are missing at the end, and the
-    driver's errors.
+    Raises ConfigurationError if the database has a layout that is newer than this code, or has a view or the like in
+    place of a collection, and the driver's errors.
     """
-    await database[META].update_one({"_id": LAYOUT_ID}, {"$set": {"version": 1, COPYING: True}}, upsert=True)
-    await set_old_events_aside(database)
-    await create_events(database)
-    await copy(database, on_progress)
-    await check_complete(database)
-    await database[OLD_EVENTS].drop()
-    await save_layout(database)
+    await check_collections(database)
+    version = await layout_of(database)
+    check_known(version)
+    if version is None or version == LAYOUT:
+        return Plan(version, 0, 0, has_begun=False, rules=[])
+    saved = await database[META].find_one({"_id": LAYOUT_ID}, {COPYING: 1, COPIED: 1}) or {}
+    source = await source_of(database)
+    events = 0 if source is None else await database[source].estimated_document_count()
+    rules = [] if source is None else await rules_of(database, source)
+    return Plan(version, events, saved.get(COPIED, 0), COPYING in saved, rules)
 
 
-async def check_unused(database: Database) -> None:
-    """Raises ConfigurationError if a server uses the database: one of its workers holds the lease of a job."""
-    now = (await database.command("hello"))["localTime"]
-    held = await database[LEASES].find_one({"expires_at": {"$gt": now}})
-    if held is not None:
+async def source_of(database: Database) -> str | None:
+    """The collection with the events of layout 1; None if it is dropped already."""
+    for name in (OLD_EVENTS, EVENTS):
+        found = await listed(database, "listCollections", filter={"name": name})
+        if found and not is_clustered(found[0]):
+            return name
+    return None
+
+
+async def migrate(database: Database, on_progress: Callable[[int], object], lease_s: float | None = None) -> list[str]:
+    """Bring the database to this layout. Calls `on_progress` with how many events are copied after each step.
+
+    `lease_s` is how long the leases of servers last, in seconds; None if no server can use the database. Returns what
+    is not as it was, for people. Raises ConfigurationError if a server uses the database, if events are missing at the
+    end, or if MongoDB refuses a step, and the driver's errors.
+    """
+    with refusals_named():
+        if lease_s is not None:
+            await check_unused(database, lease_s)
+        await database[META].update_one({"_id": LAYOUT_ID}, {"$set": {"version": 1, COPYING: True}}, upsert=True)
+        await keep_layout_1_out(database)
+        if lease_s is not None:
+            await check_unused(database, lease_s)  # one may have started meanwhile
+        await set_old_events_aside(database)
+        await create_events(database)
+        await copy(database, on_progress)
+        await check_complete(database)
+        notes = await finish(database)
+        await save_layout(database)
+    return notes
+
+
+@contextmanager
+def refusals_named() -> Iterator[None]:
+    """Turn what MongoDB refuses, and a retry does not change, into ConfigurationError with MongoDB's code."""
+    try:
+        yield
+    except OperationFailure as error:
+        codes = codes_of(error) - {DUPLICATE_KEY}
+        if not codes or codes & (TEMPORARY_CODES | OPERATOR_ERRORS.keys()):
+            raise
         raise ConfigurationError(
-            "a server uses this database: stop all servers, wait 15 s, and run `sluice migrate` again"
+            f"MongoDB refuses a step of the migration (MongoDB code {min(codes)}; its log says more). Nothing is lost: "
+            "fix the cause, and run `sluice migrate` again"
+        ) from None
+
+
+async def check_unused(database: Database, lease_s: float) -> None:
+    """Raises ConfigurationError if a server uses the database: one of its workers holds the lease of a job.
+
+    What counts as held is as in `Leases.acquire`: the database's clock may have been set back.
+    """
+    latest = end_after(CLOCK_MARGIN * lease_s)
+    is_held = {"$expr": {"$and": [{"$gt": ["$expires_at", "$$NOW"]}, {"$lte": ["$expires_at", latest]}]}}
+    if await database[LEASES].find_one(is_held) is not None:
+        raise ConfigurationError(
+            f"a server uses this database: stop all servers, wait {lease_s:.0f} s, and run `sluice migrate` again"
         )
 
 
 async def set_old_events_aside(database: Database) -> None:
-    """Rename the old collection, unless that was done."""
+    """Rename the old collection, unless that was done.
+
+    There may be both, if `events` was dropped and an insert has made it again: then all are put together.
+    """
     found = await listed(database, "listCollections", filter={"name": EVENTS})
-    if found and not is_clustered(found[0]):
+    if not found or is_clustered(found[0]):
+        return
+    if not await exists(database, OLD_EVENTS):
         await database[EVENTS].rename(OLD_EVENTS)
+        return
+    pipeline = [{"$merge": {"into": OLD_EVENTS, "whenMatched": "keepExisting"}}]
+    await database.command({"aggregate": EVENTS, "pipeline": pipeline, "cursor": {}, "writeConcern": MAJORITY})
+    await database[META].update_one({"_id": LAYOUT_ID}, {"$unset": {POSITION: 1, COPIED: 1}})
+    await database[EVENTS].drop()
 
 
-async def copy(database: Database, on_progress: Callable[[int], Any]) -> None:
+async def copy(database: Database, on_progress: Callable[[int], object]) -> None:
     """Copy all events that are not copied yet."""
-    new, catalog = raw_collection(database, EVENTS, documents.LAZY), StoredCatalog(database)
+    new, too_large = (raw_collection(database, name, documents.LAZY) for name in (EVENTS, TOO_LARGE))
     saved = await raw_collection(database, META, documents.LAZY).find_one({"_id": LAYOUT_ID})
-    position = MinKey() if saved is None else saved.get("position", MinKey())
+    position, copied = (MinKey(), 0) if saved is None else (saved.get(POSITION, MinKey()), saved.get(COPIED, 0))
     while found := await next_events(database, position):
-        for sender, times_ms in seen(found).items():
-            await catalog.add(sender, list(times_ms), min(times_ms.values()), Deadline())
-            await catalog.save_last_seen({sender: times_ms}, Deadline())
-        await insert_missing(new, [documents.in_layout_2(bytes(document.raw)) for document in found])
-        position = found[-1]["_id"]
-        await database[META].update_one({"_id": LAYOUT_ID}, {"$set": {"position": position}})
-        on_progress(len(found))
+        copies = [documents.in_layout_2(bytes(document.raw)) for document in found]
+        await add_to_catalog(database, spans_of(copies))
+        fits = [len(each.raw) <= MAX_DOCUMENT_BYTES for each in copies]
+        small = [each for each, is_small in zip(copies, fits, strict=True) if is_small]
+        large = [each for each, is_small in zip(found, fits, strict=True) if not is_small]
+        await insert_missing(new, small)
+        await insert_missing(too_large, large)
+        position, copied = found[-1]["_id"], copied + len(found)
+        await database[META].update_one({"_id": LAYOUT_ID}, {"$set": {POSITION: position, COPIED: copied}})
+        on_progress(copied)
 
 
 async def next_events(database: Database, position: Any) -> Sequence[RawBSONDocument]:
@@ -128,41 +236,95 @@ async def next_events(database: Database, position: Any) -> Sequence[RawBSONDocu
     return found
 
 
-def seen(found: Sequence[RawBSONDocument]) -> dict[Sender, dict[str, int]]:
-    """For each source of a tenant in old events, when the last event of each type came, in milliseconds since 1970.
+def spans_of(events: Sequence[Mapping[str, Any]]) -> Spans:
+    """What the catalog needs to know of events of layout 2.
 
-    What an operator inserted may have no such fields. It is left out.
+    An operator's event may lack a field, or have a value that no client can send. The catalog then does not know what
+    its filters may find, so it is incomplete for that tenant.
     """
-    times_ms: dict[Sender, dict[str, int]] = {}
-    for event in found:
-        match event.get("tenant_id"), event.get("source"), event.get("event_type"), event.get("received_at"):
-            case Binary() as tenant_id, str(source), str(event_type), DatetimeMS() as time if (
-                len(tenant_id) == UUID_BYTES
-            ):
-                times_ms.setdefault((UUID(bytes=tenant_id), source), {})[event_type] = int(time)
-    return times_ms
+    spans = Spans({}, set())
+    for event in events:
+        tenant, source, event_type = event["_id"].get("tenant_id"), event.get("source"), event.get("event_type")
+        time_ms = event.get("received_at")
+        if not (isinstance(tenant, Binary) and tenant.subtype == UUID_SUBTYPE and len(tenant) == UUID_BYTES):
+            continue  # of no tenant, so no list shows it
+        tenant_id = UUID(bytes=tenant)
+        if is_name(source) and is_name(event_type) and is_time(time_ms):
+            types = spans.times_ms.setdefault(tenant_id, {})
+            first, last = types.get((source, event_type), (int(time_ms), int(time_ms)))
+            types[source, event_type] = min(first, int(time_ms)), max(last, int(time_ms))
+        else:
+            spans.incomplete.add(tenant_id)
+    return spans
 
 
-async def insert_missing(new: Any, copies: Sequence[RawBSONDocument]) -> None:
-    """Insert documents, but those that are there."""
-    try:
-        await new.insert_many(copies, ordered=False)
-    except BulkWriteError as error:
-        details: Any = error.details
-        if any(each["code"] != DUPLICATE_KEY for each in details["writeErrors"]) or details.get("writeConcernErrors"):
-            raise
+def is_name(value: Any) -> TypeGuard[str]:
+    """Whether a client can send this source or type."""
+    return isinstance(value, str) and len(value) <= MAX_NAME_CHARS
+
+
+def is_time(value: Any) -> TypeGuard[DatetimeMS]:
+    """Whether this is a time of the years 1 to 9999."""
+    return isinstance(value, DatetimeMS) and MIN_MS <= int(value) <= MAX_MS
+
+
+async def add_to_catalog(database: Database, spans: Spans) -> None:
+    """Add the types to the catalog, or widen their times if they are there. Raises Unavailable."""
+    statements: list[Document] = []
+    incomplete = set(spans.incomplete)
+    for tenant_id, types in spans.times_ms.items():
+        found = await StoredCatalog(database).types(tenant_id, Deadline())
+        known = {(each.source, each.event_type) for each in found}
+        has_room = len(known | types.keys()) <= MAX_TYPES
+        for (source, event_type), (first, last) in types.items():
+            times = {"$min": {"first_seen": from_milliseconds(first)}, "$max": {"last_seen": from_milliseconds(last)}}
+            query = {"_id": id_of((tenant_id, source), event_type)}
+            statements.append({"q": query, "u": times, "upsert": has_room})
+        if not has_room:
+            incomplete.add(tenant_id)
+    statements += [mark_of(tenant_id) for tenant_id in incomplete]
+    if statements:
+        await retry_without_events(partial(update_each, database, CATALOG, statements, MAJORITY), Deadline())
+
+
+def mark_of(tenant_id: UUID) -> Document:
+    """The statement that marks the catalog of a tenant as incomplete."""
+    own_id = {"tenant_id": Binary.from_uuid(tenant_id), "source": None, "event_type": None}
+    return {"q": {"_id": own_id}, "u": {"$max": {"last_seen": datetime.now(UTC)}}, "upsert": True}
+
+
+async def insert_missing(new: RawCollection, copies: Sequence[RawBSONDocument]) -> None:
+    """Insert documents, but those that are there. Temporary errors are retried. Raises the driver's errors."""
+    deadline = Deadline(STEP_TIMEOUT_S)
+    while copies:
+        try:
+            await new.insert_many(copies, ordered=False)
+        except OperationFailure as error:
+            codes = codes_of(error) - {DUPLICATE_KEY}
+            if codes and (not codes <= TEMPORARY_CODES or deadline.remaining() <= 0):
+                raise
+            if codes:
+                await asyncio.sleep(RETRY_PAUSE_S)
+                continue
+        return
 
 
 async def check_complete(database: Database) -> None:
-    """Raises ConfigurationError if the new collection has fewer events than the old one."""
-    old = await database[OLD_EVENTS].count_documents({})
-    new = await database[EVENTS].count_documents({})
-    if new < old:
+    """Raises ConfigurationError if the new collections have fewer events than the old one."""
+    old, *new = [await database[name].count_documents({}) for name in (OLD_EVENTS, EVENTS, TOO_LARGE)]
+    if sum(new) < old:
         raise ConfigurationError(
-            f"{old - new:,} of {old:,} events are missing in the copy: nothing was dropped, and {OLD_EVENTS!r} has all"
+            f"{old - sum(new):,} of {old:,} events are missing in the copy: nothing was dropped, and {OLD_EVENTS!r} "
+            "has all"
         )
 
 
-async def exists(database: Database, name: str) -> bool:
-    """Whether there is a collection of this name."""
-    return bool(await listed(database, "listCollections", filter={"name": name}))
+async def finish(database: Database) -> list[str]:
+    """Make an operator's rules again, and drop the old events. Returns what is not as it was, for people."""
+    notes = []
+    if await exists(database, OLD_EVENTS):
+        notes = await make_again(database, await rules_of(database, OLD_EVENTS))
+        await database[OLD_EVENTS].drop()
+    if count := await database[TOO_LARGE].count_documents({}):
+        notes.append(f"{count} events are too large for the new layout by a few bytes: they are in {TOO_LARGE!r}")
+    return notes

@@ -47,10 +47,12 @@ async def check_writable(database: Database) -> None:
 
 
 async def prepare_at_start(database: Database) -> None:
-    """Create the collection of events and all indexes, after `check_writable`.
+    """Check that the database takes writes, and create its collection of events and all indexes.
 
-    Raises ConfigurationError if what the database has is in the way, also if its layout is another.
+    Raises ConfigurationError if what the database has is in the way, also if its layout is another. Raises Unavailable
+    if it takes no writes.
     """
+    await check_writable(database)
     with errors_at_start():
         with time_limit(Deadline(WRITE_TIMEOUT_S)):
             await check_layout(database)

@@ -41,6 +41,7 @@ from storage.events import Events
 from storage.idempotency import IdempotencyRecords
 from storage.indexes import ensure_indexes
 from storage.keys import Keys
+from storage.layout import check_layout, ensure_layout
 from storage.leases import Leases
 from storage.probe import probe
 from storage.reads import StoredEvents
@@ -192,12 +193,16 @@ def windows_job(keys: Keys, leases: LeaseStore) -> DeploymentJob:
 
 
 def indexes_job(storage: Database, leases: LeaseStore) -> DeploymentJob:
-    """The job that makes indexes that an operator has dropped. It may run twice at a time, so it needs no fencing."""
+    """The job that makes collections and indexes that an operator has dropped.
+
+    It may run twice at a time, so it needs no fencing.
+    """
 
     async def make_missing_indexes(_: JobLease) -> None:
         with driver_errors_as_unavailable():
-            if made := await ensure_indexes(storage):
-                log.warning("made indexes that were missing: %s", ", ".join(made))
+            await check_layout(storage)
+            if made := [*await ensure_layout(storage), *await ensure_indexes(storage)]:
+                log.warning("made what was missing: %s", ", ".join(made))
 
     return DeploymentJob(leases, "make_missing_indexes", make_missing_indexes, INDEXES_INTERVAL_S)
 

@@ -1,16 +1,18 @@
-"""Brings a small embedded database of an older layout to this version's, when its server starts."""
+"""Brings a small embedded database of an older layout to this version's, when its server starts. Says how far it is."""
 
 import logging
+from collections.abc import Callable
+from time import monotonic
 
 from storage.commands import Database
-from storage.migration import migrate, plan
-from storage.start import errors_at_start, prepare_at_start
+from storage.migration import Plan, migrate, plan
+from storage.start import check_writable, errors_at_start, prepare_at_start
 
 MAX_EVENTS_AT_START = 1_000_000
 """With more events, a start does not migrate by itself: it would take longer than a minute."""
 
-PROGRESS_STEPS = 10
-"""How often a migration at the start tells how far it is."""
+PROGRESS_INTERVAL_S = 5.0
+"""How often a migration says how far it is."""
 
 log = logging.getLogger("sluice")
 
@@ -20,23 +22,30 @@ async def prepare_embedded(database: Database) -> None:
     with errors_at_start():
         found = await plan(database)
     if found.is_needed and found.events <= MAX_EVENTS_AT_START:
-        log.info("bringing %d events to the layout of this version", found.events)
-        progress = Progress(found.events)
+        await check_writable(database)
         with errors_at_start():
-            await migrate(database, progress.add)
-        log.info("the events have the layout of this version")
+            notes = await migrate(database, Progress(found, log.info).show)
+        for note in notes:
+            log.warning("%s", note)
     await prepare_at_start(database)
 
 
 class Progress:
-    """Logs how far a migration of `total` events is."""
+    """Says how far a migration is: at the start, every PROGRESS_INTERVAL_S, and when all events are copied."""
 
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._done = 0
+    def __init__(self, found: Plan, say: Callable[[str], None]) -> None:
+        self._total = found.events
+        self._first = found.copied
+        self._say = say
+        self._started_at = self._said_at = monotonic()
+        say(f"copying {found.events:,} events to the layout of this version, of which {found.copied:,} are copied")
 
-    def add(self, events: int) -> None:
-        """Count events that were copied."""
-        before, self._done = self._done, self._done + events
-        if before * PROGRESS_STEPS // max(1, self._total) != self._done * PROGRESS_STEPS // max(1, self._total):
-            log.info("%d of %d events are copied", self._done, self._total)
+    def show(self, copied: int) -> None:
+        """Note that `copied` events are copied, with those of earlier runs."""
+        now = monotonic()
+        if copied >= self._total:
+            self._say(f"{copied:,} events are copied")
+        elif now - self._said_at >= PROGRESS_INTERVAL_S:
+            self._said_at = now
+            left_s = (self._total - copied) * (now - self._started_at) / max(1, copied - self._first)
+            self._say(f"{copied:,} of {self._total:,} events are copied, about {left_s:.0f} s left")

@@ -39,11 +39,6 @@ BAD: dict[str, tuple[Callable[[Database], Any], str]] = {
         lambda db: db["keys"].create_index("hash", name="hash_1", unique=True, hidden=True),
         "'hash_1' of the collection 'keys'",
     ),
-    "events of layout 1": (lambda db: db.events.insert_one({"_id": 1}), "layout 1, and this Sluice needs 2"),
-    "a layout of the future": (
-        lambda db: db["meta"].insert_one({"_id": "layout", "version": 3}),
-        "layout 3, and this Sluice knows 2",
-    ),
     "hashes, not unique": (lambda db: db["keys"].create_index("hash"), "'hash_1' of the collection 'keys'"),
     "keys of somebody else": (lambda db: db["keys"].insert_many([{"name": "a"}, {"name": "b"}]), "collection 'keys'"),
     "one key of somebody else": (lambda db: db["keys"].insert_one({"name": "a"}), "collection 'keys'"),
@@ -95,7 +90,7 @@ def test_what_is_in_the_way_is_named(mongod: Mongod, name: str, case: str) -> No
         assert words in line
         assert re.search(r"drop|rename", line)
         assert "--database" in line
-        assert {item["name"] for item in mongo[name].list_collections()} - {"probes", "keys", "events"} <= before
+        assert {item["name"] for item in mongo[name].list_collections()} - {"write_probes", "keys", "events"} <= before
 
 
 def test_servers_that_start_at_the_same_moment_make_one_first_key(mongod: Mongod, name: str, tmp_path: Path) -> None:

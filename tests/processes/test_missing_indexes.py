@@ -1,4 +1,4 @@
-"""Indexes that an operator drops: they are found missing, made again, and named."""
+"""Indexes and collections that an operator drops: they are found missing, made again, and named."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import pytest
 from server.core.errors import ConfigurationError
 from storage.client import close, connect, database
 from storage.indexes import ensure_indexes
+from storage.layout import ensure_layout
 from tests.support.harness import MongoClient
 from tests.support.mongod import Mongod
 
@@ -47,3 +48,21 @@ def test_what_is_in_the_way_later_is_named_too(mongod: Mongod, mongo: MongoClien
     mongo.sluice["keys"].create_index("name", name="hash_1")
     with pytest.raises(ConfigurationError, match="'hash_1' of the collection 'keys' is in the way"):
         asyncio.run(ensure(mongod, "pymongo"))
+
+
+async def ensure_collections(mongod: Mongod) -> list[str]:
+    client = connect(mongod.url, "pymongo")
+    try:
+        return await ensure_layout(database(client, "sluice"))
+    finally:
+        await close(client)
+
+
+def test_the_collection_of_events_is_made_as_it_was(mongod: Mongod, mongo: MongoClient) -> None:
+    assert asyncio.run(ensure_collections(mongod)) == ["events", "probes"]
+    made = mongo.sluice.events.options()
+    mongo.sluice.events.drop()
+    assert asyncio.run(ensure_collections(mongod)) == ["events"]
+    assert "clusteredIndex" in made
+    assert mongo.sluice.events.options() == made
+    assert asyncio.run(ensure_collections(mongod)) == []

@@ -235,7 +235,7 @@ def test_what_cannot_be_undone_is_of_unknown_outcome_until_a_retry(
 def test_a_unique_index_with_a_collation_is_named_without_it(host: Host, client: httpx.Client, key: Json) -> None:
     rule = RULES["unique"]._replace(
         add=index(
-            ("tenant_id", 1),
+            ("_id.tenant_id", 1),
             ("data.transaction_id", 1),
             name="once each",
             unique=True,
