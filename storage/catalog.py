@@ -37,8 +37,11 @@ of 10 characters, and 20 MiB with the longest."""
 FETCHED_TYPES = 500
 """Types in one fetch: 1 MiB with the longest names, as much as a fetch of events."""
 
-UPDATES_AT_ONCE = 1_000
-"""Updates in one command."""
+Pair = tuple[str, str]
+"""A source, and a type."""
+
+Span = tuple[int, int]
+"""When the first and the last event of a type came, in milliseconds since 1970."""
 
 
 class StoredCatalog:
@@ -52,9 +55,12 @@ class StoredCatalog:
         """See `CatalogStore`."""
         await retry_without_events(partial(self._add, sender, event_types, seen_at_ms), deadline)
 
-    async def save_last_seen(self, times_ms: Mapping[Sender, Mapping[str, int]], deadline: Deadline) -> None:
-        """Save when the last event of each type came, as far as they are in the catalog. Raises Unavailable."""
-        await retry_without_events(partial(self._save, times_ms), deadline)
+    async def add_copied(self, tenant_id: UUID, spans: Mapping[Pair, Span], is_complete: bool) -> None:
+        """Add the types of events that a migration copies, or widen the times of those that are there.
+
+        `is_complete` says whether these are all types of the events. Raises Unavailable.
+        """
+        await retry_without_events(partial(self._add_copied, tenant_id, spans, is_complete), Deadline())
 
     async def types(self, tenant_id: UUID, last: EventType | None, deadline: Deadline) -> FetchedTypes:
         """See `CatalogStore`."""
@@ -107,14 +113,20 @@ class StoredCatalog:
         events = {"_id": {"$gte": {"tenant_id": tenant, "id": MinKey()}, "$lt": {"tenant_id": tenant, "id": MaxKey()}}}
         return None if await find_each(self._database, EVENTS, events, {"_id": 1}, 1) else True
 
-    async def _save(self, times_ms: Mapping[Sender, Mapping[str, int]]) -> None:
-        statements = [
-            {"q": {"_id": id_of(sender, event_type)}, "u": {"$max": {"last_seen": from_milliseconds(time_ms)}}}
-            for sender, times in times_ms.items()
-            for event_type, time_ms in times.items()
-        ]
-        for start in range(0, len(statements), UPDATES_AT_ONCE):
-            await update_each(self._database, CATALOG, statements[start : start + UPDATES_AT_ONCE], MAJORITY)
+    async def _add_copied(self, tenant_id: UUID, spans: Mapping[Pair, Span], is_complete: bool) -> None:
+        ids, marker = [id_of((tenant_id, source), event_type) for source, event_type in spans], marker_id(tenant_id)
+        found = await self._find({"_id": {"$in": [marker, *ids]}}, len(ids) + 1)
+        known = [document for document in found if document["_id"]["source"] is not None]
+        count = await self._collection.count_documents(query_after(tenant_id, None), limit=MAX_TYPES)
+        has_room = count + len(ids) - len(known) <= MAX_TYPES
+        was_complete = len(found) == len(known) or found[0]["is_complete"]  # the marker is first in order
+        change = {"$set": {"is_complete": is_complete and has_room and was_complete}}
+        statements: list[Document] = [{"q": {"_id": marker}, "u": change, "upsert": True}]
+        for own_id, (first_ms, last_ms) in zip(ids, spans.values(), strict=True):
+            first, last = from_milliseconds(first_ms), from_milliseconds(last_ms)
+            times = {"$min": {"first_seen": first}, "$max": {"last_seen": last}}
+            statements.append({"q": {"_id": own_id}, "u": times, "upsert": has_room})
+        await update_each(self._database, CATALOG, statements, MAJORITY)
 
     async def _find(self, query: Document, count: int) -> list[RawBSONDocument]:
         """At most `count` documents in order, as a majority has them, and as bytes, so that their size is known.

@@ -142,12 +142,17 @@ async def keep_layout_1_out(database: Database) -> bool:
         was_view = False
         if found:
             await database[OLD_PROBES].drop()
-        try:
-            await create(database, {"create": OLD_PROBES, "viewOn": META, "pipeline": []})
-        except OperationFailure as error:
-            if error.code == UNAUTHORIZED:
-                raise ConfigurationError(CANNOT_CREATE_VIEWS) from None
-            raise
+        await create_view(database, OLD_PROBES, META, [])
+
+
+async def create_view(database: Database, name: str, view_on: str, pipeline: list[Document]) -> None:
+    """Create a view, unless one of its name exists. Raises ConfigurationError if the user of the database may not."""
+    try:
+        await create(database, {"create": name, "viewOn": view_on, "pipeline": pipeline})
+    except OperationFailure as error:
+        if error.code == UNAUTHORIZED:  # a user of its own role may have all other rights
+            raise ConfigurationError(CANNOT_CREATE_VIEWS) from None
+        raise
 
 
 async def create(database: Database, command: Document) -> None:

@@ -19,8 +19,6 @@ in `events.too_large`. No client can send one, but an operator can insert it.
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
-from functools import partial
 from typing import Any, NamedTuple, TypeGuard
 from uuid import UUID
 
@@ -33,22 +31,19 @@ from pymongo.errors import OperationFailure
 from server.core.deadline import Deadline
 from server.core.errors import ConfigurationError
 from server.core.events.model import MAX_NAME_CHARS
-from server.core.times import MAX_MS, MIN_MS, from_milliseconds
+from server.core.times import MAX_MS, MIN_MS
 from storage import documents
-from storage.catalog import MAX_TYPES, StoredCatalog, id_of
+from storage.catalog import Pair, Span, StoredCatalog
 from storage.client import RawCollection, raw_collection
 from storage.commands import (
     MAJORITY,
     RETRY_PAUSE_S,
     Database,
-    Document,
     listed,
-    retry_without_events,
-    update_each,
 )
 from storage.documents import UUID_BYTES
 from storage.failures import OPERATOR_ERRORS, TEMPORARY_CODES, codes_of
-from storage.indexes import CATALOG, EVENTS, LEASES, META, check_collections
+from storage.indexes import EVENTS, LEASES, META, check_collections
 from storage.layout import (
     LAYOUT,
     LAYOUT_ID,
@@ -105,8 +100,8 @@ class Plan(NamedTuple):
 class Spans(NamedTuple):
     """What the catalog needs to know of events."""
 
-    times_ms: dict[UUID, dict[tuple[str, str], tuple[int, int]]]
-    """For each source and type of a tenant, when its first and its last event came, in milliseconds since 1970."""
+    times_ms: dict[UUID, dict[Pair, Span]]
+    """For each source and type of a tenant, when its first and its last event came."""
     incomplete: set[UUID]
     """Tenants with an event that the catalog cannot describe: an operator inserted it."""
 
@@ -270,27 +265,9 @@ def is_time(value: Any) -> TypeGuard[DatetimeMS]:
 
 async def add_to_catalog(database: Database, spans: Spans) -> None:
     """Add the types to the catalog, or widen their times if they are there. Raises Unavailable."""
-    statements: list[Document] = []
-    incomplete = set(spans.incomplete)
-    for tenant_id, types in spans.times_ms.items():
-        found = await StoredCatalog(database).types(tenant_id, Deadline())
-        known = {(each.source, each.event_type) for each in found}
-        has_room = len(known | types.keys()) <= MAX_TYPES
-        for (source, event_type), (first, last) in types.items():
-            times = {"$min": {"first_seen": from_milliseconds(first)}, "$max": {"last_seen": from_milliseconds(last)}}
-            query = {"_id": id_of((tenant_id, source), event_type)}
-            statements.append({"q": query, "u": times, "upsert": has_room})
-        if not has_room:
-            incomplete.add(tenant_id)
-    statements += [mark_of(tenant_id) for tenant_id in incomplete]
-    if statements:
-        await retry_without_events(partial(update_each, database, CATALOG, statements, MAJORITY), Deadline())
-
-
-def mark_of(tenant_id: UUID) -> Document:
-    """The statement that marks the catalog of a tenant as incomplete."""
-    own_id = {"tenant_id": Binary.from_uuid(tenant_id), "source": None, "event_type": None}
-    return {"q": {"_id": own_id}, "u": {"$max": {"last_seen": datetime.now(UTC)}}, "upsert": True}
+    for tenant_id in spans.times_ms.keys() | spans.incomplete:
+        is_complete = tenant_id not in spans.incomplete
+        await StoredCatalog(database).add_copied(tenant_id, spans.times_ms.get(tenant_id, {}), is_complete)
 
 
 async def insert_missing(new: RawCollection, copies: Sequence[RawBSONDocument]) -> None:

@@ -16,13 +16,11 @@ from uuid import UUID
 from bson.binary import Binary
 from bson.max_key import MaxKey
 from bson.min_key import MinKey
-from pymongo.errors import OperationFailure
 
 from server.core.errors import ConfigurationError
-from storage.commands import Database
-from storage.failures import UNAUTHORIZED
+from storage.commands import Database, listed
 from storage.indexes import EVENTS, TENANTS
-from storage.layout import NAMESPACE_EXISTS
+from storage.layout import create_view
 
 PREFIX = "tenant."
 
@@ -31,8 +29,6 @@ MAX_NAMESPACE_BYTES = 255
 
 REFUSED = re.compile(r"[%$]|(?<=\.)\.|\.\Z|(?<=\.system)\.")
 """What a name of a collection may not have, and `%`, which begins what is written instead."""
-
-CANNOT_CREATE = "the user in --mongodb-url may not create views in this database: grant it the role readWrite"
 
 
 def view_name(database: str, tenant: str, tenant_id: UUID) -> str:
@@ -48,28 +44,35 @@ def view_pipeline(tenant_id: UUID) -> list[dict[str, Any]]:
     return [{"$match": {"_id": {"$gte": lowest, "$lte": highest}}}, {"$set": {"id": "$_id.id"}}]
 
 
-async def create_view(database: Database, tenant: str, tenant_id: UUID) -> None:
-    """Create a tenant's view, unless it exists.
+async def ensure_view(database: Database, tenant: str, tenant_id: UUID) -> None:
+    """Create a tenant's view. One of its name that shows anything else is made again.
 
-    Raises ConfigurationError if the user of the database may not, and the driver's errors.
+    Raises ConfigurationError if the user of the database may not, or if a usual collection has the name, and the
+    driver's errors.
     """
-    try:
-        name = view_name(database.name, tenant, tenant_id)
-        await database.command({"create": name, "viewOn": EVENTS, "pipeline": view_pipeline(tenant_id)})
-    except OperationFailure as error:
-        if error.code == UNAUTHORIZED:  # a user of its own role may have all other rights
-            raise ConfigurationError(CANNOT_CREATE) from None
-        if error.code != NAMESPACE_EXISTS:
-            raise
+    name = view_name(database.name, tenant, tenant_id)
+    found = await listed(database, "listCollections", filter={"name": name})
+    await make_right(database, name, tenant_id, found[0] if found else None)
 
 
 async def ensure_views(database: Database) -> None:
-    """Create the views that are missing, and those again that show anything else. Raises what `create_view` does."""
-    views = await database.list_collections(filter={"type": "view"})  # in which a UUID is a Binary
-    pipelines = {view["name"]: view["options"]["pipeline"] async for view in views}
+    """Create the views that are missing, and those again that show anything else. Raises what `ensure_view` does."""
+    collections = await database.list_collections(filter={"name": {"$regex": f"^{re.escape(PREFIX)}"}})
+    found = {each["name"]: each async for each in collections}
     async for tenant in database[TENANTS].find():
         name = view_name(database.name, tenant["_id"], tenant["tenant_id"])
-        if pipelines.get(name) != view_pipeline(tenant["tenant_id"]):
-            if name in pipelines:
-                await database.drop_collection(name)  # to change it would need a right that readWrite lacks
-            await create_view(database, tenant["_id"], tenant["tenant_id"])
+        await make_right(database, name, tenant["tenant_id"], found.get(name))
+
+
+async def make_right(database: Database, name: str, tenant_id: UUID, found: Any) -> None:
+    """Make a view show a tenant's events. `found` is what `listCollections` shows of this name, if it shows any."""
+    pipeline = view_pipeline(tenant_id)
+    if found is not None:
+        if found["type"] != "view":
+            raise ConfigurationError(
+                f"{name!r} in the database is no view, and the view of a tenant needs its name: rename the collection"
+            )
+        if found["options"] == {"viewOn": EVENTS, "pipeline": pipeline}:
+            return
+        await database.drop_collection(name)  # to change it would need a right that readWrite lacks
+    await create_view(database, name, EVENTS, pipeline)
