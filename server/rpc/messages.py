@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError, Message
 from sluice.v1 import event_service_pb2 as pb
 
 from server.core.errors import EventError, InvalidBatch, MalformedJson, PayloadTooLarge
-from server.core.events.decode import DOUBTFUL, MAX_WEIGHT, MIN_HEAVY_BYTES, FoundEvents, parse_leniently, weight_of
+from server.core.events.decode import DOUBTFUL, MAX_WEIGHT, FoundEvents, is_heavy, parse_leniently
 from server.core.events.model import (
     MAX_BATCH_EVENTS,
     MAX_BODY_BYTES,
@@ -45,8 +45,8 @@ def _make_envelope() -> type[Message]:
 
 Envelope: Any = _make_envelope()
 
-STRUCT_BYTES_PER_WEIGHT = 4
-"""A value in a Struct has at least 4 bytes, and takes as long as one of CONTAINER_WEIGHT in JSON."""
+MIN_HEAVY_STRUCT_BYTES = 4 * MAX_WEIGHT
+"""A value in a Struct has at least 4 bytes, and takes as long as five in JSON."""
 
 decode_object = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -97,7 +97,7 @@ def check_size(size: int) -> None:
 
 def decode_batch(batch: pb.EventBatch, message: bytes) -> DecodedBatch | None:
     """Decode the batch of a message fast. Returns None if `decoding` must do it, which may take seconds."""
-    if len(message) >= MIN_HEAVY_BYTES and is_heavy(batch, message):
+    if is_heavy(message) or has_heavy_structs(batch, message):
         return None
     try:
         return decode_good_batch(batch)
@@ -105,12 +105,11 @@ def decode_batch(batch: pb.EventBatch, message: bytes) -> DecodedBatch | None:
         return None
 
 
-def is_heavy(batch: pb.EventBatch, message: bytes) -> bool:
-    """Whether it would take too long to decode a batch in one call. Its JSON stands in the message as it is."""
-    weight = weight_of(message)
-    if len(message) > STRUCT_BYTES_PER_WEIGHT * MAX_WEIGHT:
-        weight += sum(event.data.ByteSize() for event in batch.events) // STRUCT_BYTES_PER_WEIGHT
-    return weight > MAX_WEIGHT
+def has_heavy_structs(batch: pb.EventBatch, message: bytes) -> bool:
+    """Whether it would take too long to decode the Structs of a batch in one call."""
+    if len(message) < MIN_HEAVY_STRUCT_BYTES:
+        return False
+    return sum(event.data.ByteSize() for event in batch.events) >= MIN_HEAVY_STRUCT_BYTES
 
 
 def decode_slowly(batch: pb.EventBatch) -> DecodedBatch:

@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from random import random
 from typing import Any, NoReturn
 
 import msgspec
@@ -62,27 +63,37 @@ class RawEnvelope(msgspec.Struct, forbid_unknown_fields=True):
 decode_envelope = msgspec.json.Decoder(RawEnvelope).decode
 
 MAX_WEIGHT = 500_000
-"""Values that are decoded in one call, which takes up to 50 ms: as many as 10 MiB of usual events have. The event loop
+"""Values that are decoded in one call, which takes some 50 ms: as many as 10 MiB of usual events have. The event loop
 can do nothing else meanwhile."""
 
 CONTAINER_WEIGHT = 5
 """What an object or a list counts for, in values. It takes that much more memory and time."""
 
-MIN_HEAVY_BYTES = 2 * MAX_WEIGHT // CONTAINER_WEIGHT
-"""A shorter text is never over MAX_WEIGHT: a list takes at least two bytes."""
+MIN_HEAVY_BYTES = 512 * 1024
+"""A shorter text is decoded in one call, whatever it holds: that takes 0.1 s at most."""
+
+SAMPLES = 16
+SAMPLE_BYTES = 1024
+"""What a text is weighed by: to look at all of it would cost a tenth of its decoding. The places are random, so that
+no client can hide what is heavy. A text that is 10 times too heavy is found out with a chance of 99 %."""
 
 DOUBTFUL = re.compile(rb"\\u0000|[0-9]{19}")
 """JSON that may have a key or an integer that cannot be stored. What else cannot be is found when it is encoded."""
 
 
-def weight_of(text: bytes) -> int:
-    """How much work it is to decode JSON: roughly its values, with CONTAINER_WEIGHT for objects and lists."""
-    return text.count(b",") + CONTAINER_WEIGHT * (text.count(b"[") + text.count(b"{"))
+def is_heavy(text: bytes) -> bool:
+    """Whether decoding JSON in one call would take too long, by samples of it."""
+    if len(text) < MIN_HEAVY_BYTES:
+        return False
+    starts = [int(random() * (len(text) - SAMPLE_BYTES)) for _ in range(SAMPLES)]  # noqa: S311 (nothing secret)
+    sample = b"".join([text[start : start + SAMPLE_BYTES] for start in starts])
+    weight = sample.count(b",") + CONTAINER_WEIGHT * (sample.count(b"[") + sample.count(b"{"))
+    return weight * len(text) > MAX_WEIGHT * len(sample)
 
 
 def decode_batch(body: bytes) -> DecodedBatch | None:
     """Decode a batch fast. Returns None if `decoding` must do it, which may take seconds."""
-    if len(body) >= MIN_HEAVY_BYTES and weight_of(body) > MAX_WEIGHT:
+    if is_heavy(body):
         return None
     try:
         batch = decode_fast(body)
