@@ -79,8 +79,15 @@ def refusal_of(error: Exception) -> Refusal:
     """What a client is told about `error`.
 
     Anything but a SluiceError is a bug. The client is told just that, and the log gets its type and place. Nobody gets
-    its text, which may hold what a client sent.
+    its text, which may hold what a client sent. The error's frames are forgotten then.
     """
+    refusal = describe(error)
+    forget_frames(error)
+    return refusal
+
+
+def describe(error: Exception) -> Refusal:
+    """What a client is told about `error`, which is logged."""
     if not isinstance(error, SluiceError):
         log.error("internal error", exc_info=error)
         error = InternalError()
@@ -99,3 +106,16 @@ def refusal_of(error: Exception) -> Refusal:
         allowed_methods=error.allowed if isinstance(error, MethodNotAllowed) else (),
         closes_connection=isinstance(error, RequestTimeout),
     )
+
+
+def forget_frames(error: BaseException | None) -> None:
+    """Drop the traceback of an error, and what it followed from.
+
+    The frames of a traceback hold the request, and often the error too. Such a cycle would keep a decoded body of
+    10 MiB until the garbage collector looks at old objects.
+    """
+    if error is not None:
+        before = {error.__cause__, error.__context__}
+        error.__traceback__ = error.__cause__ = error.__context__ = None
+        for each in before:
+            forget_frames(each)

@@ -29,6 +29,12 @@ SLOWEST_GOOD_S = 5
 """What a single event may take on a busy machine: 0.4 s on a quiet one, and 8 s when a body was decoded in one call."""
 MAX_MEMORY_MIB = 500
 
+REJECTED = 5
+MANY_EVENTS = b'{"source":"s","events":[' + b"5," * (5 * 1024 * 1024 - 30) + b"5]}"
+"""10 MiB that are rejected as a whole, after some 400 MiB of small objects were made of them."""
+
+MAX_LEFT_MIB = 300
+
 
 @pytest.mark.parametrize("end", BAD_ENDS.values(), ids=BAD_ENDS)
 def test_heavy_batches_of_one_tenant_do_not_hold_up_another(server: Server, key: Json, end: str) -> None:
@@ -60,3 +66,11 @@ def test_heavy_batches_of_one_tenant_do_not_hold_up_another(server: Server, key:
     assert {status for status, _ in served} == {201}
     assert max(seconds for _, seconds in served) < SLOWEST_GOOD_S
     assert memory < MAX_MEMORY_MIB
+
+
+def test_rejected_batches_leave_nothing_in_memory(server: Server, key: Json) -> None:
+    with server.client() as client:
+        for _ in range(REJECTED):
+            response = client.post("/api/v1/events", content=MANY_EVENTS, headers={**HEADERS, "X-API-Key": key["key"]})
+            assert response.status_code == 400
+    assert max(memory_mib(pid) for pid in server.worker_pids()) < MAX_LEFT_MIB
