@@ -31,7 +31,6 @@ MAX_MEMBERS = 2_000
 """Members of gzip, or frames of zstd, one after the other in a body: two for each event that a batch may have. An empty
 one has 9 bytes and takes some 20 microseconds, so without a limit 10 MiB of them would take 20 s."""
 
-
 PADDING = re.compile(rb"\0*+")
 """What may follow a member of gzip."""
 

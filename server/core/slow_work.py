@@ -197,9 +197,3 @@ def run_at_once(steps: Steps[T]) -> T:
         pass
     result: T = finished.result
     return result
-
-
-def one_step(function: Callable[[], T]) -> Steps[T]:
-    """Work that has only one step: a call of `function`."""
-    yield
-    return function()

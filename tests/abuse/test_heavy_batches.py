@@ -24,7 +24,7 @@ BAD_ENDS = {
 HEADERS = {"Content-Type": "application/json"}
 DEADLINE_S = 10
 SLOWEST_S = DEADLINE_S + 10
-"""The deadline, and what ten bodies take to arrive on a busy machine. They took up to 28 s on a quiet one."""
+"""The deadline, and what ten bodies take to arrive on a busy machine."""
 SLOWEST_GOOD_S = 5
 """What a single event may take on a busy machine: 0.4 s on a quiet one, and 8 s when a body was decoded in one call."""
 MAX_MEMORY_MIB = 500

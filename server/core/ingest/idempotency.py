@@ -60,6 +60,7 @@ from server.core.errors import EventError, IdempotencyConflict, InvalidHeader, U
 from server.core.events.ids import ids_of
 from server.core.events.model import MAX_BATCH_EVENTS, DecodedBatch
 from server.core.ingest.store import IdempotencyRecord, IdempotencyStore, RecordState
+from server.core.slow_work import Steps
 from server.core.times import MS_PER_S, NS_PER_MS
 
 MAX_IDEMPOTENCY_KEY_CHARS = 255
@@ -167,8 +168,8 @@ def record_id(tenant_id: UUID, key: str) -> bytes:
     return sha256(tenant_id.bytes + key.encode()).digest()
 
 
-def fingerprint(batch: DecodedBatch, errors: Sequence[EventError], lenient: bool) -> bytes:
-    """A hash that is equal for equal batches with equal handling, over either protocol.
+def fingerprinting(batch: DecodedBatch, errors: Sequence[EventError], lenient: bool) -> Steps[bytes]:
+    """A hash that is equal for equal batches with equal handling, over either protocol, made in steps.
 
     Good events count by their values, and their timestamps by the moment they name. Bad events count by the path of
     what is wrong, since each protocol holds them in another form. The input to the hash must never change: records
@@ -180,4 +181,5 @@ def fingerprint(batch: DecodedBatch, errors: Sequence[EventError], lenient: bool
     for index, event, time in zip(batch.indexes, batch.events, batch.times, strict=True):
         if index not in bad:
             digest.update(encode_canonically(msgspec.structs.replace(event, timestamp=time)))
+        yield
     return digest.digest()

@@ -5,7 +5,6 @@ for lenient handling.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import partial
 from time import time_ns
 from typing import NamedTuple, TypeVar
 from uuid import UUID
@@ -20,11 +19,11 @@ from server.core.events.ids import Seed, ids_of, new_seed
 from server.core.events.model import MAX_BATCH_BYTES, MAX_EVENT_BYTES, BatchInfo, DecodedBatch, PackedEvents, Receipt
 from server.core.in_flight import Arrived, InFlight, Slot
 from server.core.ingest.group_commit import group_commit
-from server.core.ingest.idempotency import Idempotency, fingerprint, record_id
+from server.core.ingest.idempotency import Idempotency, fingerprinting, record_id
 from server.core.ingest.prepare import PreparedBatch, invalid_batch, preparing_each
 from server.core.ingest.settle import InsertedBatch, Settlement
 from server.core.ingest.store import EncodedBatch, EventStore, IdempotencyRecord, IdempotencyStore, Unstorable
-from server.core.slow_work import SlowWork, Steps, on_loop, one_step
+from server.core.slow_work import SlowWork, Steps, on_loop, run_at_once
 from server.core.times import NS_PER_MS
 
 T = TypeVar("T")
@@ -197,5 +196,5 @@ class Ingest:
 
 async def fingerprint_of(request: AdmittedRequest, submission: Submission, errors: Sequence[EventError]) -> bytes:
     """The fingerprint of a batch with these errors. Raises what `AdmittedRequest.slowly` does."""
-    find = partial(fingerprint, submission.batch, errors, submission.options.lenient)
-    return await request.slowly(one_step(find), submission.size) if submission.is_packed() else find()
+    steps = fingerprinting(submission.batch, errors, submission.options.lenient)
+    return await request.slowly(steps, submission.size) if submission.is_packed() else run_at_once(steps)
