@@ -15,23 +15,17 @@ from sluice.v1 import event_service_pb2 as pb
 
 from server.core.access.keys import Credentials
 from server.core.deadline import Deadline
-from server.core.errors import ClientGone, InvalidBatch, InvalidHeader, Unauthenticated, Unavailable
-from server.core.events.model import DecodedBatch
+from server.core.errors import ClientGone, InvalidBatch, InvalidHeader, PayloadTooLarge, Unauthenticated, Unavailable
+from server.core.events.decode import TOO_MANY
+from server.core.events.model import MAX_BATCH_EVENTS, MAX_BODY_BYTES, DecodedBatch
 from server.core.in_flight import Arrived
 from server.core.ingest.idempotency import parse_idempotency_key
 from server.core.ingest.ingest import AdmittedRequest, IngestOptions, Submission
 from server.rpc.accepting import Handlers
 from server.rpc.arrivals import Context, MessageReader, receive
+from server.rpc.batches import STREAMED, UNARY, ReceivedBatch, decode_fast, decoding, look_at_batch
 from server.rpc.errors import end_with, status_of
-from server.rpc.messages import (
-    check_size,
-    decode_batch,
-    decoding,
-    parse_message,
-    parse_stream_request,
-    receipt_message,
-    sequence_of,
-)
+from server.rpc.messages import receipt_message, sequence_of
 from server.rpc.open_streams import SHORT_OF_MEMORY, OpenStream, OpenStreams
 from server.rpc.pacing import Pace
 from server.rpc.stream_window import StreamEnd, StreamResult, StreamWindow
@@ -40,6 +34,8 @@ from server.services import Services
 SERVICE = "sluice.v1.EventService"
 
 DRAINING = "This server is draining: send what was not answered to another, or again"
+
+TOO_LARGE = f"The message is over {MAX_BODY_BYTES >> 20} MiB: send fewer events at a time"
 
 HANDLINGS = frozenset(pb.Handling.values())
 
@@ -81,9 +77,9 @@ class EventService:
         async def read(request: AdmittedRequest) -> Submission:
             message = await self._messages.read_batch(context, request)
             request.slot.add_bytes(len(message))
-            batch = parse_message(pb.IngestEventsRequest, message).batch
-            request.slot.add_events(len(batch.events))
-            return await submission_of(request, batch, message)
+            received = look_at_batch(message, UNARY)
+            request.slot.add_events(received.event_count)
+            return await submission_of(request, received)
 
         try:
             self._check_not_draining()
@@ -160,12 +156,13 @@ class EventService:
                 with self._streams.held(len(message)):
                     await self._services.in_flight.wait_for_capacity()
             message = await self._messages.decompress(message, client.tenant_id)
-            sequence, batch = parse_stream_request(message)
-            if isinstance(batch, InvalidBatch):
-                return pb.StreamEventsResponse(sequence=sequence, error=status_of(batch))
-            arrived = Arrived(len(message), len(batch.events))
+            sequence = sequence_of(message)
+            if sequence is None:
+                return StreamEnd(InvalidBatch("The message is not a sluice.v1.StreamEventsRequest"))
+            received = look_at_batch(message, STREAMED)
+            arrived = Arrived(len(message), received.event_count)
             receipt, _ = await self._services.ingest(
-                client.credentials, lambda request: submission_of(request, batch, message), arrived
+                client.credentials, lambda request: submission_of(request, received), arrived
             )
         except Unauthenticated as error:
             return StreamEnd(error)
@@ -177,18 +174,21 @@ class EventService:
         return pb.StreamEventsResponse(sequence=sequence, receipt=receipt_message(receipt))
 
 
-async def submission_of(request: AdmittedRequest, batch: pb.EventBatch, message: bytes) -> Submission:
+async def submission_of(request: AdmittedRequest, received: ReceivedBatch) -> Submission:
     """The batch of a message.
 
     Raises InvalidHeader, PayloadTooLarge, InvalidBatch, and Unavailable if it is not decoded by the deadline.
     """
-    options, size = ingest_options_of(batch), len(message)
-    check_size(size)
-    decoded = decode_batch(batch, message)
+    options, size = ingest_options_of(received.batch), len(received.message)
+    if size > MAX_BODY_BYTES:
+        raise PayloadTooLarge(TOO_LARGE)
+    if received.event_count > MAX_BATCH_EVENTS:
+        raise InvalidBatch(TOO_MANY, field="events")
 
     async def decode_slowly() -> DecodedBatch:
-        return await request.slowly(decoding(batch.SerializeToString()), size)
+        return await request.slowly(decoding(received.message, received.kind), size)
 
+    decoded = decode_fast(received)
     return Submission(await decode_slowly() if decoded is None else decoded, options, size, decode_slowly)
 
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import astuple
 
-from server.core.errors import InvalidBatch, MalformedJson
-from server.core.events.decode import MAX_WEIGHT, decode_batch, decode_slowly
+from server.core.errors import EventError, InvalidBatch, MalformedJson
+from server.core.events.decode import MAX_EVENT_VALUES, decode_batch, decode_slowly
 from server.core.events.model import MAX_BATCH_EVENTS, MAX_NAME_CHARS, Batch, DecodedBatch
 from server.core.times import format_time, from_milliseconds
 from tests.unit.strategies import MILLISECONDS, NAMES, OBJECTS, TEXTS
@@ -103,12 +103,33 @@ def test_every_bad_event_is_named(events: list[str]) -> None:
 
 
 def test_a_heavy_batch_is_decoded_event_by_event() -> None:
-    event = '{"type":"a","data":{"a":[' + "[]," * MAX_WEIGHT + '1]},"timestamp":"2026-03-01"}'
-    body = body_of([event, GOOD_EVENT])
+    event = '{"type":"a","data":{"a":[' + "[]," * 1_000 + '1]},"timestamp":"2026-03-01"}'
+    body = body_of([event] * 500)
     assert decode_batch(body) is None
     decoded, whole = decode_slowly(body), msgspec.json.decode(body, type=Batch)
     assert decoded.errors == []
     assert list(decoded.events) == whole.events
+
+
+LARGE_LISTS = {
+    "numbers": "5," * MAX_EVENT_VALUES + "5",
+    "lists": "[]," * MAX_EVENT_VALUES + "1",
+    "strings": '"a,",' * MAX_EVENT_VALUES + "1",
+}
+
+
+@pytest.mark.parametrize("items", LARGE_LISTS.values(), ids=LARGE_LISTS)
+@pytest.mark.parametrize("half", ["", r"\ud800"], ids=["strict JSON", "lenient JSON"])
+def test_an_event_of_too_many_values_is_rejected_without_making_them(items: str, half: str) -> None:
+    bad = f'{{"type":"{half}","data":{{"a":[{items}]}}}}'
+    decoded = decode_slowly(body_of([GOOD_EVENT, bad, GOOD_EVENT]))
+    assert decoded.errors == [EventError(1, "events[1]", "More than 1048576 bytes as BSON")]
+    assert list(decoded.indexes) == [0, 2]
+
+
+def test_values_are_not_counted_in_strings() -> None:
+    event = json.dumps({"type": "a", "data": {"csv": '[1,2]",' * MAX_EVENT_VALUES}})
+    assert decode_slowly(body_of([event])).errors == []
 
 
 @pytest.mark.parametrize("bad", ["", r',{"type":"\ud800","data":{}}'], ids=["strict JSON", "lenient JSON"])
@@ -121,16 +142,41 @@ def test_the_last_of_two_lists_of_events_counts(bad: str) -> None:
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
-        (b"", "line 1 column 1"),
+        (b"", "it is empty"),
         (b"[" * 100_000, "nested too deeply"),
         (b'{"source":"\xff"}', "UTF-8.* byte 11"),
         (b'{"a":NaN}', "NaN is not a JSON value"),
         (b"{'a':1}", "byte 1"),
-        (rb'{"a":"\ud800","events":[1}', "byte 12"),
-        (rb'{"a":"\ud800","events":[1],}', "byte 12"),
-        (b'{"source":"s","events":[1,2', "line 1 column 28"),
+        (rb'{"a":"\ud800","events":[1}', "expected ',' or '.' .byte 25"),
+        (rb'{"a":"\ud800","events":[1],}', "trailing comma in object .byte 27"),
+        (rb'{"a":"\ud800","events":[1,2,]}', "trailing comma in array .byte 28"),
+        (rb'{"a":"\ud800","events":[nul]}', "byte 25"),
+        (rb'{"a":"\ud800","events":[1', "too early .byte 25"),
+        (rb'{"a":"\ud800","events":[[', "too early .byte 25"),
+        (rb'{"a":"\ud800","events":["b', "too early .byte 26"),
+        (rb'{"a":"\ud800","events":["\b', "too early .byte 27"),
+        (rb'{"source":"s","events":["\ud8zz"]}', "Invalid"),
+        (b'{"a":-Infinity}', "-Infinity is not a JSON value .byte 5"),
+        (b'{"source":"s","events":[1,2', "too early .byte 27"),
     ],
-    ids=["empty", "deep", "utf-8", "nan", "quotes", "list without end", "comma too many", "no end"],
+    ids=[
+        "empty",
+        "deep",
+        "utf-8",
+        "nan",
+        "quotes",
+        "list without end",
+        "comma too many",
+        "comma",
+        "word",
+        "no comma",
+        "no bracket",
+        "no quote",
+        "escape",
+        "digits",
+        "infinity",
+        "no end",
+    ],
 )
 def test_a_body_that_is_no_json(body: bytes, detail: str) -> None:
     assert decode_batch(body) is None
@@ -148,11 +194,11 @@ def test_a_body_that_is_no_json(body: bytes, detail: str) -> None:
         ({"source": "s" * (MAX_NAME_CHARS + 1), "events": [{}]}, "^source: "),
         ({"source": "s", "source_id": 1, "events": [{}]}, "^source_id: "),
         ({"source": "s", "events": []}, "^events: 0 given"),
-        ({"source": "s", "events": [{}] * (MAX_BATCH_EVENTS + 1)}, "^events: 1001 given"),
+        ({"source": "s", "events": [{}] * (MAX_BATCH_EVENTS + 1)}, "^events: over 1000 given"),
         ({"source": "s", "events": [{}], "extra": 1}, "^extra: "),
         ({"source": "\ud800", "events": [{}]}, "surrogate"),
     ],
-    ids=repr,
+    ids=lambda value: repr(value)[:60],
 )
 def test_a_batch_that_is_bad_as_a_whole(batch: Any, detail: str) -> None:
     body = json.dumps(batch).encode()

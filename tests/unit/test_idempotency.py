@@ -23,7 +23,8 @@ from server.core.ingest.idempotency import Idempotency, fingerprinting, record_i
 from server.core.ingest.store import IdempotencyRecord
 from server.core.slow_work import run_at_once
 from server.core.times import format_time, from_milliseconds
-from server.rpc import messages
+from server.rpc import batches
+from server.rpc.batches import UNARY, look_at_batch
 from tests.unit.strategies import MILLISECONDS, NAMES, OBJECTS
 
 TENANT, OTHER_TENANT = UUID(int=1), UUID(int=2)
@@ -62,12 +63,17 @@ def over_rest(sent: Sent, decode_body: Callable[[bytes], DecodedBatch | None] = 
     return batch
 
 
-def decode_fast(batch: pb.EventBatch) -> DecodedBatch | None:
-    """The batch as the fast path decodes it."""
-    return messages.decode_batch(batch, batch.SerializeToString())
+def decode_fast(message: bytes) -> DecodedBatch | None:
+    """The batch of a message as the fast path decodes it."""
+    return batches.decode_fast(look_at_batch(message, UNARY))
 
 
-def over_grpc(sent: Sent, decode_message: Callable[[pb.EventBatch], DecodedBatch | None] = decode_fast) -> DecodedBatch:
+def decode_in_steps(message: bytes) -> DecodedBatch | None:
+    """The batch of a message as the slow path decodes it."""
+    return run_at_once(batches.decoding(message, UNARY))
+
+
+def over_grpc(sent: Sent, decode_message: Callable[[bytes], DecodedBatch | None] = decode_fast) -> DecodedBatch:
     """The batch as it is decoded from a message."""
     message = pb.EventBatch(source=sent.source, source_id=sent.source_id)
     for item in sent.events:
@@ -76,7 +82,7 @@ def over_grpc(sent: Sent, decode_message: Callable[[pb.EventBatch], DecodedBatch
             event.metadata_json = json.dumps(item.metadata).encode()
         if item.time is not None:
             event.timestamp.FromMilliseconds(item.time)
-    batch = decode_message(message)
+    batch = decode_message(pb.IngestEventsRequest(batch=message).SerializeToString())
     assert batch is not None
     return batch
 
@@ -102,7 +108,7 @@ def test_equal_over_both_protocols_and_both_paths(sent: Sent) -> None:
         over_rest(sent),
         over_rest(sent, decode.decode_slowly),
         over_grpc(sent),
-        over_grpc(sent, messages.decode_slowly),
+        over_grpc(sent, decode_in_steps),
     ]
     assert len({mark(batch) for batch in decoded}) == 1
     assert mark(decoded[0], lenient=True) != mark(decoded[0])

@@ -6,61 +6,39 @@ decides: if it finds nothing wrong, the batch is good. It is work for `slow_work
 a time. A batch with very many values takes the slow path too.
 """
 
-import json
-import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from random import random
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
-from server.core.errors import EventError, InvalidBatch, MalformedJson
-from server.core.events.model import MAX_BATCH_EVENTS, Batch, DecodedBatch, Event, Name, PackedEvents, SourceId
+from server.core.errors import EventError, InvalidBatch
+from server.core.events.explain import explain
+from server.core.events.json_text import check_json, parse_leniently, show_surrogates
+from server.core.events.model import (
+    MAX_BATCH_EVENTS,
+    MAX_EVENT_BYTES,
+    Batch,
+    DecodedBatch,
+    Event,
+    Name,
+    PackedEvents,
+    SourceId,
+)
 from server.core.events.model import decode_event as decode_good_event
-from server.core.events.split import parse_batch
-from server.core.events.values import MAX_INT64, find_flaw, is_text, join_path
+from server.core.events.split import SEPARATORS, BatchParts, counting_values, split_batch
+from server.core.events.values import find_flaw, is_text
 from server.core.slow_work import Steps, run_at_once
 from server.core.times import parse_time
 
-MAX_INT_CHARS = 20
-"""Digits and sign of the longest 64-bit integer. A longer one is rejected without parsing it."""
-
 HALF_A_CHARACTER = "Holds half of a surrogate pair, which is not a character"
-
-MSGSPEC_ERROR = re.compile(r"(?P<message>.*?)(?: - at `\$(?P<path>.*)`)?", re.DOTALL)
-TYPES = re.compile(r"`[^`]*`")
-"""msgspec's names of types in a message."""
-
-JSON_WORDS = {"str": "string", "int": "number", "float": "number", "bool": "boolean"}
-"""What JSON calls these types of Python. Others have the same name."""
-
-WANTED = {".timestamp": ": an ISO 8601 date or date-time as text, such as 2026-03-01T12:00:00Z"}
-"""What a field of an event should hold, if its type does not say it."""
-
-NAMED_FIELD = re.compile(r"(?P<message>Object (?:missing required|contains unknown) field) `(?P<field>.*)`", re.DOTALL)
-
 
 decode_fast = msgspec.json.Decoder(Batch).decode
 
 
-class Envelope(msgspec.Struct, forbid_unknown_fields=True):
-    """A batch whose events have not been looked at."""
+MAX_EVENT_VALUES = MAX_EVENT_BYTES // 3
+"""A value has at least 3 bytes as BSON: null in a list of few. So an event with more values is too large."""
 
-    source: Name
-    events: list[Any]
-    source_id: SourceId | None = None
-
-
-class RawEnvelope(msgspec.Struct, forbid_unknown_fields=True):
-    """A batch whose events are JSON that has not been decoded."""
-
-    source: Name
-    events: list[msgspec.Raw]
-    source_id: SourceId | None = None
-
-
-decode_envelope = msgspec.json.Decoder(RawEnvelope).decode
+TOO_MANY = f"events: over {MAX_BATCH_EVENTS} given, 1 to {MAX_BATCH_EVENTS} allowed"
 
 MAX_WEIGHT = 500_000
 """Values that are decoded in one call, which takes some 50 ms: as many as 10 MiB of usual events have. The event loop
@@ -77,8 +55,15 @@ SAMPLE_BYTES = 1024
 """What a text is weighed by: to look at all of it would cost a tenth of its decoding. The places are random, so that
 no client can hide what is heavy. A text that is 10 times too heavy is found out with a chance of 99 %."""
 
-DOUBTFUL = re.compile(rb"\\u0000|[0-9]{19}")
-"""JSON that may have a key or an integer that cannot be stored. What else cannot be is found when it is encoded."""
+SAME_DIGITS = bytes.maketrans(b"123456789", b"0" * 9)
+
+LONG_INT = b"0" * 19
+"""Digits of an integer that may not fit in 64 bits, as SAME_DIGITS makes them."""
+
+
+def is_doubtful(text: bytes) -> bool:
+    """Whether JSON may have a key or an integer that cannot be stored. What else cannot be shows as it is encoded."""
+    return rb"\u0000" in text or LONG_INT in text.translate(SAME_DIGITS)
 
 
 def is_heavy(text: bytes) -> bool:
@@ -114,44 +99,46 @@ def decoding(body: bytes) -> Steps[DecodedBatch]:
 
     Errors of single events are not raised. They are in the result's `errors`.
     """
+    hidden = check_json(body)
+    yield
+    parts = batch_parts(hidden)
+    del hidden  # the parts hold it as long as it is needed
+    if len(parts.events) > MAX_BATCH_EVENTS:
+        raise InvalidBatch(TOO_MANY, field="events")
     found = FoundEvents()
-    try:
-        envelope = decode_envelope(body)
+    for index, event in enumerate(parts.events):
         yield
-        if len(envelope.events) <= MAX_BATCH_EVENTS:
-            for index, event in enumerate(envelope.events):
-                found.add_json(index, bytes(event))
-                yield
-    except (ValueError, RecursionError, MalformedJson):
-        return (yield from decoding_leniently(body))
-    value = {"source": envelope.source, "events": envelope.events, "source_id": envelope.source_id}
-    return found.batch(value)
-
-
-def decoding_leniently(body: bytes) -> Steps[DecodedBatch]:
-    """The same for any body. It takes several times as long."""
-    found = FoundEvents()
-    with malformed_json(body):
-        value = yield from parse_batch(body.decode("utf-8"), LENIENT, found.add)
-    return found.batch(value)
+        yield from found.adding(index, show_surrogates(bytes(event)))
+    source_id = decode_name(parts.source_id, SourceId | None, "source_id")
+    return found.batch(decode_name(parts.source, Name, "source"), source_id)
 
 
 class FoundEvents:
     """The events of a batch, which are decoded one after the other."""
 
     def __init__(self) -> None:
-        self._start()
-
-    def _start(self) -> None:
         self._events, self._times = PackedEvents(), list[int | None]()
         self._indexes, self._errors = list[int](), list[EventError]()
 
-    def add(self, index: int, value: Any) -> None:
-        """Decode the event at `index`, from its JSON value or from an EventError. The first one has the index 0."""
-        if index == 0:
-            self._start()
-        if index >= MAX_BATCH_EVENTS:  # the batch is rejected as a whole
+    def adding(self, index: int, text: bytes) -> Steps[None]:
+        """Decode the event at `index` from text that `check_json` found to be JSON. Raises MalformedJson as it does."""
+        if (yield from has_too_many_values(text)):
+            self.add(index, too_large(index))
             return
+        try:
+            event = decode_good_event(text)
+            time = None if event.timestamp is None else parse_time(event.timestamp)
+        except (ValueError, RecursionError):
+            event, time = None, None
+        if event is None or is_doubtful(text):
+            self.add(index, parse_leniently(text))
+        else:
+            self._events.append_json(text)
+            self._times.append(time)
+            self._indexes.append(index)
+
+    def add(self, index: int, value: Any) -> None:
+        """Decode the event at `index`, from its JSON value or from an EventError."""
         decoded = decode_event(value, index)
         if isinstance(decoded, EventError):
             self._errors.append(decoded)
@@ -164,35 +151,57 @@ class FoundEvents:
         self._times.append(time)
         self._indexes.append(index)
 
-    def add_json(self, index: int, text: bytes) -> None:
-        """Decode the event at `index` from JSON. Raises MalformedJson if `text` is not JSON."""
-        try:
-            event = decode_good_event(text)
-            time = None if event.timestamp is None else parse_time(event.timestamp)
-        except (ValueError, RecursionError):
-            event, time = None, None
-        if event is None or DOUBTFUL.search(text):
-            self.add(index, parse_leniently(text))
-            return
-        self._events.append_json(text)
-        self._times.append(time)
-        self._indexes.append(index)
+    def batch(self, source: str, source_id: str | None) -> DecodedBatch:
+        """The batch of the events that were added. Raises InvalidBatch if they are none."""
+        if not self._indexes and not self._errors:
+            raise InvalidBatch(f"events: 0 given, 1 to {MAX_BATCH_EVENTS} allowed", field="events")
+        return DecodedBatch(source, source_id, self._events, self._times, self._indexes, self._errors)
 
-    def batch(self, value: Any) -> DecodedBatch:
-        """The batch with the events that were added. `value` is its JSON value with any value for each event.
 
-        Raises InvalidBatch.
-        """
-        try:
-            envelope = msgspec.convert(value, Envelope)
-        except (msgspec.ValidationError, UnicodeEncodeError) as error:
-            path, message = explain(error, "")
-            raise InvalidBatch(f"{path}: {message}" if path else message, field=path) from None
-        if not is_text(envelope.source) or not is_text(envelope.source_id or ""):
-            raise InvalidBatch("source, source_id: half of a surrogate pair is not a character", field="source")
-        if not 1 <= len(envelope.events) <= MAX_BATCH_EVENTS:
-            raise InvalidBatch(f"events: {len(envelope.events)} given, 1 to {MAX_BATCH_EVENTS} allowed", field="events")
-        return DecodedBatch(envelope.source, envelope.source_id, self._events, self._times, self._indexes, self._errors)
+def too_large(index: int) -> EventError:
+    """The error for the event at `index` if it has more values than fit."""
+    return EventError(index, f"events[{index}]", f"More than {MAX_EVENT_BYTES} bytes as BSON")
+
+
+def has_too_many_values(text: bytes) -> Steps[bool]:
+    """Whether an event whose JSON is `text` is too large for its number of values. See MAX_EVENT_VALUES."""
+    if sum(map(text.count, SEPARATORS)) <= MAX_EVENT_VALUES:  # those in strings count too
+        return False
+    return (yield from counting_values(text, MAX_EVENT_VALUES)) > MAX_EVENT_VALUES
+
+
+def batch_parts(hidden: bytes) -> BatchParts:
+    """The parts of a batch, from JSON whose surrogates are hidden. Raises InvalidBatch."""
+    try:
+        return split_batch(hidden)
+    except UnicodeDecodeError:  # a name that has surrogates
+        raise InvalidBatch("Object contains unknown field") from None
+    except msgspec.ValidationError as error:
+        raise invalid_field(error, "") from None
+
+
+def decode_name(part: msgspec.Raw, kind: Any, field: str) -> Any:
+    """The text that a part of a batch is. Raises InvalidBatch."""
+    try:
+        return msgspec.json.decode(show_surrogates(bytes(part)), type=kind)
+    except msgspec.ValidationError as error:
+        raise invalid_field(error, field) from None
+    except msgspec.DecodeError:
+        raise InvalidBatch(f"{field}: {HALF_A_CHARACTER}", field=field) from None
+
+
+def check_name(text: str | None, kind: Any, field: str) -> None:
+    """Raises InvalidBatch if `text` is not of this kind."""
+    try:
+        msgspec.convert(text, kind)
+    except msgspec.ValidationError as error:
+        raise invalid_field(error, field) from None
+
+
+def invalid_field(error: msgspec.ValidationError, field: str) -> InvalidBatch:
+    """The error for a batch of which `field`, or its fields as a whole, does not decode."""
+    path, message = explain(error, field)
+    return InvalidBatch(f"{path}: {message}" if path else message, field=path)
 
 
 def decode_event(value: Any, index: int) -> tuple[Event, int | None] | EventError:
@@ -226,61 +235,3 @@ def find_event_error(event: Event, index: int) -> EventError | None:
         if flaw := find_flaw(getattr(event, field), f"events[{index}].{field}"):
             return EventError(index, flaw.path, flaw.message)
     return None
-
-
-def parse_leniently(text: bytes) -> Any:
-    """The JSON value of `text`, also if no event may hold it. Raises MalformedJson if `text` is not JSON."""
-    with malformed_json(text):
-        return LENIENT.decode(text.decode("utf-8"))
-
-
-@contextmanager
-def malformed_json(text: bytes) -> Iterator[None]:
-    """Raises MalformedJson if Python's parser, inside, finds that `text` is not JSON."""
-    try:
-        yield
-    except UnicodeDecodeError as error:
-        raise MalformedJson(f"JSON is not UTF-8: {error.reason} at byte {error.start}") from None
-    except RecursionError:
-        raise MalformedJson("JSON is nested too deeply to parse") from None
-    except json.JSONDecodeError as error:
-        raise MalformedJson(strict_reason(text) or f"JSON is malformed: {error}") from None
-
-
-def strict_reason(text: bytes) -> str | None:
-    """The strict parser's message about `text`. It counts in bytes, as clients do. None if it names no byte."""
-    try:
-        msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError) as error:
-        return str(error) if "(byte " in str(error) else None
-    return None
-
-
-def parse_int(digits: str) -> int:
-    """The integer; or, if it is too long to be stored, another one that cannot be stored."""
-    return int(digits) if len(digits) <= MAX_INT_CHARS else MAX_INT64 + 1
-
-
-def refuse_constant(name: str) -> NoReturn:
-    """Reject NaN and Infinity, which Python's parser reads and JSON does not have."""
-    raise MalformedJson(f"JSON is malformed: {name} is not a JSON value")
-
-
-LENIENT = json.JSONDecoder(parse_int=parse_int, parse_constant=refuse_constant)
-
-
-def explain(error: msgspec.ValidationError | UnicodeEncodeError, base: str) -> tuple[str, str]:
-    """The path, below `base`, and the message of a msgspec error."""
-    if isinstance(error, UnicodeEncodeError):  # the name of a field holds half a surrogate pair
-        return join_path(base, error.object).removeprefix("."), "Object contains unknown field"
-    if named := NAMED_FIELD.fullmatch(str(error)):  # first, because a field's name may look like the next pattern
-        return join_path(base, named["field"]).removeprefix("."), named["message"]
-    parts = MSGSPEC_ERROR.fullmatch(str(error))
-    assert parts is not None, "the pattern matches any text"  # noqa: S101
-    path = parts["path"] or ""
-    return (base + path).removeprefix("."), TYPES.sub(in_json_words, parts["message"]) + WANTED.get(path, "")
-
-
-def in_json_words(types: re.Match[str]) -> str:
-    """A match of TYPES in JSON's words: `str | null` becomes `string | null`."""
-    return "`" + " | ".join(JSON_WORDS.get(word, word) for word in types[0].strip("`").split(" | ")) + "`"

@@ -84,9 +84,9 @@ def stalled(server: Server, stranger: Json) -> Iterator[dict[str, Future[Stalled
 # --- 400 malformed_json, 413, 415, and 400 invalid_batch for the batch as a whole
 
 BODIES = {
-    "empty": Call(b"", 400, "malformed_json", "line 1 column 1"),
+    "empty": Call(b"", 400, "malformed_json", "it is empty"),
     "not json": Call(b"source=backend", 400, "malformed_json", "byte 0"),
-    "truncated": Call(GOOD[:-3], 400, "malformed_json", f"char {len(GOOD) - 3}"),
+    "truncated": Call(GOOD[:-3], 400, "malformed_json", f"byte {len(GOOD) - 3}"),
     "trailing garbage": Call(GOOD + b" x", 400, "malformed_json", f"byte {len(GOOD) + 2}"),
     "two values": Call(GOOD + GOOD, 400, "malformed_json", f"byte {len(GOOD) + 1}"),
     "trailing comma": Call(with_data('{"a":1,}'), 400, "malformed_json", "byte"),
@@ -105,7 +105,7 @@ BODIES = {
     "gzip truncated": Call(gzip.compress(GOOD)[:-9], 400, "malformed_json", "gzip", GZIP),
     "gzip with a bad checksum": Call(gzip.compress(GOOD)[:-8] + bytes(8), 400, "malformed_json", "gzip", GZIP),
     "gzip, then garbage": Call(gzip.compress(GOOD) + b"garbage", 400, "malformed_json", "gzip", GZIP),
-    "gzip of nothing": Call(gzip.compress(b""), 400, "malformed_json", "line 1 column 1", GZIP),
+    "gzip of nothing": Call(gzip.compress(b""), 400, "malformed_json", "it is empty", GZIP),
     "gzip, empty": Call(b"", 400, "malformed_json", "", GZIP),
     "zstd garbage": Call(b"garbage", 400, "malformed_json", "zstd", ZSTD),
     "zstd truncated": Call(zstd.compress(GOOD)[:-3], 400, "malformed_json", "zstd", ZSTD),
@@ -128,7 +128,9 @@ BODIES = {
     "events an object": Call(b'{"source":"a","events":{}}', 400, "invalid_batch", "^events: Expected `array`"),
     "events null": Call(b'{"source":"a","events":null}', 400, "invalid_batch", "^events: Expected `array`"),
     "0 events": Call(json.dumps(batch(0)).encode(), 400, "invalid_batch", "^events: .*1000"),
-    "1,001 events": Call(json.dumps(batch(1001)).encode(), 400, "invalid_batch", "^events: 1001 .*1000"),
+    "1,001 events": Call(
+        json.dumps(batch(1001)).encode(), 400, "invalid_batch", "^events: over 1000 given, 1 to 1000 allowed"
+    ),
     "unknown field": Call(json.dumps(batch(sauce="a")).encode(), 400, "invalid_batch", "^sauce: .*unknown"),
     "an event alone": Call(json.dumps(event()).encode(), 400, "invalid_batch", "^type: .*unknown"),
     "content-length over 10 MiB": Call(lambda: padded(10 * MIB + 1), 413, "payload_too_large", "10 MiB"),

@@ -1,0 +1,140 @@
+"""Decodes the batch of a message.
+
+A large message is first looked at without parsing its events: parsed, they may take 30 times the memory. Then its size
+and the number of its events are known, and what its client asks for. If its events are heavy, they are parsed and
+decoded one after the other, in steps.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import msgspec
+from google.protobuf.message import DecodeError
+from msgspec import Struct
+from sluice.v1 import event_service_pb2 as pb
+
+from server.core.errors import InvalidBatch
+from server.core.events.decode import MAX_WEIGHT, MIN_HEAVY_BYTES, FoundEvents, check_name, is_heavy, too_large
+from server.core.events.model import MAX_EVENT_BYTES, DecodedBatch, Name, SourceId
+from server.core.slow_work import Steps
+from server.rpc.events import DoubtfulError, adding, decode_good_batch
+from server.rpc.wire import MalformedMessage, split_batch, struct_size
+
+MIN_HEAVY_STRUCT_BYTES = 4 * MAX_WEIGHT
+"""A value in a Struct has at least 4 bytes, and takes as long as five in JSON."""
+
+MIN_EVENT_BYTES = 1_000
+"""The size of an event from which its Struct is weighed: all smaller ones of a batch are no heavy batch."""
+
+MAX_STRUCT_BYTES = 4 * MAX_EVENT_BYTES
+"""A value in a Struct has at most 4 times the bytes that it has as BSON. So an event with a larger Struct is too large.
+Example: null with a key of one character has 9 bytes, and 3 as BSON."""
+
+
+NO_BATCH = pb.EventBatch()
+
+
+class MessageKind(NamedTuple):
+    """A kind of messages with a batch."""
+
+    message: Any
+    batch_number: int
+    """The number of the field `batch`."""
+    malformed: str
+    """What is said of bytes that are no such message."""
+    malformed_field: str
+
+
+UNARY = MessageKind(
+    pb.IngestEventsRequest,
+    pb.IngestEventsRequest.BATCH_FIELD_NUMBER,
+    "The message is not a sluice.v1.IngestEventsRequest",
+    "",
+)
+STREAMED = MessageKind(
+    pb.StreamEventsRequest,
+    pb.StreamEventsRequest.BATCH_FIELD_NUMBER,
+    "batch: not a sluice.v1.EventBatch, or text that is not UTF-8, or nested over 100 levels",
+    "batch",
+)
+
+
+class ReceivedBatch(Struct):
+    """What is known of a batch before its events are decoded."""
+
+    message: bytes
+    kind: MessageKind
+    batch: pb.EventBatch
+    """Without its events if the message is large."""
+    event_count: int
+    """Of too many, only MAX_BATCH_EVENTS + 1 are counted."""
+    is_large: bool = False
+    is_heavy: bool = False
+    """Whether it would take too long to decode it in one call."""
+
+
+def look_at_batch(message: bytes, kind: MessageKind) -> ReceivedBatch:
+    """What is known of the batch of a message. Raises InvalidBatch."""
+    if len(message) < MIN_HEAVY_BYTES:
+        batch = parse_batch(message, kind)
+        return ReceivedBatch(message, kind, batch, len(batch.events))
+    with malformed_as_error(kind):
+        split = split_batch(message, kind.batch_number)
+        rest, heavy = pb.EventBatch.FromString(split.rest), is_heavy(message) or has_heavy_structs(split.events)
+        return ReceivedBatch(message, kind, rest, len(split.events), is_large=True, is_heavy=heavy)
+
+
+def parse_batch(message: bytes, kind: MessageKind) -> pb.EventBatch:
+    """The batch of a message. Raises InvalidBatch."""
+    with malformed_as_error(kind):
+        batch: pb.EventBatch = kind.message.FromString(message).batch
+        return batch
+
+
+@contextmanager
+def malformed_as_error(kind: MessageKind) -> Iterator[None]:
+    """Raises InvalidBatch if what is parsed inside is no message of this kind."""
+    try:
+        yield
+    except (DecodeError, MalformedMessage):
+        raise InvalidBatch(kind.malformed, field=kind.malformed_field) from None
+
+
+def has_heavy_structs(events: list[bytes]) -> bool:
+    """Whether it would take too long to decode the Structs of serialized events in one call."""
+    large = [event for event in events if len(event) >= MIN_EVENT_BYTES]
+    return sum(map(len, large)) >= MIN_HEAVY_STRUCT_BYTES and sum(map(struct_size, large)) >= MIN_HEAVY_STRUCT_BYTES
+
+
+def decode_fast(received: ReceivedBatch) -> DecodedBatch | None:
+    """Decode a batch fast. Returns None if `decoding` must do it, which may take seconds."""
+    if received.is_heavy:
+        return None
+    batch = parse_batch(received.message, received.kind) if received.is_large else received.batch
+    received.batch = NO_BATCH  # its memory is not needed while the batch waits
+    try:
+        return decode_good_batch(batch)
+    except (DoubtfulError, msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+
+
+def decoding(message: bytes, kind: MessageKind) -> Steps[DecodedBatch]:
+    """Decode the batch of a message event by event. Raises InvalidBatch for errors of the batch as a whole.
+
+    Errors of single events are not raised. They are in the result's `errors`.
+    """
+    found = FoundEvents()
+    with malformed_as_error(kind):
+        split = split_batch(message, kind.batch_number)
+        batch = pb.EventBatch.FromString(split.rest)
+        for index, event in enumerate(split.events):
+            yield
+            if len(event) > MAX_STRUCT_BYTES and struct_size(event) > MAX_STRUCT_BYTES:
+                found.add(index, too_large(index))
+            else:
+                yield from adding(found, index, pb.Event.FromString(event), len(event))
+    source_id = batch.source_id if batch.HasField("source_id") else None
+    check_name(batch.source, Name, "source")
+    check_name(source_id, SourceId | None, "source_id")
+    return found.batch(batch.source, source_id)
