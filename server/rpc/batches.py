@@ -19,6 +19,7 @@ from server.core.events.decode import MAX_WEIGHT, MIN_HEAVY_BYTES, FoundEvents, 
 from server.core.events.model import MAX_EVENT_BYTES, DecodedBatch, Name, SourceId
 from server.core.slow_work import Steps
 from server.rpc.events import DoubtfulError, adding, decode_good_batch
+from server.rpc.messages import sequence_of
 from server.rpc.wire import MalformedMessage, split_batch, struct_size
 
 MIN_HEAVY_STRUCT_BYTES = 4 * MAX_WEIGHT
@@ -45,6 +46,10 @@ class MessageKind(NamedTuple):
     """What is said of bytes that are no such message."""
     malformed_field: str
 
+    def error(self) -> InvalidBatch:
+        """The error for bytes that are no such message."""
+        return InvalidBatch(self.malformed, field=self.malformed_field)
+
 
 UNARY = MessageKind(
     pb.IngestEventsRequest,
@@ -69,6 +74,8 @@ class ReceivedBatch(Struct):
     """Without its events if the message is large."""
     event_count: int
     """Of too many, only MAX_BATCH_EVENTS + 1 are counted."""
+    sequence: int | None
+    """The client's number for the batch; None for a kind of messages that has none."""
     is_large: bool = False
     is_heavy: bool = False
     """Whether it would take too long to decode it in one call."""
@@ -77,19 +84,22 @@ class ReceivedBatch(Struct):
 def look_at_batch(message: bytes, kind: MessageKind) -> ReceivedBatch:
     """What is known of the batch of a message. Raises InvalidBatch."""
     if len(message) < MIN_HEAVY_BYTES:
-        batch = parse_batch(message, kind)
-        return ReceivedBatch(message, kind, batch, len(batch.events))
+        request = parse_request(message, kind)
+        batch = request.batch
+        return ReceivedBatch(message, kind, batch, len(batch.events), getattr(request, "sequence", None))
     with malformed_as_error(kind):
         split = split_batch(message, kind.batch_number)
         rest, heavy = pb.EventBatch.FromString(split.rest), is_heavy(message) or has_heavy_structs(split.events)
-        return ReceivedBatch(message, kind, rest, len(split.events), is_large=True, is_heavy=heavy)
+        sequence = sequence_of(message) if kind is STREAMED else None
+        return ReceivedBatch(message, kind, rest, len(split.events), sequence, is_large=True, is_heavy=heavy)
 
 
-def parse_batch(message: bytes, kind: MessageKind) -> pb.EventBatch:
-    """The batch of a message. Raises InvalidBatch."""
-    with malformed_as_error(kind):
-        batch: pb.EventBatch = kind.message.FromString(message).batch
-        return batch
+def parse_request(message: bytes, kind: MessageKind) -> Any:
+    """The request that a message is. Raises InvalidBatch."""
+    try:
+        return kind.message.FromString(message)
+    except DecodeError:
+        raise kind.error() from None
 
 
 @contextmanager
@@ -98,7 +108,7 @@ def malformed_as_error(kind: MessageKind) -> Iterator[None]:
     try:
         yield
     except (DecodeError, MalformedMessage):
-        raise InvalidBatch(kind.malformed, field=kind.malformed_field) from None
+        raise kind.error() from None
 
 
 def has_heavy_structs(events: list[bytes]) -> bool:
@@ -111,7 +121,7 @@ def decode_fast(received: ReceivedBatch) -> DecodedBatch | None:
     """Decode a batch fast. Returns None if `decoding` must do it, which may take seconds."""
     if received.is_heavy:
         return None
-    batch = parse_batch(received.message, received.kind) if received.is_large else received.batch
+    batch = parse_request(received.message, received.kind).batch if received.is_large else received.batch
     received.batch = NO_BATCH  # its memory is not needed while the batch waits
     try:
         return decode_good_batch(batch)

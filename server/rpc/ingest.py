@@ -37,6 +37,8 @@ DRAINING = "This server is draining: send what was not answered to another, or a
 
 TOO_LARGE = f"The message is over {MAX_BODY_BYTES >> 20} MiB: send fewer events at a time"
 
+NO_REQUEST = "The message is not a sluice.v1.StreamEventsRequest"
+
 HANDLINGS = frozenset(pb.Handling.values())
 
 
@@ -156,9 +158,6 @@ class EventService:
                 with self._streams.held(len(message)):
                     await self._services.in_flight.wait_for_capacity()
             message = await self._messages.decompress(message, client.tenant_id)
-            sequence = sequence_of(message)
-            if sequence is None:
-                return StreamEnd(InvalidBatch("The message is not a sluice.v1.StreamEventsRequest"))
             received = look_at_batch(message, STREAMED)
             arrived = Arrived(len(message), received.event_count)
             receipt, _ = await self._services.ingest(
@@ -169,9 +168,9 @@ class EventService:
         except Exception as error:  # noqa: BLE001 (its text must not reach the client)
             known = sequence_of(message)
             if known is None:  # there is nothing to answer to
-                return StreamEnd(error)
+                return StreamEnd(InvalidBatch(NO_REQUEST) if isinstance(error, InvalidBatch) else error)
             return pb.StreamEventsResponse(sequence=known, error=status_of(error))
-        return pb.StreamEventsResponse(sequence=sequence, receipt=receipt_message(receipt))
+        return pb.StreamEventsResponse(sequence=received.sequence, receipt=receipt_message(receipt))
 
 
 async def submission_of(request: AdmittedRequest, received: ReceivedBatch) -> Submission:
