@@ -27,10 +27,10 @@ BATCHES = 150
 """In each span, of 1,000 events. A page cannot compare all of them in its time."""
 
 EVERY = 70_001
-"""One in so many events is rare."""
+"""Of this number of events, one is rare."""
 
 FEW_EVERY = 9_000
-"""One in so many events is of the type `few`: a page of them is found in its time, and is far apart."""
+"""Of this number of events, one is of the type `few`: a page of them is found in its time, and is far apart."""
 
 
 class Host(NamedTuple):
