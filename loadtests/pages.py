@@ -32,10 +32,10 @@ JSON = {"Content-Type": "application/json"}
 
 BATCH_SIZE = 1_000
 RARE_EVERY = 1_000_000
-"""One event in so many is of the type `rare`."""
+"""Of this number of events, one is of the type `rare`."""
 
 FEW_EVERY = 10_000
-"""One event in so many is of the type `few`: a page finds dozens, each far from the next."""
+"""Of this number of events, one is of the type `few`: a page finds dozens, each far from the next."""
 
 SENDERS = 4
 """Connections that store the events: a worker has always one to work on."""
