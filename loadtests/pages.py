@@ -37,7 +37,7 @@ RARE_EVERY = 1_000_000
 FEW_EVERY = 10_000
 """Of this number of events, one is of the type `few`: a page finds dozens, each far from the next."""
 
-SENDERS = 4
+CONNECTIONS = 4
 """Connections that store the events: a worker has always one to work on."""
 
 MAX_PAGE_RATIO = 1.5
@@ -117,7 +117,7 @@ def fill(client: httpx.Client, events: int) -> list[str]:
 
     received = []
     with (
-        ThreadPoolExecutor(SENDERS) as pool,
+        ThreadPoolExecutor(CONNECTIONS) as pool,
         click.progressbar(length=events // BATCH_SIZE, label="storing", file=sys.stderr) as bar,
     ):
         for moment in pool.map(send, range(events // BATCH_SIZE)):

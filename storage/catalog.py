@@ -23,7 +23,7 @@ from bson.min_key import MinKey
 from bson.raw_bson import RawBSONDocument
 
 from server.core.deadline import Deadline
-from server.core.events.catalog import EventType, FetchedTypes, Sender
+from server.core.events.catalog import EventType, FetchedTypes, TenantSource
 from server.core.events.model import EventFilter
 from server.core.times import from_milliseconds, to_milliseconds
 from storage import documents
@@ -51,9 +51,11 @@ class StoredCatalog:
         self._database = database
         self._collection = database[CATALOG]
 
-    async def add(self, sender: Sender, event_types: Sequence[str], seen_at_ms: int, deadline: Deadline) -> None:
+    async def add(
+        self, tenant_source: TenantSource, event_types: Sequence[str], seen_at_ms: int, deadline: Deadline
+    ) -> None:
         """See `CatalogStore`."""
-        await retry_without_events(partial(self._add, sender, event_types, seen_at_ms), deadline)
+        await retry_without_events(partial(self._add, tenant_source, event_types, seen_at_ms), deadline)
 
     async def add_copied(self, tenant_id: UUID, spans: Mapping[Pair, Span], is_complete: bool) -> None:
         """Add the types of events that a migration copies, or widen the times of those that are there.
@@ -80,15 +82,15 @@ class StoredCatalog:
         is_complete = bool(found) and found[0].get("is_complete", False)  # the marker is first in order
         return not is_complete or len(found) > 1
 
-    async def _add(self, sender: Sender, event_types: Sequence[str], seen_at_ms: int) -> None:
-        ids, marker = [id_of(sender, event_type) for event_type in event_types], marker_id(sender[0])
+    async def _add(self, tenant_source: TenantSource, event_types: Sequence[str], seen_at_ms: int) -> None:
+        ids, marker = [id_of(tenant_source, event_type) for event_type in event_types], marker_id(tenant_source[0])
         stored = await self._find({"_id": {"$in": [marker, *ids]}}, len(ids) + 1)
         found = {document["_id"]["event_type"]: document for document in stored}
         missing = [own_id for own_id in ids if own_id["event_type"] not in found]
         statements = list[Document]()
         if missing:
             was_complete = found[None].get("is_complete", False) if None in found else None
-            is_complete = await self._is_complete(sender[0], was_complete, len(missing))
+            is_complete = await self._is_complete(tenant_source[0], was_complete, len(missing))
             if is_complete is False:
                 missing = []
             if is_complete != was_complete:  # before the types: the next call does not look if it finds them there
@@ -162,9 +164,9 @@ def query_after(tenant_id: UUID, last: EventType | None) -> Document:
     return {"_id": {**start, "$lt": highest_id(tenant_id)}}
 
 
-def id_of(sender: Sender, event_type: str) -> Document:
+def id_of(tenant_source: TenantSource, event_type: str) -> Document:
     """The `_id` of a type that a source has sent."""
-    return {"tenant_id": Binary.from_uuid(sender[0]), "source": sender[1], "event_type": event_type}
+    return {"tenant_id": Binary.from_uuid(tenant_source[0]), "source": tenant_source[1], "event_type": event_type}
 
 
 def marker_id(tenant_id: UUID) -> Document:

@@ -10,7 +10,7 @@ import pytest
 
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
-from server.core.events.catalog import CHECKED_MS, MAX_BYTES, Catalog, CatalogStore, Sender
+from server.core.events.catalog import CHECKED_MS, MAX_BYTES, Catalog, CatalogStore, TenantSource
 from server.core.events.model import BatchInfo
 
 A, B = UUID(int=1), UUID(int=2)
@@ -22,17 +22,19 @@ class Store:
     """Notes what is added."""
 
     def __init__(self) -> None:
-        self.added: list[tuple[Sender, list[str], int]] = []
+        self.added: list[tuple[TenantSource, list[str], int]] = []
         self.may_go_on = asyncio.Event()
         self.may_go_on.set()
         self.is_away = False
 
-    async def add(self, sender: Sender, event_types: Sequence[str], seen_at_ms: int, _deadline: Deadline) -> None:
+    async def add(
+        self, tenant_source: TenantSource, event_types: Sequence[str], seen_at_ms: int, _deadline: Deadline
+    ) -> None:
         await asyncio.sleep(0)
         await self.may_go_on.wait()
         if self.is_away:
             raise Unavailable
-        self.added.append((sender, list(event_types), seen_at_ms))
+        self.added.append((tenant_source, list(event_types), seen_at_ms))
 
 
 class Worker:
@@ -105,7 +107,7 @@ def test_a_tenant_does_not_wait_for_the_types_of_another() -> None:
         other = asyncio.create_task(worker.note("new", tenant_id=B))
         worker.store.may_go_on.set()
         await other
-        assert [sender for sender, _, _ in worker.store.added].index((B, "web")) < 5
+        assert [tenant_source for tenant_source, _, _ in worker.store.added].index((B, "web")) < 5
         await asyncio.gather(*waiting)
 
     asyncio.run(scenario())

@@ -36,7 +36,7 @@ BOUNDS: list[Any] = [
     Binary(b"x"),
     bson.MinKey(),
     bson.MaxKey(),
-    bson.ObjectId(),
+    bson.ObjectId("6b0883a1fce14b53ee6f775a"),
     "an-id",
     7,
     0.5,

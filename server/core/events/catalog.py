@@ -41,7 +41,7 @@ TYPE_BYTES = 110
 SOURCE_BYTES = 700
 """What a source takes beside its name: an empty set, an object, and slots of a dictionary."""
 
-Sender = tuple[UUID, str]
+TenantSource = tuple[UUID, str]
 """A tenant, and a source."""
 
 
@@ -67,7 +67,9 @@ class FetchedTypes(NamedTuple):
 class CatalogStore(Protocol):
     """Where the catalog is kept. All methods raise Unavailable."""
 
-    async def add(self, sender: Sender, event_types: Sequence[str], seen_at_ms: int, deadline: Deadline) -> None:
+    async def add(
+        self, tenant_source: TenantSource, event_types: Sequence[str], seen_at_ms: int, deadline: Deadline
+    ) -> None:
         """Return when a majority has the types of a source in the catalog, with a `last_seen` of that time or later.
 
         A tenant's part may be full. Then it is marked as incomplete instead.
@@ -106,8 +108,8 @@ class Catalog:
             raise Unavailable from None
         try:
             if missing := tenant.lacks(info, event_types):
-                sender = info.tenant_id, info.source
-                await self._store.add(sender, sorted(missing), info.received_at_ms, deadline)
+                tenant_source = info.tenant_id, info.source
+                await self._store.add(tenant_source, sorted(missing), info.received_at_ms, deadline)
                 self._remember(tenant, info, missing)
         finally:
             tenant.turn.release()

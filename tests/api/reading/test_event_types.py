@@ -17,13 +17,13 @@ TYPES = "/api/v1/event-types"
 
 
 @pytest.fixture
-def sender(server: Server) -> Json:
+def writer(server: Server) -> Json:
     return server.create_key(f"types-{uuid.uuid4().hex}", "--rate-limit", "0")
 
 
 @pytest.fixture
-def client(server: Server, sender: Json) -> Iterator[httpx.Client]:
-    with server.client(sender["key"]) as opened:
+def client(server: Server, writer: Json) -> Iterator[httpx.Client]:
+    with server.client(writer["key"]) as opened:
         yield opened
 
 
@@ -66,10 +66,10 @@ def test_times_are_those_of_receipt(client: httpx.Client) -> None:
     assert before < datetime.fromisoformat(item["first_seen"]) <= datetime.fromisoformat(item["last_seen"])
 
 
-def test_events_over_grpc_count_too(client: httpx.Client, sender: Json, channel: grpc.Channel) -> None:
+def test_events_over_grpc_count_too(client: httpx.Client, writer: Json, channel: grpc.Channel) -> None:
     batch = pb.EventBatch(source="internal", events=[pb.Event(type="job", data_json=b"{}")])
     stub_of(channel).IngestEvents(
-        pb.IngestEventsRequest(batch=batch), metadata=metadata(sender["key"]), timeout=TIMEOUT_S
+        pb.IngestEventsRequest(batch=batch), metadata=metadata(writer["key"]), timeout=TIMEOUT_S
     )
     assert pairs(client) == [("internal", "job")]
 
@@ -119,10 +119,10 @@ def test_more_types_than_one_fetch_brings(client: httpx.Client) -> None:
 
 
 def test_what_is_stored_is_found_after_an_operator_has_removed_the_catalog(
-    client: httpx.Client, sender: Json, mongo: MongoClient
+    client: httpx.Client, writer: Json, mongo: MongoClient
 ) -> None:
     post(client, "web", "view", "click")
-    mongo.sluice.event_types.delete_many({"_id.tenant_id": uuid.UUID(sender["tenant_id"])})
+    mongo.sluice.event_types.delete_many({"_id.tenant_id": uuid.UUID(writer["tenant_id"])})
     assert len(client.get(EVENTS, params={"event_type": "click"}).json()) == 1
     post(client, "web", "view")
     assert len(client.get(EVENTS, params={"event_type": "view"}).json()) == 2
@@ -132,10 +132,10 @@ def test_what_is_stored_is_found_after_an_operator_has_removed_the_catalog(
 
 
 def test_a_database_without_events_gets_a_complete_catalog_again(
-    client: httpx.Client, sender: Json, mongo: MongoClient
+    client: httpx.Client, writer: Json, mongo: MongoClient
 ) -> None:
     """A document that no server stored shows that nothing is searched."""
-    tenant = {"_id.tenant_id": uuid.UUID(sender["tenant_id"])}
+    tenant = {"_id.tenant_id": uuid.UUID(writer["tenant_id"])}
     post(client, "web", "view")
     (event,) = mongo.sluice.events.find(tenant)
     mongo.sluice.event_types.delete_many(tenant)
