@@ -157,10 +157,12 @@ def test_list_examines_no_event_that_it_does_not_show(client: httpx.Client, key:
         if name == "nothing":
             assert runs == []  # this source was never sent
             continue
-        search, *fetches = runs
-        assert search["nreturned"] <= count + 1, name
+        searches = [run for run in runs if "projection" in run["command"]]
+        fetches = [run for run in runs if "projection" not in run["command"]]
+        in_one = len(searches) == 1  # on a busy machine the first one takes too long, and is divided
+        assert not in_one or searches[0]["nreturned"] <= count + 1, name
         assert [fetch["nreturned"] for fetch in fetches] == [count] * bool(count), name
         assert all("'stage': 'CLUSTERED_IXSCAN'" in str(run["execStats"]) for run in runs), name
         assert not any("hasSortStage" in run for run in runs), name
-        if name in {"since", "until"}:
+        if name in {"since", "until"} and in_one:
             assert runs[0]["keysExamined"] <= 1
