@@ -11,9 +11,10 @@ from google.protobuf import struct_pb2, timestamp_pb2
 from sluice.v1 import event_service_pb2 as pb
 
 from server.core.errors import EventError, MalformedJson
-from server.core.events.decode import MAX_EVENT_VALUES, FoundEvents, has_too_many_values, is_doubtful, too_large
+from server.core.events.decode import MAX_EVENT_VALUES, FoundEvents, is_doubtful, too_large
 from server.core.events.json_text import parse_json
 from server.core.events.model import MAX_BATCH_EVENTS, MAX_NAME_CHARS, DecodedBatch, Event
+from server.core.events.split import having_more_values
 from server.core.events.values import find_flaw
 from server.core.slow_work import Steps
 from server.core.times import MS_PER_S, NS_PER_MS, format_time, from_milliseconds, in_range
@@ -169,7 +170,7 @@ def converting_to_json(event: pb.Event, index: int) -> Steps[dict[str, Any] | Ev
 def adding(found: FoundEvents, index: int, event: pb.Event, size: int) -> Steps[None]:
     """Decode the event at `index`, good or bad, which has `size` bytes as a message."""
     for text in (event.data_json, event.metadata_json):
-        if (yield from has_too_many_values(text)):
+        if (yield from having_more_values(text, MAX_EVENT_VALUES)):
             found.add(index, too_large(index))
             return
     try:

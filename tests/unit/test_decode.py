@@ -127,6 +127,15 @@ def test_an_event_of_too_many_values_is_rejected_without_making_them(items: str,
     assert list(decoded.indexes) == [0, 2]
 
 
+def test_members_are_counted_by_their_keys() -> None:
+    members = ['"a":1'] * (MAX_EVENT_VALUES + 1)
+    same = f'{{"type":"a","data":{{{",".join(members)}}}}}'
+    different = json.dumps({"type": "a", "data": dict.fromkeys(map(str, range(MAX_EVENT_VALUES + 1_000)), 1)})
+    decoded = decode_slowly(body_of([same, different]))
+    assert list(decoded.indexes) == [0]
+    assert decoded.errors == [EventError(1, "events[1]", "More than 1048576 bytes as BSON")]
+
+
 def test_values_are_not_counted_in_strings() -> None:
     event = json.dumps({"type": "a", "data": {"csv": '[1,2]",' * MAX_EVENT_VALUES}})
     assert decode_slowly(body_of([event])).errors == []

@@ -25,7 +25,7 @@ from server.core.events.model import (
     SourceId,
 )
 from server.core.events.model import decode_event as decode_good_event
-from server.core.events.split import SEPARATORS, BatchParts, counting_values, split_batch
+from server.core.events.split import BatchParts, having_more_values, split_batch
 from server.core.events.values import find_flaw, is_text
 from server.core.slow_work import Steps, run_at_once
 from server.core.times import parse_time
@@ -122,7 +122,7 @@ class FoundEvents:
 
     def adding(self, index: int, text: bytes) -> Steps[None]:
         """Decode the event at `index` from text that `check_json` found to be JSON. Raises MalformedJson as it does."""
-        if (yield from has_too_many_values(text)):
+        if (yield from having_more_values(text, MAX_EVENT_VALUES)):
             self.add(index, too_large(index))
             return
         try:
@@ -161,13 +161,6 @@ class FoundEvents:
 def too_large(index: int) -> EventError:
     """The error for the event at `index` if it has more values than fit."""
     return EventError(index, f"events[{index}]", f"More than {MAX_EVENT_BYTES} bytes as BSON")
-
-
-def has_too_many_values(text: bytes) -> Steps[bool]:
-    """Whether an event whose JSON is `text` is too large for its number of values. See MAX_EVENT_VALUES."""
-    if sum(map(text.count, SEPARATORS)) <= MAX_EVENT_VALUES:  # those in strings count too
-        return False
-    return (yield from counting_values(text, MAX_EVENT_VALUES)) > MAX_EVENT_VALUES
 
 
 def batch_parts(hidden: bytes) -> BatchParts:
