@@ -1,6 +1,7 @@
 """Decoding a body: the fast path and the slow path agree, and the slow path names every bad event."""
 
 import json
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -114,6 +115,8 @@ def test_a_heavy_batch_is_decoded_event_by_event() -> None:
 LARGE_LISTS = {
     "numbers": "5," * MAX_EVENT_VALUES + "5",
     "lists": "[]," * MAX_EVENT_VALUES + "1",
+    "objects": '{"":1},' * MAX_EVENT_VALUES + "1",
+    "nested objects": ('{"":' * 90 + "1" + "}" * 90 + ",") * (MAX_EVENT_VALUES // 80) + "1",
     "strings": '"a,",' * MAX_EVENT_VALUES + "1",
 }
 
@@ -127,6 +130,16 @@ def test_an_event_of_too_many_values_is_rejected_without_making_them(items: str,
     assert list(decoded.indexes) == [0, 2]
 
 
+@pytest.mark.parametrize("padding", ["", " " * MAX_EVENT_VALUES], ids=["short", "long"])
+@pytest.mark.parametrize("depth", range(960, 1_010))
+def test_a_deep_event_is_one_error_or_malformed(depth: int, padding: str) -> None:
+    """One parser after the other comes to its limit as levels are added."""
+    deep = f'{{"type":"a","data":{{"a":{"[" * depth}{"]" * depth}}}'
+    body = body_of([f"{deep}{padding}}}"])
+    with suppress(MalformedJson):
+        assert [error.path for error in decode_slowly(body).errors] in ([], ["events[0].data.a" + "[0]" * 98])
+
+
 def test_members_are_counted_by_their_keys() -> None:
     members = ['"a":1'] * (MAX_EVENT_VALUES + 1)
     same = f'{{"type":"a","data":{{{",".join(members)}}}}}'
@@ -134,6 +147,11 @@ def test_members_are_counted_by_their_keys() -> None:
     decoded = decode_slowly(body_of([same, different]))
     assert list(decoded.indexes) == [0]
     assert decoded.errors == [EventError(1, "events[1]", "More than 1048576 bytes as BSON")]
+
+
+def test_a_long_event_keeps_its_errors() -> None:
+    event = '{"type":"a","data":{"n":18446744073709551616}' + " " * MAX_EVENT_VALUES + "}"
+    assert [error.path for error in decode_slowly(body_of([event])).errors] == ["events[0].data.n"]
 
 
 def test_values_are_not_counted_in_strings() -> None:
@@ -164,7 +182,8 @@ def test_the_last_of_two_lists_of_events_counts(bad: str) -> None:
         (rb'{"a":"\ud800","events":[[', "too early .byte 25"),
         (rb'{"a":"\ud800","events":["b', "too early .byte 26"),
         (rb'{"a":"\ud800","events":["\b', "too early .byte 27"),
-        (rb'{"source":"s","events":["\ud8zz"]}', "Invalid"),
+        (rb'{"source":"s","events":["\ud8zz"]}', "unicode escape .byte 25"),
+        (rb'{"source":"\\ud8zz\uDzzz","events":[1]}', "unicode escape .byte 18"),
         (b'{"a":-Infinity}', "-Infinity is not a JSON value .byte 5"),
         (b'{"source":"s","events":[1,2', "too early .byte 27"),
     ],
@@ -183,6 +202,7 @@ def test_the_last_of_two_lists_of_events_counts(bad: str) -> None:
         "no quote",
         "escape",
         "digits",
+        "digits in capitals",
         "infinity",
         "no end",
     ],

@@ -1,9 +1,9 @@
 """Decodes the bytes of a request into a batch.
 
 The fast path decodes the whole batch in one call. It stops at the first thing that is wrong. Only then does the slow
-path parse the body again, leniently, and look at each event on its own, so that it names every bad one. The slow path
-decides: if it finds nothing wrong, the batch is good. It is work for `slow_work.py`, and has the values of one event at
-a time. A batch with very many values takes the slow path too.
+path split the body into its events and look at each on its own, so that it names every bad one. The slow path decides:
+if it finds nothing wrong, the batch is good. It is work for `slow_work.py`, and has the values of one event at a time.
+A batch with very many values takes the slow path too.
 """
 
 from random import random
@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from server.core.errors import EventError, InvalidBatch
+from server.core.errors import EventError, InvalidBatch, MalformedJson
 from server.core.events.explain import explain
-from server.core.events.json_text import check_json, parse_leniently, show_surrogates
+from server.core.events.json_text import TOO_DEEP, check_json, parse_leniently, show_surrogates
 from server.core.events.model import (
     MAX_BATCH_EVENTS,
     MAX_EVENT_BYTES,
@@ -23,6 +23,7 @@ from server.core.events.model import (
     Name,
     PackedEvents,
     SourceId,
+    encode_event,
 )
 from server.core.events.model import decode_event as decode_good_event
 from server.core.events.split import BatchParts, having_more_values, split_batch
@@ -103,14 +104,15 @@ def decoding(body: bytes) -> Steps[DecodedBatch]:
     yield
     parts = batch_parts(hidden)
     del hidden  # the parts hold it as long as it is needed
+    source = decode_name(parts.source, Name, "source")
+    source_id = decode_name(parts.source_id, SourceId | None, "source_id")
     if len(parts.events) > MAX_BATCH_EVENTS:
         raise InvalidBatch(TOO_MANY, field="events")
     found = FoundEvents()
     for index, event in enumerate(parts.events):
         yield
         yield from found.adding(index, show_surrogates(bytes(event)))
-    source_id = decode_name(parts.source_id, SourceId | None, "source_id")
-    return found.batch(decode_name(parts.source, Name, "source"), source_id)
+    return found.batch(source, source_id)
 
 
 class FoundEvents:
@@ -121,19 +123,22 @@ class FoundEvents:
         self._indexes, self._errors = list[int](), list[EventError]()
 
     def adding(self, index: int, text: bytes) -> Steps[None]:
-        """Decode the event at `index` from text that `check_json` found to be JSON. Raises MalformedJson as it does."""
-        if (yield from having_more_values(text, MAX_EVENT_VALUES)):
+        """Decode the event at `index` from text that `check_json` found to be JSON. Raises MalformedJson."""
+        if (yield from having_more_values(text, MAX_EVENT_VALUES, has_equal_keys=True)):
             self.add(index, too_large(index))
             return
-        try:
-            event = decode_good_event(text)
-            time = None if event.timestamp is None else parse_time(event.timestamp)
-        except (ValueError, RecursionError):
-            event, time = None, None
+        event, time = decode_good(text)
+        short = text
+        if event is not None and len(text) > MAX_EVENT_VALUES:
+            short = encode_shortly(event)
+            if (yield from having_more_values(short, MAX_EVENT_VALUES, has_equal_keys=False)):
+                self.add(index, too_large(index))
+                return
         if event is None or is_doubtful(text):
+            event = None  # its memory is needed
             self.add(index, parse_leniently(text))
         else:
-            self._events.append_json(text)
+            self._events.append_json(short)
             self._times.append(time)
             self._indexes.append(index)
 
@@ -158,17 +163,36 @@ class FoundEvents:
         return DecodedBatch(source, source_id, self._events, self._times, self._indexes, self._errors)
 
 
+def decode_good(text: bytes) -> tuple[Event | None, int | None]:
+    """The event that the JSON `text` is, and its time; no event if anything is wrong with it."""
+    try:
+        event = decode_good_event(text)
+        return event, None if event.timestamp is None else parse_time(event.timestamp)
+    except (ValueError, RecursionError):
+        return None, None
+
+
+def encode_shortly(event: Event) -> bytes:
+    """The event as JSON without white space and with each key once. Raises MalformedJson if it is nested too deeply."""
+    try:
+        return encode_event(event)
+    except RecursionError:
+        raise MalformedJson(TOO_DEEP) from None
+
+
 def too_large(index: int) -> EventError:
     """The error for the event at `index` if it has more values than fit."""
     return EventError(index, f"events[{index}]", f"More than {MAX_EVENT_BYTES} bytes as BSON")
 
 
 def batch_parts(hidden: bytes) -> BatchParts:
-    """The parts of a batch, from JSON whose surrogates are hidden. Raises InvalidBatch."""
+    """The parts of a batch, from JSON whose surrogates are hidden. Raises InvalidBatch and MalformedJson."""
     try:
         return split_batch(hidden)
-    except UnicodeDecodeError:  # a name that has surrogates
+    except UnicodeDecodeError:  # a name in which something was hidden
         raise InvalidBatch("Object contains unknown field") from None
+    except RecursionError:
+        raise MalformedJson(TOO_DEEP) from None
     except msgspec.ValidationError as error:
         raise invalid_field(error, "") from None
 

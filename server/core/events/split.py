@@ -44,11 +44,11 @@ def split_batch(text: bytes) -> BatchParts:
     return BatchParts(batch.source, batch.source_id, events)
 
 
-def having_more_values(text: bytes, most: int) -> Steps[bool]:
+def having_more_values(text: bytes, most: int, has_equal_keys: bool) -> Steps[bool]:
     """Whether the value of a JSON text has more than `most` values. If that is not sure, the answer is no.
 
-    An object may have a key several times, of which the last counts. So the members of objects are counted by their
-    different keys. Items of lists, lists, and empty objects are all counted.
+    With `has_equal_keys`, an object may have a key several times, of which the last counts. So the members of objects
+    are counted by their different keys; lists, their items, and objects are all counted.
     """
     if sum(map(text.count, SEPARATORS)) <= most:  # those in strings count too
         return False
@@ -58,9 +58,11 @@ def having_more_values(text: bytes, most: int) -> Steps[bool]:
         parts = plain[start : start + CHUNK_BYTES].split(b'"')
         strings, others = parts[1 - inside :: 2], parts[inside::2]
         outside = b"".join(others)
-        items += sum(map(outside.count, SEPARATORS)) - outside.count(b":")  # a member has one colon
-        followed = zip(strings, others[1 - inside :], strict=False)
-        keys.update(string for string, other in followed if other.lstrip().startswith(b":"))
+        items += sum(map(outside.count, SEPARATORS))
+        if has_equal_keys:
+            items += outside.count(b"{") - outside.count(b":")  # a member has one colon
+            followed = zip(strings, others[1 - inside :], strict=False)
+            keys.update(string for string, other in followed if other.lstrip().startswith(b":"))
         if items > most or len(keys) > most:
             return True
         inside = (inside + len(parts) - 1) % 2
