@@ -17,6 +17,7 @@ import pytest
 from tests.support.bodies import JSON, MIB
 from tests.support.grpc_client import TIMEOUT_S, UNARY, metadata
 from tests.support.harness import Server
+from tests.support.messages import field
 from tests.support.pressure import memory_mib
 
 AT_ONCE = 6
@@ -58,14 +59,6 @@ def batch(*events: bytes) -> bytes:
 def event(value: bytes) -> bytes:
     """An event with this value in its data."""
     return b'{"type":"a","data":{"a":' + value + b"}}"
-
-
-def field(number: int, content: bytes) -> bytes:
-    """A serialized field of bytes, text or a message."""
-    size, length = len(content), b""
-    while size >= 0x80:
-        size, length = size >> 7, length + bytes([size & 0x7F | 0x80])
-    return bytes([number << 3 | 2]) + length + bytes([size]) + content
 
 
 def message(*events: bytes) -> bytes:

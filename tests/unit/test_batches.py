@@ -1,24 +1,16 @@
 """The batch of a message: small and large ones are the same, and no bytes cost much."""
 
 import pytest
-from sluice.v1 import event_service_pb2 as pb
 
 from server.core.errors import EventError, InvalidBatch
 from server.core.events.decode import MIN_HEAVY_BYTES
 from server.core.slow_work import run_at_once
 from server.rpc.batches import STREAMED, UNARY, MessageKind, decode_fast, decoding, look_at_batch
 from server.rpc.wire import MAX_FIELDS
+from tests.support.messages import field
 
 SPACES = b" " * MIN_HEAVY_BYTES
 """White space that makes a message a large one."""
-
-
-def field(number: int, content: bytes) -> bytes:
-    """A serialized field of bytes, text or a message."""
-    size, length = len(content), b""
-    while size >= 0x80:
-        size, length = size >> 7, length + bytes([size & 0x7F | 0x80])
-    return bytes([number << 3 | 2]) + length + bytes([size]) + content
 
 
 SOURCE = field(1, b"s")
@@ -67,4 +59,3 @@ def test_values_of_a_struct_are_counted_before_they_are_made() -> None:
     assert decode_fast(received) is None
     slow = run_at_once(decoding(message, UNARY))
     assert slow.errors == [EventError(0, "events[0]", "More than 1048576 bytes as BSON")]
-    assert pb.IngestEventsRequest.FromString(message).batch.source == "s"

@@ -32,6 +32,7 @@ JSON, though no event may hold it. It is hidden by an escape and a byte that UTF
 length, so places stay right; and they do no harm where a backslash comes before, which makes `ud` plain text."""
 
 WRONG_SURROGATE = re.compile(rb"\\u[dD](?![0-9a-fA-F]{3})")
+"""The escape of a surrogate with characters that are no digits. Hidden, it would pass."""
 
 parse_strictly = msgspec.json.Decoder(msgspec.Raw).decode
 
