@@ -34,11 +34,12 @@ MongoClient = pymongo.MongoClient[Json]
 
 
 def sluice(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
-    """Run a `sluice` command to its end."""
+    """Run a `sluice` command to its end. What it prints is decoded as `PYTHONIOENCODING` of `env` says."""
     return subprocess.run(
         [sys.executable, "-m", "server", *arguments],
         capture_output=True,
         text=True,
+        encoding=(env or {}).get("PYTHONIOENCODING"),
         timeout=START_TIMEOUT_S,
         env={**os.environ, **(env or {})},
         check=False,
