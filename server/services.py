@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from server.core.access.admission import Admission
+from server.core.events.cursor import Cursors
 from server.core.in_flight import InFlight
 from server.core.ingest.ingest import Ingest
 from server.core.reads import Reads
@@ -18,6 +19,7 @@ class Services:
     admission: Admission
     in_flight: InFlight
     reads: Reads
+    cursors: Cursors
     check_ready: Callable[[], Awaitable[None]]
     """Returns if the worker can take events. Raises Unavailable, which says why it cannot."""
     draining: asyncio.Event

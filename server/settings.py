@@ -12,6 +12,9 @@ Driver = Literal["motor", "pymongo"]
 LogFormat = Literal["console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+DEFAULT_DATABASE = "sluice"
+DEFAULT_DATA_DIR = ".sluice"
+
 
 class DatabaseSettings(Struct, frozen=True, kw_only=True):
     """Which database to use. If `mongodb_url` is None, it is the embedded one in `data_dir`."""
@@ -35,6 +38,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     tls_client_ca: str | None
     log_level: LogLevel
     log_format: LogFormat
+    cursor_secret: bytes = b""
+    """What signs the cursors of lists. The supervisor reads it from the database and hands it to the workers."""
 
 
 def address(host: str, port: int) -> str:

@@ -9,12 +9,14 @@ The commands raise driver errors. So they are called inside `driver_errors_as_un
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import pymongo
+from bson.codec_options import CodecOptions
 from bson.raw_bson import RawBSONDocument
 from pymongo.asynchronous.database import AsyncDatabase
-from pymongo.errors import BulkWriteError, OperationFailure, PyMongoError, WriteConcernError
+from pymongo.errors import BulkWriteError, ExecutionTimeout, OperationFailure, PyMongoError, WriteConcernError
 
 from server.core.deadline import Deadline
 from server.core.errors import Outcome, Unavailable
@@ -29,7 +31,9 @@ Result = TypeVar("Result")
 RETRY_PAUSE_S = 0.05
 """The pause between two attempts: short beside an election, which takes a second or more."""
 
-MAJORITY = {"w": "majority", "j": True}
+PRIMARY_ALONE: Document = {"w": 1}
+
+MAJORITY: Document = {"w": "majority", "j": True}
 """The write concern of all that is acknowledged to clients."""
 
 
@@ -101,11 +105,14 @@ async def find_each(
     return found
 
 
-async def update_each(database: Database, collection: str, statements: Sequence[Document]) -> None:
-    """Run update statements, which may have constants (`c`). Return when the primary alone has carried them out."""
+async def update_each(
+    database: Database, collection: str, statements: Sequence[Document], write_concern: Document = PRIMARY_ALONE
+) -> None:
+    """Run update statements, which may have constants (`c`). Return when `write_concern` is met."""
     reply = await database.command(
-        {"update": collection, "updates": statements, "ordered": False, "writeConcern": {"w": 1}}
+        {"update": collection, "updates": statements, "ordered": False, "writeConcern": write_concern}
     )
+    check_write_concern(reply)
     if reply.get("writeErrors"):
         raise BulkWriteError(reply)
 
@@ -173,3 +180,32 @@ async def retry_without_events(call: Callable[[], Awaitable[Result]], deadline: 
     except Unavailable:
         raise Unavailable from None
     return result
+
+
+async def attempt(
+    database: Database, command: Document, limit_ms: int, codec_options: CodecOptions[Any], deadline: Deadline
+) -> Any:
+    """The reply to a command that reads; None if the database would take longer than `limit_ms`. Raises Unavailable."""
+    limited = {**command, "maxTimeMS": limit_ms}
+    return await retry_without_events(partial(attempt_once, database, limited, codec_options, deadline), deadline)
+
+
+async def attempt_once(
+    database: Database, command: Document, codec_options: CodecOptions[Any], deadline: Deadline
+) -> Any:
+    """The reply to a command; None if it takes longer than its `maxTimeMS`. Raises the driver's errors."""
+    try:
+        with pymongo.timeout(None):  # else the driver would put its own limit in the place of `maxTimeMS`
+            async with asyncio.timeout(deadline.remaining()):
+                return await database.command(command, codec_options=codec_options)
+    except ExecutionTimeout:
+        return None
+    except TimeoutError:
+        raise Unavailable from None
+
+
+async def listed(database: Database, command: str, value: Any = 1, **options: Any) -> list[Document]:
+    """What a command lists: collections, or the indexes of one. There are far fewer than a reply can hold."""
+    reply = await database.command(command, value, cursor={"batchSize": 1_000}, **options)
+    found: list[Document] = reply["cursor"]["firstBatch"]
+    return found

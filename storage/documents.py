@@ -91,13 +91,23 @@ ITEM_STARTS = [len(b"\x03%d\x00" % index) for index in range(MAX_BATCH_EVENTS)]
 
 UUID_BYTES = 16
 
-ID_ELEMENT = b"\x05_id\x00" + SIZE.pack(UUID_BYTES) + bytes([UUID_SUBTYPE])
+TENANT_ID = b"\x05tenant_id\x00" + SIZE.pack(UUID_BYTES) + bytes([UUID_SUBTYPE])
+EVENT_ID = b"\x05id\x00" + SIZE.pack(UUID_BYTES) + bytes([UUID_SUBTYPE])
 """The bytes before an id's own 16: the type binary, the name, the size, the subtype."""
 
-SIZE_AND_ID_BYTES = SIZE.size + len(ID_ELEMENT) + UUID_BYTES
-"""The bytes before all other elements: the document's size and its id."""
+END = b"\x00"
+"""The end of a document."""
 
-TENANT_ID = b"\x05tenant_id\x00" + SIZE.pack(UUID_BYTES) + bytes([UUID_SUBTYPE])
+ID_BYTES = SIZE.size + len(TENANT_ID) + UUID_BYTES + len(EVENT_ID) + UUID_BYTES + len(END)
+ID_START = b"\x03_id\x00" + SIZE.pack(ID_BYTES) + TENANT_ID
+"""The bytes of `_id: {tenant_id, id}` before those of the tenant's id."""
+
+SIZE_AND_ID_BYTES = SIZE.size + len(b"\x03_id\x00") + ID_BYTES
+"""The bytes before all other elements: the document's size and its `_id`."""
+
+BYTES_BEFORE_END = SIZE_AND_ID_BYTES - len(END)
+"""The same, without the end of `_id`. What all events of a batch have in common begins with that."""
+
 SOURCE, SOURCE_ID = b"\x02source\x00", b"\x02source_id\x00"
 RECEIVED_AT, TIMESTAMP = b"\x09received_at\x00", b"\x09timestamp\x00"
 """The bytes before a value: its type and its name. The value of a time is an int64 of milliseconds since 1970."""
@@ -110,7 +120,8 @@ def encode(info: BatchInfo, ids: Sequence[bytes], events: Sequence[Event], times
     have in common is encoded once. A document is put together from its id, the common part, and its item of the list.
     """
     received_at = int64(info.received_at_ms)
-    shared = TENANT_ID + info.tenant_id.bytes + text(SOURCE, info.source) + RECEIVED_AT + received_at
+    id_start = ID_START + info.tenant_id.bytes + EVENT_ID
+    shared = END + text(SOURCE, info.source) + RECEIVED_AT + received_at
     if info.source_id is not None:
         shared += text(SOURCE_ID, info.source_id)
     timed = shared + TIMESTAMP
@@ -131,8 +142,8 @@ def encode(info: BatchInfo, ids: Sequence[bytes], events: Sequence[Event], times
         if end - start > SHALLOW_BYTES and may_nest_too_deep(own):
             check_nesting(event)
         before = untimed if time is None else timed + int64(time)
-        size = SIZE_AND_ID_BYTES + len(before) + len(own)
-        documents.append(b"".join((SIZE.pack(size), ID_ELEMENT, event_id, before, own)))
+        size = BYTES_BEFORE_END + len(before) + len(own)
+        documents.append(b"".join((SIZE.pack(size), id_start, event_id, before, own)))
     return documents
 
 
@@ -180,11 +191,12 @@ def decode(encoded: bytes) -> StoredEvent:
     lazy = REFERENCE in encoded
     document = RawBSONDocument(encoded, LAZY) if lazy else bson.decode(encoded, PLAIN)
     values = document.get("data"), document.get("metadata")
+    own_id = document["_id"]
     if lazy or may_hold_non_finite(encoded):
         values = json_value(values[0]), json_value(values[1])
     return StoredEvent(
-        id=uuid_or_json(document["_id"]),
-        tenant_id=uuid_or_json(document["tenant_id"]),
+        id=uuid_or_json(own_id.get("id")),
+        tenant_id=uuid_or_json(own_id["tenant_id"]),
         source=text_or_json(document.get("source")),
         source_id=text_or_json(document.get("source_id")),
         event_type=text_or_json(document.get("event_type")),
@@ -195,13 +207,39 @@ def decode(encoded: bytes) -> StoredEvent:
     )
 
 
+OLD_ID = b"\x05_id\x00" + SIZE.pack(UUID_BYTES) + bytes([UUID_SUBTYPE])
+"""The bytes before the id of an event in layout 1."""
+
+OLD_ID_BYTES = SIZE.size + len(OLD_ID) + UUID_BYTES
+OLD_IDS_BYTES = OLD_ID_BYTES + len(TENANT_ID) + UUID_BYTES
+"""The bytes before all elements but the two ids of layout 1."""
+
+
+def in_layout_2(encoded: bytes) -> RawBSONDocument:
+    """The same event as a document of layout 2.
+
+    `encoded` is one of layout 1, or what an operator inserted there. It may be one of layout 2 already, if `events` was
+    dropped and an insert has made a usual collection again.
+    """
+    if encoded.startswith(OLD_ID, SIZE.size) and encoded.startswith(TENANT_ID, OLD_ID_BYTES):
+        event_id = encoded[OLD_ID_BYTES - UUID_BYTES : OLD_ID_BYTES]
+        tenant_id = encoded[OLD_IDS_BYTES - UUID_BYTES : OLD_IDS_BYTES]
+        own = ID_START + tenant_id + EVENT_ID + event_id + END + encoded[OLD_IDS_BYTES:]
+        return RawBSONDocument(SIZE.pack(SIZE.size + len(own)) + own, LAZY)
+    fields = dict(RawBSONDocument(encoded, LAZY))
+    own_id = fields["_id"]
+    if isinstance(own_id, RawBSONDocument) and list(own_id) == ["tenant_id", "id"] and "tenant_id" not in fields:
+        return RawBSONDocument(encoded, LAZY)
+    ids = {"tenant_id": fields.pop("tenant_id", None), "id": fields.pop("_id")}
+    return RawBSONDocument(bson.encode({"_id": ids, **fields}, codec_options=LAZY), LAZY)
+
+
 def may_hold_non_finite(encoded: bytes) -> bool:
     """Whether a document may hold a double that is infinite or NaN. It is quick, and wrong only in that it says True.
 
     The ids at the start of a document that Sluice encoded are left out: one in five has such a byte.
     """
-    start = SIZE_AND_ID_BYTES
-    start = start + len(TENANT_ID) + UUID_BYTES if encoded.startswith(TENANT_ID, start) else 0
+    start = SIZE_AND_ID_BYTES if encoded.startswith(ID_START, SIZE.size) else 0
     return any(encoded.find(end, start) >= 0 for end in NON_FINITE_ENDS)
 
 

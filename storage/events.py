@@ -29,6 +29,7 @@ from storage.commands import (
 )
 from storage.documents import document_size
 from storage.indexes import EVENTS
+from storage.layout import query_by_full_ids
 
 MAX_COMMAND_BYTES = 15 * 1024 * 1024
 """Documents in one command: below the 16 MiB that the driver sends at once."""
@@ -71,7 +72,7 @@ class Events:
         cursor = self._collection.find(query_by_ids(tenant_id, ids), {"_id": 1})
         with driver_errors_as_unavailable(), time_limit(deadline):
             found = await cursor.to_list(None)
-        return {document["_id"].bytes for document in found}
+        return {document["_id"]["id"].bytes for document in found}
 
     async def remove(self, tenant_id: UUID, ids: Sequence[bytes], deadline: Deadline) -> None:
         """See `EventStore`."""
@@ -119,7 +120,5 @@ def pieces(batch: EncodedBatch) -> Iterator[EncodedBatch]:
 
 def query_by_ids(tenant_id: UUID, ids: Sequence[bytes]) -> dict[str, Any]:
     """The MongoDB query for events of a tenant by their ids."""
-    return {
-        "_id": {"$in": [Binary(event_id, UUID_SUBTYPE) for event_id in ids]},
-        "tenant_id": Binary.from_uuid(tenant_id),
-    }
+    tenant = Binary.from_uuid(tenant_id)
+    return query_by_full_ids([{"tenant_id": tenant, "id": Binary(event_id, UUID_SUBTYPE)} for event_id in sorted(ids)])

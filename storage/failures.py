@@ -54,6 +54,7 @@ TEMPORARY_CODES = frozenset(
         189,  # PrimarySteppedDown
         202,  # NetworkInterfaceExceededTimeLimit
         262,  # ExceededTimeLimit
+        388,  # TransactionTooLargeForCache: the cache holds too much that is not on disk yet
         10058,  # LegacyNotPrimary
         10107,  # NotWritablePrimary
         11600,  # InterruptedAtShutdown

@@ -1,9 +1,7 @@
 """Names the collections, and creates their indexes: at start, and whenever one is found missing.
 
-One index of `events` serves every read of the API. It holds every field that a filter can name, so a filter reads index
-keys, not documents. It starts with the tenant, so no read sees the events of another. Ids ascend with time, so new keys
-of a tenant are appended at one place. Cost, measured at 1,000 events a call with two writers: 0.86 of the rate without
-the index. Two more indexes, on source and on event_type, would lower that to 0.55.
+The events have none: their collection is clustered (`layout.py`). An index costs much. Measured at 1,000 events a call
+with two writers, one for lists lowered the rate to 0.86, and two more, on source and on event_type, to 0.55.
 """
 
 from typing import Any, NamedTuple
@@ -12,22 +10,21 @@ from pymongo.errors import OperationFailure
 
 from server.core.deadline import Deadline
 from server.core.errors import ConfigurationError
-from storage.commands import Database, Document, time_limit
+from storage.commands import Database, Document, listed, time_limit
 from storage.failures import UNAUTHORIZED
 
+CATALOG = "event_types"
 EVENTS = "events"
 IDEMPOTENCY_RECORDS = "claims"
 """The collection keeps its older name, since data is stored under it."""
 
 KEYS = "keys"
 LEASES = "leases"
-PROBES = "probes"
+META = "meta"
+PROBES = "write_probes"
 TENANTS = "tenants"
 
-COLLECTIONS = (EVENTS, IDEMPOTENCY_RECORDS, KEYS, LEASES, PROBES, TENANTS)
-
-LISTING = "listing"
-"""The name of the index that reads of events ask for."""
+COLLECTIONS = (CATALOG, EVENTS, IDEMPOTENCY_RECORDS, KEYS, LEASES, META, PROBES, TENANTS)
 
 OTHER_DATABASE = "or give another --database"
 
@@ -55,7 +52,6 @@ class Index(NamedTuple):
 
 
 INDEXES = (
-    Index(EVENTS, LISTING, {"tenant_id": 1, "_id": 1, "event_type": 1, "source": 1, "source_id": 1}, {}),
     Index(KEYS, "hash_1", {"hash": 1}, {"unique": True}),
     Index(KEYS, "window.until_1", {"window.until": 1}, {"sparse": True}),
 )
@@ -126,13 +122,6 @@ async def create(database: Database, index: Index) -> None:
             f"the index {index.name!r} of the collection {index.collection!r} cannot be made: "
             f"{CANNOT_CREATE[error.code]}"
         ) from None
-
-
-async def listed(database: Database, command: str, value: Any = 1, **options: Any) -> list[Document]:
-    """What a command lists: collections, or the indexes of one. There are far fewer than a reply can hold."""
-    reply = await database.command(command, value, cursor={"batchSize": 1_000}, **options)
-    found: list[Document] = reply["cursor"]["firstBatch"]
-    return found
 
 
 async def check_keys(database: Database) -> None:

@@ -33,6 +33,7 @@ from storage.commands import (
 from storage.indexes import KEYS, TENANTS
 from storage.leases import Leases
 from storage.rate_limit import lease_statement, window_of
+from storage.views import ensure_view
 
 FIRST_KEY = "first_key"
 """The lease of the process that makes the first key."""
@@ -111,6 +112,7 @@ class Keys:
                 return_document=ReturnDocument.AFTER,
             )
             assert found is not None, "an upsert finds or creates it"  # noqa: S101
+            await ensure_view(self._database, tenant, found["tenant_id"])
             document: Document = {
                 "_id": key_id,
                 "hash": Binary(digest(secret)),

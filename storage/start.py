@@ -15,7 +15,9 @@ from storage.client import Client, check_deployment
 from storage.commands import Database, time_limit
 from storage.failures import OPERATOR_ERRORS, failure_of
 from storage.indexes import check_collections, ensure_indexes
+from storage.layout import check_layout, ensure_layout
 from storage.probe import write_once
+from storage.views import ensure_views
 
 CHECK_TIMEOUT_S = 5.0
 """How long the deployment may take to say what it is, which includes the wait for a primary."""
@@ -34,16 +36,29 @@ async def check_at_start(client: Client) -> str:
         return await check_deployment(client)
 
 
-async def prepare_at_start(database: Database) -> None:
-    """Check that the database takes writes into usual collections, and create its indexes.
+async def check_writable(database: Database) -> None:
+    """Check that the database takes writes into usual collections.
 
     Raises ConfigurationError if what it has or whom it admits is in the way. Raises Unavailable if it takes no writes.
     """
+    with errors_at_start(), time_limit(Deadline(WRITE_TIMEOUT_S)):
+        await check_collections(database)
+        await write_once(database)
+
+
+async def prepare_at_start(database: Database) -> None:
+    """Check that the database takes writes, and create its collection of events and all indexes.
+
+    Raises ConfigurationError if what the database has is in the way, also if its layout is another. Raises Unavailable
+    if it takes no writes.
+    """
+    await check_writable(database)
     with errors_at_start():
         with time_limit(Deadline(WRITE_TIMEOUT_S)):
-            await check_collections(database)
-            await write_once(database)
+            await check_layout(database)
         await ensure_indexes(database)
+        await ensure_layout(database)
+        await ensure_views(database)
 
 
 @contextmanager

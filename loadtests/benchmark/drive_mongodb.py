@@ -1,7 +1,13 @@
-"""Drives MongoDB without a server, with the documents that the server would store for the same events.
+"""Drives MongoDB without a server, with documents that hold the same events as those that the server would store.
 
-`insert_many` with 1,000 documents a call is the ceiling of any server. `insert_one` is what clients reach without a
-server. Both wait for a majority and its journal, as the server does. The documents are BSON made in advance.
+There are two baselines. Both wait for a majority and its journal, as the server does. The BSON is made in advance, so a
+client has no other work than to send it.
+
+* The ceiling (`insert_command`) is what no server can exceed: the server's own documents, into a collection with the
+  server's layout. A plain `insert` command takes the documents of a batch as one piece of bytes, which is the cheapest.
+* Plain MongoDB (`insert_many`, `insert_one`) is what people build by hand. A document has a UUID as its `_id`, and its
+  tenant in the field `tenant_id`. The collection is a usual one with an index on both. PyMongo's collection methods
+  insert the documents. The UUIDs ascend, which is the cheapest for an index.
 """
 
 import math
@@ -10,10 +16,13 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from random import Random
 from typing import Any
+from uuid import uuid4
 
+import bson
 from bson.raw_bson import RawBSONDocument
 from pymongo import MongoClient, WriteConcern
 from pymongo.collection import Collection
+from pymongo.errors import BulkWriteError
 
 from loadtests.benchmark.jobs import Job, Result, due_times
 from loadtests.support.payloads import VARIETY, make_batch
@@ -21,14 +30,15 @@ from server.core.events.decode import decode_batch
 from server.core.events.ids import new_ids
 from server.core.events.model import BatchInfo
 from storage import documents
+from storage.commands import MAJORITY, EncodedDocuments, check_write_concern
 from storage.indexes import EVENTS
 
-ID_START = 4 + len(documents.ID_ELEMENT)
-ID_END = ID_START + 16
-"""The bytes of `_id` in a document: 16, after the size of the document and the head of the element."""
+PLACEHOLDER = uuid4().bytes
+"""Stands for the event's id in a document that is made once and sent with many ids."""
 
-MOST_CALLS_PER_S = {"insert_many": 250, "insert_one": 5_000}
-"""Calls for which documents are made in advance: more than a generator can make. If they run out, the turn ends."""
+MOST_CALLS_PER_S = {1: 5_000, 10: 5_000, 100: 2_000, 1_000: 250}
+"""By batch size, the calls for which documents are made in advance: more than a generator can make. If they run out,
+the turn ends."""
 
 NS_PER_MS = 1_000_000
 
@@ -55,28 +65,49 @@ def insert_in_turn(job: Job, collection: Collection[Any], queue: Iterator[Batch]
     """Insert one batch after the other. Returns the number of documents."""
     inserted = 0
     for sent_s, batch in zip(due_times(job, result.started_s), queue, strict=False):
-        if job.driven == "insert_one":
-            collection.insert_one(batch[0])
-        else:
-            collection.insert_many(batch, ordered=False)
+        match job.driven:
+            case "insert_command":
+                insert(collection, batch)
+            case "insert_many":
+                collection.insert_many(batch, ordered=False)
+            case _:
+                collection.insert_one(batch[0])
         result.latencies_s.append(time.monotonic() - sent_s)
-        inserted += len(batch)
+        inserted += job.batch_size
     return inserted
 
 
+def insert(collection: Collection[Any], batch: Batch) -> None:
+    """Insert a batch by a plain command. Raises the driver's errors unless a majority has all of it."""
+    command = {"insert": collection.name, "documents": batch, "ordered": False, "writeConcern": MAJORITY}
+    reply = collection.database.command(command)
+    check_write_concern(reply)
+    if "writeErrors" in reply:
+        raise BulkWriteError(reply)
+
+
 def batches_of(job: Job) -> Iterable[Batch]:
-    """Make the documents of every batch as the server does, with new ids in ascending order."""
+    """Make the documents of every batch, with new ids in ascending order."""
     random, now_ms = Random(job.seed), time.time_ns() // NS_PER_MS
-    templates = []
-    for _ in range(VARIETY):
-        batch = decode_batch(make_batch(random, job.batch_size))
-        assert batch is not None
-        info = BatchInfo(job.tenant_id, batch.source, batch.source_id, now_ms)
-        blank_ids = [bytes(ID_END - ID_START)] * job.batch_size
-        templates.append(documents.encode(info, blank_ids, batch.events, batch.times))
-    for index in range(math.ceil(job.seconds * MOST_CALLS_PER_S[job.driven])):
+    templates = [list(templates_of(job, make_batch(random, job.batch_size), now_ms)) for _ in range(VARIETY)]
+    for index in range(math.ceil(job.seconds * MOST_CALLS_PER_S[job.batch_size])):
         ids = new_ids(now_ms + index, job.batch_size).binary
-        yield [
-            RawBSONDocument(template[:ID_START] + event_id + template[ID_END:])
-            for template, event_id in zip(templates[index % VARIETY], ids, strict=True)
-        ]
+        made = [event_id.join(parts) for parts, event_id in zip(templates[index % VARIETY], ids, strict=True)]
+        yield [EncodedDocuments(b"".join(made))] if job.driven == "insert_command" else list(map(RawBSONDocument, made))
+
+
+def templates_of(job: Job, body: bytes, now_ms: int) -> Iterator[list[bytes]]:
+    """Make the document of each event of a batch, as the parts before and after its id."""
+    batch = decode_batch(body)
+    assert batch is not None
+    info = BatchInfo(job.tenant_id, batch.source, batch.source_id, now_ms)
+    for document in documents.encode(info, [PLACEHOLDER] * job.batch_size, batch.events, batch.times):
+        template = document if job.driven == "insert_command" else plain(document)
+        yield template.split(PLACEHOLDER)
+
+
+def plain(encoded: bytes) -> bytes:
+    """Return the same event as a document with the two ids in fields of their own."""
+    fields = dict(RawBSONDocument(encoded, documents.RAW))
+    ids = fields.pop("_id")
+    return bson.encode({"_id": ids["id"], "tenant_id": ids["tenant_id"], **fields}, codec_options=documents.RAW)

@@ -5,7 +5,7 @@ scenarios of a round meet, does not change it.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from statistics import median
@@ -71,6 +71,10 @@ class Run(NamedTuple):
         return self.workers_cpu_s / self.acknowledged * US_PER_S
 
 
+RunsByName = Mapping[str, Sequence[Run]]
+"""The runs of each scenario, one of each round, by its name."""
+
+
 @dataclass(frozen=True)
 class Figures:
     """A scenario over all rounds. Values are medians of the rounds; latencies are of all requests together."""
@@ -83,6 +87,7 @@ class Figures:
     events_per_s_min: float
     events_per_s_max: float
     of_ceiling: float | None
+    of_plain: float | None
     p50_ms: float
     p95_ms: float
     p99_ms: float
@@ -131,10 +136,9 @@ def run_of(results: Sequence[Result], before: Usage, after: Usage, memory: Memor
     )
 
 
-def figures_of(
-    scenario: Scenario, runs: Sequence[Run], ceilings: Sequence[Run] | None, *, acknowledged: int, stored: int
-) -> Figures:
-    """Compute the figures of a scenario. `ceilings` are the runs of the ceiling in the same rounds."""
+def figures_of(scenario: Scenario, all_runs: RunsByName, *, acknowledged: int, stored: int) -> Figures:
+    """Compute the figures of a scenario from the runs of each scenario."""
+    runs = all_runs[scenario.name]
     rates = [run.events_per_s for run in runs]
     latencies_s = sorted(chain.from_iterable(run.latencies_s for run in runs))
     return Figures(
@@ -144,7 +148,8 @@ def figures_of(
         events_per_s=median(rates),
         events_per_s_min=min(rates),
         events_per_s_max=max(rates),
-        of_ceiling=median(ratios("events_per_s", runs, ceilings)) if ceilings else None,
+        of_ceiling=median(ratios("events_per_s", runs, all_runs[scenario.ceiling])) if scenario.ceiling else None,
+        of_plain=median(ratios("events_per_s", runs, all_runs[scenario.plain])) if scenario.plain else None,
         p50_ms=percentile_ms(latencies_s, 0.5),
         p95_ms=percentile_ms(latencies_s, 0.95),
         p99_ms=percentile_ms(latencies_s, 0.99),
@@ -162,7 +167,7 @@ def figures_of(
     )
 
 
-def answer_to(question: Question, runs: dict[str, list[Run]]) -> Answer:
+def answer_to(question: Question, runs: RunsByName) -> Answer:
     """Answer a question from the runs of each scenario."""
     of = runs[question.of]
     if question.to:

@@ -20,6 +20,7 @@ from loadtests.benchmark.drive_rest import run_rest
 from loadtests.benchmark.jobs import Driven, Job, Result
 
 DRIVES: dict[Driven, Callable[[Job, Callable[[], None]], Result]] = {
+    "insert_command": run_mongodb,
     "insert_many": run_mongodb,
     "insert_one": run_mongodb,
     "rest": run_rest,

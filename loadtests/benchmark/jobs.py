@@ -11,7 +11,8 @@ from uuid import UUID
 
 import msgspec
 
-Driven = Literal["insert_many", "insert_one", "rest", "grpc"]
+Driven = Literal["insert_command", "insert_many", "insert_one", "rest", "grpc"]
+"""What is driven: MongoDB without a server in one of three ways (`drive_mongodb.py`), or one of the server's APIs."""
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):

@@ -59,13 +59,15 @@ class Scenario(NamedTuple):
     workers: int = 0
     keys: int = 1
     rate_limit: int = HIGH_LIMIT
-    indexed: bool = True
     driver: str = ""
     """The server's MongoDB driver; empty: the one of the command line."""
     checkout: Checkout | None = None
     """The checkout whose server is run; None: this one."""
     half_of: str = ""
     """The scenario at half of whose last rate requests are due. Empty: each is sent when the one before is answered."""
+    ceiling: str = ""
+    plain: str = ""
+    """The two scenarios without a server that it is compared with in the table; empty: none."""
 
 
 class Question(NamedTuple):
@@ -79,8 +81,7 @@ class Question(NamedTuple):
 
 
 class Comparison(NamedTuple):
-    """Scenarios that take turns, and questions about them. If there is a ceiling, it is the first scenario."""
+    """Scenarios that take turns, and questions about them."""
 
     scenarios: Sequence[Scenario]
     questions: Sequence[Question]
-    has_ceiling: bool = False

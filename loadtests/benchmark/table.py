@@ -17,6 +17,7 @@ COLUMNS: dict[str, Callable[[Figures], str]] = {
     "events/s": lambda line: f"{line.events_per_s:,.0f}",
     "min-max": lambda line: f"{line.events_per_s_min:,.0f}-{line.events_per_s_max:,.0f}",
     "of ceiling": lambda line: "-" if line.of_ceiling is None else f"{line.of_ceiling:.2f}",
+    "of plain": lambda line: "-" if line.of_plain is None else f"{line.of_plain:.2f}",
     "p50 ms": lambda line: f"{line.p50_ms:.1f}",
     "p95 ms": lambda line: f"{line.p95_ms:.1f}",
     "p99 ms": lambda line: f"{line.p99_ms:.1f}",
@@ -45,10 +46,15 @@ REASONS: dict[str, Callable[[Figures], bool]] = {
 }
 """What may have slowed a scenario down, and how its figures show it."""
 
-LEGEND = """\
-of ceiling: median of the ratios to the ceiling in the same round; latencies: of a request;
-µs/event: CPU time; generators: processes x the share of a core that each used; idle cores: of the machine;
-other cores: used by processes outside the benchmark; MiB: resident memory after a turn, the most of all rounds"""
+LEGEND = f"""\
+of ceiling, of plain: medians of the ratios to the ceiling, and to plain MongoDB at the same batch size, in the same
+round; latencies: of a request; µs/event: CPU time; generators: processes x the share of a core that each used; idle
+cores: of the machine; other cores: used by processes outside the benchmark; MiB: resident memory after a turn, the most
+of all rounds.
+How it is known that the generators are not the limit: one that used at most {GENERATOR_LIMIT_CORES} of a core could
+have sent more. If at least {IDLE_LIMIT_CORES} cores were idle, the server and mongod had all the CPU that they could
+use; else the generators took processes x share of a core from them. The warnings name the scenarios with a busier
+generator or without idle cores."""
 
 
 def rows_of(figures: Iterable[Figures]) -> list[list[str]]:

@@ -18,8 +18,12 @@ from loadtests.benchmark.scenarios import Scenario
 from loadtests.support.processes import Server, create_key, serving
 from storage.client import Client, database
 from storage.embedded import EmbeddedMongod
-from storage.indexes import EVENTS, ensure_indexes
+from storage.indexes import EVENTS
 from storage.keys import Keys
+from storage.layout import create_events
+
+PLAIN_INDEX = {"tenant_id": 1, "_id": 1}
+"""What a list of a tenant's latest events needs in a usual collection, whose `_id` is the event's id."""
 
 
 class Target(NamedTuple):
@@ -55,8 +59,11 @@ class Targets:
         """Prepare a scenario. `number` is its place in the comparison."""
         if scenario.workers == 0:
             name = f"direct_{number}"
-            if scenario.indexed:
-                await ensure_indexes(database(self._client, name))
+            events = database(self._client, name)
+            if scenario.driven == "insert_command":
+                await create_events(events)
+            else:
+                await events[EVENTS].create_index(PLAIN_INDEX)
             return Target(scenario, name, self._mongod.url, uuid4(), [], None)
         driver = scenario.driver or self._driver
         name = f"{scenario.driven}_{scenario.workers}_{driver}"
@@ -91,8 +98,9 @@ class Targets:
 
 
 async def stored_of(client: Client, target: Target) -> int:
-    """Count the events that the target's tenant has in the database."""
-    return await database(client, target.database)[EVENTS].count_documents({"tenant_id": target.tenant_id})
+    """Count the events that the target's tenant has in the database, in this layout or in that of plain MongoDB."""
+    in_either = {"$or": [{"_id.tenant_id": target.tenant_id}, {"tenant_id": target.tenant_id}]}
+    return await database(client, target.database)[EVENTS].count_documents(in_either)
 
 
 def jobs_of(target: Target, seconds: float, requests_per_s: float, seed: int) -> Iterable[Job]:

@@ -48,14 +48,12 @@ class Turns:
                 self._runs[target.scenario.name].append(run)
                 say(f"round {number + 1} of {rounds}: {target.scenario.name}: {run.events_per_s:,.0f} events/s")
 
-    async def figures(self, *, has_ceiling: bool) -> list[Figures]:
+    async def figures(self) -> list[Figures]:
         """Return the figures of every scenario, with the number of events that its database has."""
-        ceilings = self._runs[self._targets[0].scenario.name] if has_ceiling else None
         return [
             figures_of(
                 target.scenario,
-                self._runs[target.scenario.name],
-                ceilings,
+                self._runs,
                 acknowledged=self._acknowledged[target.scenario.name],
                 stored=await stored_of(self._client, target),
             )

@@ -130,13 +130,13 @@ def count_document(
 
 def has_expected_fields(document: Document, lane: Lane, batch: Batch, position: int) -> bool:
     """Whether an event has the source, tenant and id that its lane and its receipt say."""
-    tenant_id = bytes(document["tenant_id"])
+    tenant_id = bytes(document["_id"]["tenant_id"])
     if document["source"] != lane.source or tenant_id.hex() != (lane.tenant_id or tenant_id.hex()):
         return False
     if not batch.ids:
         return True
     start = position * ID_BYTES
-    return tenant_id == batch.tenant_id and bytes(document["_id"]) == batch.ids[start : start + ID_BYTES]
+    return tenant_id == batch.tenant_id and bytes(document["_id"]["id"]) == batch.ids[start : start + ID_BYTES]
 
 
 def stored_events(mongodb_url: str, database: str, sources: Iterable[str] | None = None) -> Iterator[Document]:

@@ -16,6 +16,7 @@ from server.cli.commands import Group, print_version
 from server.cli.credentials import without_credentials
 from server.cli.database_url import database_url_command
 from server.cli.keys import keys_group
+from server.cli.migrate import migrate_command
 from server.cli.serve import serve_command
 from server.cli.streams import prepare_streams
 from server.core.errors import ConfigurationError, Outcome, SluiceError, Unavailable
@@ -64,6 +65,7 @@ def help_command(ctx: click.Context, names: tuple[str, ...]) -> None:
 cli.add_command(serve_command)
 cli.add_command(keys_group)
 cli.add_command(database_url_command)
+cli.add_command(migrate_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> Never:

@@ -15,7 +15,7 @@ from click.core import ParameterSource
 
 from server.cli.credentials import check_misplaced
 from server.core.errors import ConfigurationError
-from server.settings import DatabaseSettings
+from server.settings import DEFAULT_DATA_DIR, DEFAULT_DATABASE, DatabaseSettings
 from storage.embedded.limits import processor_count
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -132,8 +132,13 @@ DATABASE_OPTIONS = (
         metavar="URL",
         callback=url_or_file,
     ),
-    option("--database", "The database's name in MongoDB.", type=DatabaseName(), default="sluice"),
-    option("--data-dir", "Where the files of the embedded database are.", type=DirectoryName(), default=".sluice"),
+    option("--database", "The database's name in MongoDB.", type=DatabaseName(), default=DEFAULT_DATABASE),
+    option(
+        "--data-dir",
+        "Where the files of the embedded database are.",
+        type=DirectoryName(),
+        default=DEFAULT_DATA_DIR,
+    ),
     option(
         "--driver",
         "The MongoDB driver. Motor's fixes end in May 2027; pymongo is its successor.",

@@ -8,6 +8,7 @@ from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, AsyncAnyCallable, HTTPScope, Receive, Scope, Send
 
 from server.core.errors import MethodNotAllowed
+from server.rest.event_types import list_event_types
 from server.rest.events import get_event, list_events
 from server.rest.health import live, ready
 from server.rest.http.problems import EXCEPTION_HANDLERS
@@ -26,6 +27,7 @@ def create_app(services: Services) -> ASGIApp:
             # Plain ASGI: for a single event, Litestar's handling of arguments would cost as much as all the rest.
             asgi(EVENTS_PATH, copy_scope=False)(by_method(POST=ingest(services), GET=list_events(services))),
             get(EVENTS_PATH + "/{event_id:str}")(get_event(services)),
+            asgi("/api/v1/event-types", copy_scope=False)(by_method(GET=list_event_types(services))),
             get("/health/live")(live()),
             get("/health/ready")(ready(services)),
             get("/")(to_schema()),

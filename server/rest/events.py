@@ -3,9 +3,9 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import aclosing, suppress
+from contextlib import suppress
 from datetime import datetime
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 from uuid import UUID
 
 import msgspec
@@ -15,12 +15,17 @@ from msgspec import Struct
 from server.core.deadline import Deadline
 from server.core.errors import ClientGone, NotFound
 from server.core.events.model import StoredEvent
+from server.core.events.store import Position
 from server.core.times import format_time
 from server.rest.http.disconnect import unless_gone
 from server.rest.http.headers import credentials_of, headers_of
 from server.rest.http.responses import CHUNK_BYTES, send_json, send_stream
-from server.rest.query import parse_page
+from server.rest.query import next_page, parse_page
 from server.services import Services
+
+EVENTS_PATH = "/api/v1/events"
+
+Item = TypeVar("Item")
 
 CANONICAL_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
 """The form of an id that Sluice writes. Python would read many others."""
@@ -66,10 +71,16 @@ def list_events(services: Services) -> Callable[[HTTPScope, Receive, Send], Awai
         key = await services.admission.authenticate(credentials_of(headers_of(scope)), "events:read", deadline)
         with key.named_in_errors():
             page = parse_page(scope["query_string"])
-            events = services.reads.page(key.tenant_id, page.where, page.skip, page.limit, deadline)
-            async with aclosing(events) as found:
-                first = await anext(found, None)  # before the response starts, so that an error still gets its status
-                await send_stream(send, json_array(first, found, turn))
+            start = Position(page.skip)
+            if page.cursor is not None:
+                start = services.cursors.decode(key.tenant_id, page.where, page.cursor)
+            async with services.reads.page(key.tenant_id, page.where, start, page.limit, deadline) as found:
+                headers = []
+                if found.rest is not None:
+                    cursor = services.cursors.encode(key.tenant_id, page.where, found.rest)
+                    headers.append(link_to_next(next_page(scope["query_string"], cursor)))
+                first = await anext(found.events, None)  # before the response starts, so that an error gets its status
+                await send_stream(send, json_array(first, found.events, encode_event, turn), headers)
 
     return for_present_client(respond)
 
@@ -84,6 +95,11 @@ def for_present_client(
             await unless_gone(respond(scope, send), receive)
 
     return handler
+
+
+def link_to_next(query: str) -> tuple[bytes, bytes]:
+    """The header that names the next page (RFC 8288)."""
+    return b"link", f'<{EVENTS_PATH}?{query}>; rel="next"'.encode()
 
 
 def parse_id(text: str) -> UUID:
@@ -120,15 +136,16 @@ def text_of(value: UUID | datetime | str | msgspec.Raw) -> Any:
 
 
 async def json_array(
-    first: StoredEvent | None, rest: AsyncIterator[StoredEvent], turn: asyncio.Lock
+    first: Item | None, rest: AsyncIterator[Item], encode: Callable[[Item], bytes], turn: asyncio.Lock
 ) -> AsyncIterator[bytes]:
-    """The events as a JSON array in chunks, so that a large page neither takes memory nor delays other requests.
+    """Items as a JSON array in chunks, so that a large page neither takes memory nor delays other requests.
 
-    All lists share `turn`. In each round of the event loop, one of them makes a chunk, and then other requests run.
+    All lists of a route share `turn`. In each round of the event loop, one of them makes a chunk, and then other
+    requests run.
     """
-    chunk = b"[" + (encode_event(first) if first else b"")
-    async for event in rest:
-        chunk += b"," + encode_event(event)
+    chunk = b"[" + (encode(first) if first else b"")
+    async for item in rest:
+        chunk += b"," + encode(item)
         if len(chunk) > CHUNK_BYTES:
             yield chunk
             chunk = b""

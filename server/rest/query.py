@@ -3,8 +3,9 @@
 An unknown parameter is rejected: a misspelled filter would otherwise match too much.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, urlencode
 
 from server.core.errors import InvalidParameter
 from server.core.events.model import MAX_NAME_CHARS, EventFilter
@@ -15,7 +16,7 @@ MAX_LIMIT = 1_000
 MAX_SKIP = 2**31 - 1
 """The largest number that every version of MongoDB takes."""
 
-PARAMETERS = ("source", "event_type", "source_id", "since", "until", "limit", "skip")
+PARAMETERS = ("source", "event_type", "source_id", "since", "until", "limit", "skip", "cursor")
 
 
 class Page(NamedTuple):
@@ -24,11 +25,13 @@ class Page(NamedTuple):
     where: EventFilter
     limit: int
     skip: int
+    cursor: str | None = None
+    """Where it starts; None if that is at the newest event, after `skip`."""
 
 
 def parse_page(query: bytes) -> Page:
     """The page that a query string asks for. Raises InvalidParameter, which names the parameter."""
-    values = parse_query(query)
+    values = parse_query(query, PARAMETERS)
     where = EventFilter(
         source=name(values, "source"),
         event_type=name(values, "event_type"),
@@ -37,21 +40,33 @@ def parse_page(query: bytes) -> Page:
         until=moment(values, "until"),
     )
     limit = number(values, "limit", default=DEFAULT_LIMIT, lowest=1, highest=MAX_LIMIT)
-    return Page(where, limit, number(values, "skip", default=0, lowest=0, highest=MAX_SKIP))
+    if "cursor" in values and "skip" in values:
+        raise InvalidParameter("skip: cannot be given with a cursor, which has its own place in the list")
+    skip = number(values, "skip", default=0, lowest=0, highest=MAX_SKIP)
+    return Page(where, limit, skip, values.get("cursor"))
 
 
-def parse_query(query: bytes) -> dict[str, str]:
-    """Each parameter's value. Raises InvalidParameter for one that is unknown or given twice, and for bad UTF-8."""
+def next_page(query: bytes, cursor: str) -> str:
+    """The query string of the next page, after `parse_page`: the same filters and limit, and the cursor."""
+    values = {**parse_query(query, PARAMETERS), "cursor": cursor}
+    values.pop("skip", None)
+    return urlencode(values)
+
+
+def parse_query(query: bytes, parameters: Sequence[str]) -> dict[str, str]:
+    """The value of each of the parameters that is given.
+
+    Raises InvalidParameter for one that is unknown or given twice, and for bad UTF-8.
+    """
     try:
         pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
     except ValueError:  # bad UTF-8 among them
         raise InvalidParameter("The query is not URL-encoded UTF-8") from None
     values: dict[str, str] = {}
     for parameter, value in pairs:
-        if parameter not in PARAMETERS:
-            raise InvalidParameter(
-                f"{parameter[:MAX_NAME_CHARS]}: no such parameter; there are {', '.join(PARAMETERS)}"
-            )
+        if parameter not in parameters:
+            known = ", ".join(parameters) or "none"
+            raise InvalidParameter(f"{parameter[:MAX_NAME_CHARS]}: no such parameter; there are {known}")
         if parameter in values:
             raise InvalidParameter(f"{parameter}: may be given once")
         values[parameter] = value

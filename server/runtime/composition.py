@@ -16,6 +16,8 @@ import uvicorn
 from server.core.access.admission import Admission
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
+from server.core.events.catalog import Catalog
+from server.core.events.cursor import Cursors
 from server.core.in_flight import InFlight
 from server.core.ingest.ingest import Ingest
 from server.core.jobs.store import JobLease, LeaseStore
@@ -32,12 +34,14 @@ from server.runtime.ports import SHARED, bound_socket
 from server.runtime.readiness import CHECK_INTERVAL_S, Readiness
 from server.services import Services
 from server.settings import Settings
+from storage.catalog import StoredCatalog
 from storage.client import PrimaryWatch, close, connect, database
 from storage.commands import Database, driver_errors_as_unavailable
 from storage.events import Events
 from storage.idempotency import IdempotencyRecords
 from storage.indexes import ensure_indexes
 from storage.keys import Keys
+from storage.layout import check_layout, ensure_layout
 from storage.leases import Leases
 from storage.probe import probe
 from storage.reads import StoredEvents
@@ -104,11 +108,14 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     client = connect(settings.storage.mongodb_url, settings.storage.driver, event_listeners=[watch])
     storage = database(client, settings.storage.database)
     reading_client = connect(settings.storage.mongodb_url, "pymongo")  # `storage/reads.py` says why
-    reads = Reads(StoredEvents(database(reading_client, settings.storage.database)))
+    reading = database(reading_client, settings.storage.database)
+    reads = Reads(StoredEvents(reading), StoredCatalog(reading))
     keys = Keys(storage)
     events = Events(storage)
     is_writable = Readiness(partial(probe, storage, READY_TIMEOUT_S), lambda: events.confirmed_at)
-    services = compose_services(storage, events, keys, reads, is_writable)
+    catalog = Catalog(StoredCatalog(storage))
+    cursors = Cursors(settings.cursor_secret)
+    services = compose_services(storage, events, keys, catalog, reads, cursors, is_writable)
     rest, grpc = HttpServer(http_config(settings, services), on_ready), GrpcServer(services)
     leases, usage = Leases(storage), usage_job(keys)
     try:
@@ -129,7 +136,13 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
 
 
 def compose_services(
-    storage: Database, events: Events, keys: Keys, reads: Reads, is_writable: Callable[[], Awaitable[None]]
+    storage: Database,
+    events: Events,
+    keys: Keys,
+    catalog: Catalog,
+    reads: Reads,
+    cursors: Cursors,
+    is_writable: Callable[[], Awaitable[None]],
 ) -> Services:
     """The services of a worker, on top of its database."""
     draining = asyncio.Event()
@@ -141,10 +154,11 @@ def compose_services(
 
     admission, in_flight = Admission(keys), InFlight()
     return Services(
-        ingest=Ingest(admission, in_flight, events, IdempotencyRecords(storage)),
+        ingest=Ingest(admission, in_flight, events, IdempotencyRecords(storage), catalog),
         admission=admission,
         in_flight=in_flight,
         reads=reads,
+        cursors=cursors,
         check_ready=check_ready,
         draining=draining,
     )
@@ -179,12 +193,16 @@ def windows_job(keys: Keys, leases: LeaseStore) -> DeploymentJob:
 
 
 def indexes_job(storage: Database, leases: LeaseStore) -> DeploymentJob:
-    """The job that makes indexes that an operator has dropped. It may run twice at a time, so it needs no fencing."""
+    """The job that makes collections and indexes that an operator has dropped.
+
+    It may run twice at a time, so it needs no fencing.
+    """
 
     async def make_missing_indexes(_: JobLease) -> None:
         with driver_errors_as_unavailable():
-            if made := await ensure_indexes(storage):
-                log.warning("made indexes that were missing: %s", ", ".join(made))
+            await check_layout(storage)
+            if made := [*await ensure_layout(storage), *await ensure_indexes(storage)]:
+                log.warning("made what was missing: %s", ", ".join(made))
 
     return DeploymentJob(leases, "make_missing_indexes", make_missing_indexes, INDEXES_INTERVAL_S)
 

@@ -3,24 +3,32 @@
 It checks the database and makes its indexes first, so that a wrong setting is one clear line at the start.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import shlex
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+from server.core.errors import ConfigurationError
 from server.runtime.data_directory import check_owner, require_database
 from server.runtime.logs import announce
-from server.settings import DatabaseSettings, address
+from server.settings import DEFAULT_DATA_DIR, DEFAULT_DATABASE, DatabaseSettings, address
 from storage import embedded
 from storage.client import close, connect, database, hosts_of
 from storage.commands import Database, driver_errors_as_unavailable
+from storage.layout import OldLayout
 from storage.start import check_at_start, prepare_at_start
+
+Prepare = Callable[[Database], Awaitable[None]]
+"""Makes a database ready for use. Raises ConfigurationError if it cannot be."""
 
 MONGODB_DATABASES = {"admin", "config", "local"}
 """The databases that MongoDB makes itself."""
 
 
 @asynccontextmanager
-async def command_database(settings: DatabaseSettings, may_create: bool = False) -> AsyncIterator[Database]:
+async def command_database(
+    settings: DatabaseSettings, may_create: bool = False, prepare: Prepare = prepare_at_start
+) -> AsyncIterator[Database]:
     """The database for a short-lived command. If the embedded one does not run, it runs as long as the command.
 
     Raises what `open_database` does, and ConfigurationError if there is none, unless the command `may_create` it.
@@ -30,16 +38,18 @@ async def command_database(settings: DatabaseSettings, may_create: bool = False)
         check_owner(data_dir)
         if not may_create:
             require_database(data_dir)
-        async with embedded.embedded_database(data_dir) as url, open_database(settings, url) as found:
+        async with embedded.embedded_database(data_dir) as url, open_database(settings, url, prepare) as found:
             yield found
     else:
-        async with open_database(settings, settings.mongodb_url) as found:
+        async with open_database(settings, settings.mongodb_url, prepare) as found:
             yield found
 
 
 @asynccontextmanager
-async def open_database(settings: DatabaseSettings, url: str) -> AsyncIterator[Database]:
-    """The database at `url`, checked and with its indexes. Says on stderr which one it is.
+async def open_database(
+    settings: DatabaseSettings, url: str, prepare: Prepare = prepare_at_start
+) -> AsyncIterator[Database]:
+    """The database at `url`, checked and prepared. Says on stderr which one it is.
 
     Raises ConfigurationError if it cannot keep Sluice's promises, and Unavailable if it cannot be reached.
     """
@@ -49,10 +59,27 @@ async def open_database(settings: DatabaseSettings, url: str) -> AsyncIterator[D
         found = database(client, settings.database)
         location = describe_location(settings, is_new=await is_new_embedded(settings, found))
         announce(f"database: {settings.database} {location} (MongoDB {version})")
-        await prepare_at_start(found)
+        with command_named(settings):
+            await prepare(found)
         yield found
     finally:
         await close(client)
+
+
+@contextmanager
+def command_named(settings: DatabaseSettings) -> Iterator[None]:
+    """Add to the advice to run `sluice migrate` the options with which it finds this database."""
+    try:
+        yield
+    except OldLayout as error:
+        options = []
+        if settings.mongodb_url is not None:
+            options.append("the same --mongodb-url")  # which may hold a password
+        elif settings.data_dir != DEFAULT_DATA_DIR:
+            options.append(f"--data-dir {shlex.quote(settings.data_dir)}")
+        if settings.database != DEFAULT_DATABASE:
+            options.append(f"--database {settings.database}")
+        raise ConfigurationError(f"{error} with {' and '.join(options)}" if options else str(error)) from None
 
 
 async def is_new_embedded(settings: DatabaseSettings, found: Database) -> bool:

@@ -22,12 +22,14 @@ from server.runtime.database import open_database
 from server.runtime.first_steps import print_first_key
 from server.runtime.logs import system_reason
 from server.runtime.loops import forever, in_background, until_done
+from server.runtime.migration import prepare_embedded
 from server.runtime.orphans import wait_for_orphans
 from server.runtime.output import OutputError, discard_stdout, print_line
 from server.runtime.ports import reserved_port, resolve_host
 from server.runtime.tls import check_tls
 from server.runtime.workers import RESTART_DELAY_S, Worker
 from server.settings import Settings, address, base_url
+from storage.cursor_secret import cursor_secret
 from storage.embedded import EmbeddedMongod
 from storage.embedded.limits import raise_file_limit
 
@@ -99,8 +101,8 @@ class Supervisor:
             port = held.enter_context(reserved_port(host, settings.port, "--port"))
             grpc_port = held.enter_context(reserved_port(host, settings.grpc_port, "--grpc-port"))
             settings = msgspec.structs.replace(settings, port=port, grpc_port=grpc_port)
-            url = await held.enter_async_context(self._running_database())
-            listening = msgspec.structs.replace(settings, host=host)
+            url, secret = await held.enter_async_context(self._running_database())
+            listening = msgspec.structs.replace(settings, host=host, cursor_secret=secret)
             self._workers += [Worker(listening, url) for _ in range(settings.workers)]
             try:
                 await asyncio.gather(*(worker.start() for worker in self._workers))
@@ -124,22 +126,25 @@ class Supervisor:
         self._ready.set()
 
     @asynccontextmanager
-    async def _running_database(self) -> AsyncIterator[str]:
-        """The URL of a database that accepts writes and has its indexes. An embedded one is kept alive."""
+    async def _running_database(self) -> AsyncIterator[tuple[str, bytes]]:
+        """The URL of a database that accepts writes and has its indexes, and its secret for cursors.
+
+        An embedded one is kept alive.
+        """
         storage = self._settings.storage
         if storage.mongodb_url is not None:
-            async with open_database(storage, storage.mongodb_url):
-                pass
-            yield storage.mongodb_url
+            async with open_database(storage, storage.mongodb_url) as found:
+                secret = await cursor_secret(found)
+            yield storage.mongodb_url, secret
             return
         data_dir = Path(storage.data_dir)
         check_owner(data_dir)
         mongod = await EmbeddedMongod.start(data_dir)
         try:
-            async with open_database(storage, mongod.url):
-                pass
+            async with open_database(storage, mongod.url, prepare_embedded) as found:
+                secret = await cursor_secret(found)
             async with in_background(self._keep_alive(mongod)):
-                yield mongod.url
+                yield mongod.url, secret
         finally:
             await mongod.stop()
 

@@ -108,7 +108,7 @@ def check(mongo: MongoClient, sent: list[Sent]) -> None:
     """What is stored is what was said."""
     stored: dict[str, list[str]] = {}
     for event in mongo.sluice.events.find({}, {"data.mark": 1}):
-        stored.setdefault(event["data"]["mark"], []).append(str(event["_id"]))
+        stored.setdefault(event["data"]["mark"], []).append(str(event["_id"]["id"]))
     for batch in sent:
         found = [each for mark in batch.marks for each in stored.get(mark, [])]
         receipts = [ids_of(response) for response in batch.responses if response.status_code == 201]

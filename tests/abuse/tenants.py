@@ -64,7 +64,7 @@ class Victim:
 
     def stored(self, mongo: MongoClient) -> list[Json]:
         """The tenant's documents."""
-        return list(mongo.sluice.events.find({"tenant_id": uuid.UUID(self.key["tenant_id"])}).sort("_id", 1))
+        return list(mongo.sluice.events.find({"_id.tenant_id": uuid.UUID(self.key["tenant_id"])}).sort("_id", 1))
 
 
 class Attacker:

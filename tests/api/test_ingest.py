@@ -32,8 +32,8 @@ def test_ids_ascend_and_a_full_batch_is_stored(client: httpx.Client, key: Json, 
     ids = [item["id"] for item in response.json()["events"]]
     assert len(ids) == 1000
     assert ids == sorted(ids)
-    stored = mongo.sluice.events.find({"tenant_id": uuid.UUID(key["tenant_id"])}, sort=[("_id", 1)])
-    assert [(str(item["_id"]), item["data"]["index"]) for item in stored] == [
+    stored = mongo.sluice.events.find({"_id.tenant_id": uuid.UUID(key["tenant_id"])}, sort=[("_id", 1)])
+    assert [(str(item["_id"]["id"]), item["data"]["index"]) for item in stored] == [
         (event_id, index) for index, event_id in enumerate(ids)
     ]
 
@@ -42,7 +42,7 @@ def test_document_in_mongodb(client: httpx.Client, key: Json, mongo: MongoClient
     before = datetime.now(UTC)
     full = event(timestamp="2026-03-01T14:00:00.1239+02:00", metadata={"sdk": "1.2"})
     client.post("/api/v1/events", json={"source": "etl", "source_id": "etl-7", "events": [full, event(1)]})
-    first, second = mongo.sluice.events.find({"tenant_id": uuid.UUID(key["tenant_id"])}, sort=[("_id", 1)])
+    first, second = mongo.sluice.events.find({"_id.tenant_id": uuid.UUID(key["tenant_id"])}, sort=[("_id", 1)])
     assert first["source"] == second["source"] == "etl"
     assert first["source_id"] == second["source_id"] == "etl-7"
     assert first["event_type"] == "purchase"
@@ -51,4 +51,6 @@ def test_document_in_mongodb(client: httpx.Client, key: Json, mongo: MongoClient
     assert "metadata" not in second
     assert second["timestamp"] == second["received_at"] == first["received_at"]
     assert abs((first["received_at"] - before).total_seconds()) < 60
-    assert mongo.sluice.events.count_documents({"tenant_id": first["tenant_id"], "data.currency": "USD"}) == 2
+    assert (
+        mongo.sluice.events.count_documents({"_id.tenant_id": first["_id"]["tenant_id"], "data.currency": "USD"}) == 2
+    )

@@ -25,6 +25,7 @@ EXAMPLES = 1_000 if os.environ.get("SLUICE_LONG") else 12
 TIMEOUT_S = 1_800 if os.environ.get("SLUICE_LONG") else 120
 
 OPERATIONS = {
+    "/api/v1/event-types": {"GET"},
     "/api/v1/events": {"GET", "POST"},
     "/api/v1/events/{event_id}": {"GET"},
     "/health/live": {"GET"},
@@ -225,8 +226,12 @@ def is_storable(value: Any) -> bool:
 
 @schemathesis.hook
 def filter_case(_context: schemathesis.HookContext, case: schemathesis.Case[Any]) -> bool:
-    """Leave out requests that the document allows and the server rejects, as it should."""
-    return case.headers.get("Content-Encoding", "identity") == "identity" and is_storable(case.body)
+    """Leave out requests that the document allows and the server rejects, as it should.
+
+    No schema can tell the cursors of a server, so there is none.
+    """
+    is_plain = case.headers.get("Content-Encoding", "identity") == "identity"
+    return is_plain and is_storable(case.body) and "cursor" not in case.query
 
 
 schemathesis.openapi.format("iso-8601", strategies.datetimes().map(lambda moment: moment.isoformat()))

@@ -99,7 +99,7 @@ def is_like(document: Document, receipt: Receipt, place: int) -> bool:
     received_ms = milliseconds(document["received_at"])
     start = place * ID_BYTES
     return (
-        document["_id"].bytes == receipt.ids[start : start + ID_BYTES]
+        document["_id"]["id"].bytes == receipt.ids[start : start + ID_BYTES]
         and received_ms // MS_PER_S == receipt.received_s
         and receipt.received_ms in (None, received_ms)
     )

@@ -12,6 +12,8 @@ import pytest
 
 from server.core.deadline import Deadline
 from server.core.errors import ConfigurationError, Unavailable
+from server.core.events.catalog import Catalog
+from server.core.events.cursor import Cursors
 from server.core.jobs.store import JobLease
 from server.core.reads import Reads
 from server.runtime.background import DeploymentJob, PeriodicJob
@@ -19,6 +21,7 @@ from server.runtime.composition import compose_services
 from server.runtime.errors import StartError
 from server.runtime.logs import place_of
 from server.runtime.loops import forever, in_background, until_done
+from storage.catalog import StoredCatalog
 from storage.client import close, connect, database
 from storage.events import Events
 from storage.keys import Keys
@@ -275,8 +278,9 @@ def test_a_worker_that_drains_is_not_ready() -> None:
 
         client = connect("mongodb://127.0.0.1:1/", "pymongo")  # never used
         storage = database(client, "sluice")
-        events, reads = Events(storage), Reads(StoredEvents(storage))
-        services = compose_services(storage, events, Keys(storage), reads, is_writable)
+        catalog = StoredCatalog(storage)
+        events, reads = Events(storage), Reads(StoredEvents(storage), catalog)
+        services = compose_services(storage, events, Keys(storage), Catalog(catalog), reads, Cursors(b""), is_writable)
         services.draining.set()
         with pytest.raises(Unavailable, match="draining"):
             await services.check_ready()

@@ -21,8 +21,6 @@ from tests.support.mongod import Mongod, ReplicaSet
 
 Database = pymongo.database.Database[Json]
 
-LISTING = [("tenant_id", 1), ("_id", 1), ("event_type", 1), ("source", 1), ("source_id", 1)]
-
 
 def view(name: str) -> Callable[[Database], Any]:
     return lambda db: db.create_collection(name, viewOn="others", pipeline=[])
@@ -30,16 +28,16 @@ def view(name: str) -> Callable[[Database], Any]:
 
 BAD: dict[str, tuple[Callable[[Database], Any], str]] = {
     "our keys, another name": (
-        lambda db: db.events.create_index(LISTING, name="mine"),
-        "'mine' of the collection 'events'",
+        lambda db: db["keys"].create_index("window.until", name="mine", sparse=True),
+        "'mine' of the collection 'keys'",
     ),
     "our name, other keys": (
-        lambda db: db.events.create_index([("source", 1)], name="listing"),
-        "'listing' of the collection 'events'",
+        lambda db: db["keys"].create_index("name", name="hash_1"),
+        "'hash_1' of the collection 'keys'",
     ),
     "our index, hidden": (
-        lambda db: db.events.create_index(LISTING, name="listing", hidden=True),
-        "'listing' of the collection 'events'",
+        lambda db: db["keys"].create_index("hash", name="hash_1", unique=True, hidden=True),
+        "'hash_1' of the collection 'keys'",
     ),
     "hashes, not unique": (lambda db: db["keys"].create_index("hash"), "'hash_1' of the collection 'keys'"),
     "keys of somebody else": (lambda db: db["keys"].insert_many([{"name": "a"}, {"name": "b"}]), "collection 'keys'"),
@@ -92,7 +90,7 @@ def test_what_is_in_the_way_is_named(mongod: Mongod, name: str, case: str) -> No
         assert words in line
         assert re.search(r"drop|rename", line)
         assert "--database" in line
-        assert {item["name"] for item in mongo[name].list_collections()} - {"probes", "keys", "events"} <= before
+        assert {item["name"] for item in mongo[name].list_collections()} - {"write_probes", "keys", "events"} <= before
 
 
 def test_servers_that_start_at_the_same_moment_make_one_first_key(mongod: Mongod, name: str, tmp_path: Path) -> None:

@@ -15,6 +15,11 @@ from tests.support.mongod import Mongod, secured
 
 EVENTS = "/api/v1/events"
 
+SERVE = ("serve", "--port", "0", "--grpc-port", "0")
+
+DOCUMENTS = ["find", "insert", "update", "remove", "listCollections", "listIndexes"]
+"""The rights to read and write documents, and to list what there is."""
+
 
 @pytest.fixture(scope="module")
 def mongod(tmp_path_factory: pytest.TempPathFactory) -> Mongod:
@@ -31,24 +36,50 @@ def mongo(mongod: Mongod) -> Iterator[MongoClient]:
 @pytest.mark.parametrize(
     ("actions", "words"),
     [
-        (["find", "insert", "update", "remove", "listCollections", "listIndexes"], "the index 'listing'"),
+        (DOCUMENTS, "the index 'hash_1'"),
         (["find"], "may not use this database"),
     ],
 )
 def test_a_user_without_rights_is_told_which(
     mongod: Mongod, mongo: MongoClient, actions: list[str], words: str, driver: str
 ) -> None:
-    name = f"u{uuid.uuid4().hex}"
-    rights: Json = {"resource": {"db": name, "collection": ""}, "actions": actions}
-    mongo.admin.command("createRole", name, privileges=[rights], roles=[])
-    mongo.admin.command("createUser", name, pwd="p", roles=[name])
-    url = f"mongodb://{name}:p@{mongod.host}/?directConnection=true&authSource=admin"
-    ports = ["--port", "0", "--grpc-port", "0"]
-    done = sluice("serve", *ports, "--mongodb-url", url, "--database", name, "--driver", driver)
+    done = sluice(*SERVE, *user_with(actions, mongod, mongo), "--driver", driver)
     assert done.returncode == 2, done.stderr
     (line,) = lines_after_database(done.stderr)
     assert words in line
     assert "the role readWrite" in line
+
+
+def test_a_user_without_the_right_to_create_views_is_told_so(mongod: Mongod, mongo: MongoClient) -> None:
+    options = user_with([*DOCUMENTS, "createIndex"], mongod, mongo)
+    for command in (SERVE, ("keys", "create", "--tenant", "acme")):
+        done = sluice(*command, *options)
+        assert done.returncode == 2, done.stderr
+        assert "may not create views in this database: grant it the role readWrite" in done.stderr.splitlines()[-1]
+
+
+def user_with(actions: list[str], mongod: Mongod, mongo: MongoClient) -> list[str]:
+    """Make a user with these rights on a new database. Returns the options of commands that use both."""
+    name = f"u{uuid.uuid4().hex}"
+    rights: Json = {"resource": {"db": name, "collection": ""}, "actions": actions}
+    mongo.admin.command("createRole", name, privileges=[rights], roles=[])
+    mongo.admin.command("createUser", name, pwd="p", roles=[name])
+    return ["--mongodb-url", url_of(name, mongod), "--database", name]
+
+
+def url_of(user: str, mongod: Mongod) -> str:
+    return f"mongodb://{user}:p@{mongod.host}/?directConnection=true&authSource=admin"
+
+
+def test_the_role_that_the_readme_names_is_enough_to_migrate(mongod: Mongod, mongo: MongoClient) -> None:
+    name = f"u{uuid.uuid4().hex}"
+    mongo.admin.command("createUser", name, pwd="p", roles=[{"role": "readWrite", "db": name}])
+    tenant_id = uuid.uuid4()
+    mongo[name].tenants.insert_one({"_id": "acme", "tenant_id": tenant_id})
+    mongo[name].events.insert_one({"_id": uuid.uuid4(), "tenant_id": tenant_id})  # of layout 1
+    done = sluice("migrate", "--mongodb-url", url_of(name, mongod), "--database", name)
+    assert done.returncode == 0, done.stderr
+    assert mongo[name]["tenant.acme"].count_documents({}) == 1
 
 
 @pytest.mark.slow
@@ -60,8 +91,7 @@ def test_a_user_that_is_changed_while_the_server_runs(
     name = f"u{uuid.uuid4().hex}"
     good = [{"role": "readWrite", "db": name}]
     mongo.admin.command("createUser", name, pwd="p", roles=good)
-    url = f"mongodb://{name}:p@{mongod.host}/?directConnection=true&authSource=admin"
-    options = ("--mongodb-url", url, "--database", name, "--driver", driver)
+    options = ("--mongodb-url", url_of(name, mongod), "--database", name, "--driver", driver)
     with Server(tmp_path, *options) as server, server.client(server.first_key) as client:
         assert client.post(EVENTS, json=batch()).status_code == 201
         if change == "role":

@@ -1,4 +1,4 @@
-"""Indexes that an operator drops: they are found missing, made again, and named."""
+"""Indexes and collections that an operator drops: they are found missing, made again, and named."""
 
 import asyncio
 from collections.abc import Iterator
@@ -9,10 +9,11 @@ import pytest
 from server.core.errors import ConfigurationError
 from storage.client import close, connect, database
 from storage.indexes import ensure_indexes
+from storage.layout import ensure_layout
 from tests.support.harness import MongoClient
 from tests.support.mongod import Mongod
 
-ALL = ["events.listing", "keys.hash_1", "keys.window.until_1"]
+ALL = ["keys.hash_1", "keys.window.until_1"]
 
 
 @pytest.fixture
@@ -36,17 +37,32 @@ def test_what_is_missing_is_made_and_named(
 ) -> None:
     assert asyncio.run(ensure(mongod, driver)) == ALL
     assert asyncio.run(ensure(mongod, driver)) == []
-    mongo.sluice.events.drop_index("listing")
-    assert asyncio.run(ensure(mongod, driver)) == ["events.listing"]
-    mongo.sluice.events.drop()
     mongo.sluice["keys"].drop_index("window.until_1")
-    assert asyncio.run(ensure(mongod, driver)) == ["events.listing", "keys.window.until_1"]
+    assert asyncio.run(ensure(mongod, driver)) == ["keys.window.until_1"]
     assert asyncio.run(ensure(mongod, driver)) == []
 
 
 def test_what_is_in_the_way_later_is_named_too(mongod: Mongod, mongo: MongoClient) -> None:
     asyncio.run(ensure(mongod, "pymongo"))
-    mongo.sluice.events.drop_index("listing")
-    mongo.sluice.events.create_index("source", name="listing")
-    with pytest.raises(ConfigurationError, match="'listing' of the collection 'events' is in the way"):
+    mongo.sluice["keys"].drop_index("hash_1")
+    mongo.sluice["keys"].create_index("name", name="hash_1")
+    with pytest.raises(ConfigurationError, match="'hash_1' of the collection 'keys' is in the way"):
         asyncio.run(ensure(mongod, "pymongo"))
+
+
+async def ensure_collections(mongod: Mongod) -> list[str]:
+    client = connect(mongod.url, "pymongo")
+    try:
+        return await ensure_layout(database(client, "sluice"))
+    finally:
+        await close(client)
+
+
+def test_the_collection_of_events_is_made_as_it_was(mongod: Mongod, mongo: MongoClient) -> None:
+    assert asyncio.run(ensure_collections(mongod)) == ["events", "probes"]
+    made = mongo.sluice.events.options()
+    mongo.sluice.events.drop()
+    assert asyncio.run(ensure_collections(mongod)) == ["events"]
+    assert "clusteredIndex" in made
+    assert mongo.sluice.events.options() == made
+    assert asyncio.run(ensure_collections(mongod)) == []

@@ -40,7 +40,7 @@ BY_INDEX = "Rejected by an index or the validator of the collection (MongoDB cod
 RULES = {
     "unique": Rule(
         index(
-            ("tenant_id", 1),
+            ("_id.tenant_id", 1),
             ("data.transaction_id", 1),
             name="once each",
             unique=True,
@@ -48,7 +48,7 @@ RULES = {
         ),
         '{"transaction_id": "T1"}',
         "Rejected by the unique index once each of the collection: "
-        "another event has the same tenant_id, data.transaction_id",
+        "another event has the same _id.tenant_id, data.transaction_id",
     ),
     "text": Rule(index(("$**", "text")), '{"language": "klingon"}', BY_INDEX.format(17262)),
     "2dsphere": Rule(
@@ -144,7 +144,7 @@ def test_a_strict_batch_is_refused_whole(
 
 def stored(host: Host, key: Json) -> list[Json]:
     """What is stored for the tenant, but for good batches of `by_stream`."""
-    query = {"tenant_id": uuid.UUID(key["tenant_id"]), "source": {"$ne": "after"}}
+    query = {"_id.tenant_id": uuid.UUID(key["tenant_id"]), "source": {"$ne": "after"}}
     return list(host.mongo.sluice.events.find(query).sort("_id"))
 
 
@@ -163,7 +163,7 @@ def test_a_lenient_batch_is_stored_without_what_is_refused(
             assert isinstance(outcome, Stored)
             assert [path for path, _ in outcome.rejections] == ["events[1].data.a", "events[2]"]
             assert outcome.rejections[1][1] == rule.message
-            assert set(outcome.ids) <= {str(item["_id"]) for item in stored(host, key)}
+            assert set(outcome.ids) <= {str(item["_id"]["id"]) for item in stored(host, key)}
             assert len(outcome.ids) == 2
             none_good = case._replace(events=[Event(rule.bad)], idempotency_key="")
             refused = once(way, none_good, host, client, key)
@@ -192,7 +192,7 @@ def test_a_batch_that_was_acknowledged_before_the_rule_is_replayed(
         assert again.status_code == 201, again.text
         assert again.headers["Idempotent-Replayed"] == "true"
         assert [item["id"] for item in again.json()["events"]] == first.ids
-    assert [str(item["_id"]) for item in stored(host, key)] == first.ids
+    assert [str(item["_id"]["id"]) for item in stored(host, key)] == first.ids
     take_stored(host.mongo, key)
 
 
@@ -235,7 +235,7 @@ def test_what_cannot_be_undone_is_of_unknown_outcome_until_a_retry(
 def test_a_unique_index_with_a_collation_is_named_without_it(host: Host, client: httpx.Client, key: Json) -> None:
     rule = RULES["unique"]._replace(
         add=index(
-            ("tenant_id", 1),
+            ("_id.tenant_id", 1),
             ("data.transaction_id", 1),
             name="once each",
             unique=True,

@@ -19,11 +19,11 @@ from tests.support.mongod import Mongod
 def check_stored_marks(load: RestLoad, mongo: MongoClient, key: Json) -> None:
     """All that was acknowledged is stored, each event once, and nothing is stored that was never sent."""
     assert load.bad_rejections == []
-    stored = list(mongo.sluice.events.find({"tenant_id": uuid.UUID(key["tenant_id"])}, {"data.mark": 1}))
+    stored = list(mongo.sluice.events.find({"_id.tenant_id": uuid.UUID(key["tenant_id"])}, {"data.mark": 1}))
     marks = [document["data"]["mark"] for document in stored]
     assert len(marks) == len(set(marks)), "stored twice"
     assert load.acknowledged_marks <= set(marks), "acknowledged and lost"
-    assert load.acknowledged <= {str(document["_id"]) for document in stored}
+    assert load.acknowledged <= {str(document["_id"]["id"]) for document in stored}
     assert set(marks) <= load.sent
 
 

@@ -158,7 +158,7 @@ def error_that_ends(stream: Stream) -> grpc.RpcError:
 
 def stored_marks(mongo: MongoClient, key: Json) -> list[int]:
     """The marks of the tenant's events, in ascending order."""
-    found = mongo.sluice.events.find({"tenant_id": uuid.UUID(key["tenant_id"])}, {"data.mark": 1})
+    found = mongo.sluice.events.find({"_id.tenant_id": uuid.UUID(key["tenant_id"])}, {"data.mark": 1})
     return sorted(document["data"]["mark"] for document in found)
 
 

@@ -188,11 +188,11 @@ def new_key() -> str:
 
 def stored(mongo: MongoClient, key: Json) -> list[Json]:
     """The documents of the tenant, by id."""
-    return list(mongo.sluice.events.find({"tenant_id": uuid.UUID(key["tenant_id"])}, sort=[("_id", 1)]))
+    return list(mongo.sluice.events.find({"_id.tenant_id": uuid.UUID(key["tenant_id"])}, sort=[("_id", 1)]))
 
 
 def stored_ids(mongo: MongoClient, key: Json) -> list[str]:
-    return [str(item["_id"]) for item in stored(mongo, key)]
+    return [str(item["_id"]["id"]) for item in stored(mongo, key)]
 
 
 def records(mongo: MongoClient, key: Json) -> list[Json]:

@@ -213,10 +213,10 @@ class ReplicaSet:
         return self.nodes[self.states().index("PRIMARY")]
 
     def step_down(self) -> None:
-        """Make the primary step down, and wait until another member is primary."""
+        """Make the primary step down, also if no other member has all writes, and wait until another is primary."""
         before = self.primary()
         with before.client() as client:
-            client.admin.command("replSetStepDown", 5, secondaryCatchUpPeriodSecs=2)
+            client.admin.command("replSetStepDown", 5, secondaryCatchUpPeriodSecs=2, force=True)
         wait_until(lambda: "PRIMARY" in self.states() and self.primary() is not before, "another primary", 60)
 
     def __enter__(self) -> Self:

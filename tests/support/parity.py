@@ -227,7 +227,7 @@ def by_all(server: Server, secret: str | None) -> list[Outcome]:
 def take_stored(mongo: MongoClient, key: Json) -> list[Json]:
     """Remove the tenant's documents. Returns them, without those of the good batch that `by_stream` adds."""
     events = mongo.sluice.events
-    tenant = {"tenant_id": uuid.UUID(key["tenant_id"])}
+    tenant = {"_id.tenant_id": uuid.UUID(key["tenant_id"])}
     found = list(events.with_options(AWARE).find({**tenant, "source": {"$ne": AFTER}}).sort("_id"))
     events.delete_many(tenant)
     return found

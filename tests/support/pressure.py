@@ -218,9 +218,9 @@ def counted_inserts(mongo: MongoClient) -> Iterator[Callable[[], list[int]]]:
 
 def stored_ids(mongo: MongoClient, key: Json) -> dict[int, str]:
     """The ids of the tenant's marked events by their marks. Fails if one is stored twice."""
-    marked = {"tenant_id": uuid.UUID(key["tenant_id"]), "data.mark": {"$exists": True}}
+    marked = {"_id.tenant_id": uuid.UUID(key["tenant_id"]), "data.mark": {"$exists": True}}
     found = list(mongo.sluice.events.find(marked, {"data.mark": 1}))
-    ids = {document["data"]["mark"]: str(document["_id"]) for document in found}
+    ids = {document["data"]["mark"]: str(document["_id"]["id"]) for document in found}
     assert len(ids) == len(found), "stored twice"
     return ids
 

@@ -28,7 +28,7 @@ def assert_problem(response: httpx.Response, status: int, code: str, detail: str
 
 def count_events(mongo: MongoClient, key: Json) -> int:
     """How many events the key's tenant has."""
-    return mongo.sluice.events.count_documents({"tenant_id": uuid.UUID(key["tenant_id"])})
+    return mongo.sluice.events.count_documents({"_id.tenant_id": uuid.UUID(key["tenant_id"])})
 
 
 def read_response(connection: socket.socket) -> httpx.Response:

@@ -32,7 +32,7 @@ def limited_key(server: Server, limit: int = LIMIT, *options: str) -> Json:
 
 def stored_count(mongo: MongoClient, key: Json) -> int:
     """How many events are stored for the key's tenant."""
-    return mongo.sluice.events.count_documents({"tenant_id": uuid.UUID(key["tenant_id"])})
+    return mongo.sluice.events.count_documents({"_id.tenant_id": uuid.UUID(key["tenant_id"])})
 
 
 def remaining(response: httpx.Response, limit: int = LIMIT) -> int:

@@ -18,21 +18,25 @@ SMALL_BUFFER_BYTES = 4_096
 TIMEOUT_S = 40
 
 
-def send_get(connection: socket.socket, key: Json, query: str, receive_buffer: int | None = None) -> None:
+def send_get(
+    connection: socket.socket, key: Json, query: str, receive_buffer: int | None = None, path: str = EVENTS
+) -> None:
     """Send a request for a list, and read nothing."""
     if receive_buffer is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    lines = (f"GET {EVENTS}?{query} HTTP/1.1", "Host: x", f"X-API-Key: {key['key']}", "Connection: close", "", "")
+    lines = (f"GET {path}?{query} HTTP/1.1", "Host: x", f"X-API-Key: {key['key']}", "Connection: close", "", "")
     connection.sendall("\r\n".join(lines).encode())
 
 
 @contextmanager
-def silent_readers(server: Server, key: Json, query: str, count: int) -> Iterator[list[socket.socket]]:
+def silent_readers(
+    server: Server, key: Json, query: str, count: int, path: str = EVENTS
+) -> Iterator[list[socket.socket]]:
     """Clients that ask for a list and read nothing of it."""
     opened = [connect(server) for _ in range(count)]
     try:
         for connection in opened:
-            send_get(connection, key, query, SMALL_BUFFER_BYTES)
+            send_get(connection, key, query, SMALL_BUFFER_BYTES, path)
         yield opened
     finally:
         for connection in opened:

@@ -65,3 +65,19 @@ def assert_not_found(response: httpx.Response) -> None:
     assert response.status_code == 404
     assert response.headers["content-type"] == "application/problem+json"
     assert response.json()["code"] == "not_found"
+
+
+def next_of(response: httpx.Response) -> str | None:
+    """The link to the next page."""
+    assert response.status_code == 200, response.text
+    link = response.links.get("next")
+    return None if link is None else link["url"]
+
+
+def walk(client: httpx.Client, query: Query) -> Iterator[list[Json]]:
+    """The pages of a list, to its end."""
+    response = client.get(EVENTS, params=query)
+    while (link := next_of(response)) is not None:
+        yield response.json()
+        response = client.get(link)
+    yield response.json()

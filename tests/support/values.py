@@ -61,7 +61,9 @@ def rejected_paths(response: httpx.Response) -> list[str]:
 def stored(mongo: MongoClient, ids: Sequence[str]) -> list[Json]:
     """The documents with these ids, in their order, with `data` and `metadata` as the JSON values that stand there."""
     wanted = [uuid.UUID(item) for item in ids]
-    found = {item["_id"]: item for item in mongo.sluice.events.with_options(RAW).find({"_id": {"$in": wanted}})}
+    found = {
+        item["_id"]["id"]: item for item in mongo.sluice.events.with_options(RAW).find({"_id.id": {"$in": wanted}})
+    }
     return [plain(found[item]) for item in wanted]
 
 

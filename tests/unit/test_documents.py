@@ -22,7 +22,7 @@ from tests.unit.strategies import EVENTS, KEYS, MILLISECONDS, NAMES, SCALARS, TE
 INFOS = st.builds(BatchInfo, st.uuids(), NAMES, st.none() | TEXTS, st.integers(0, 2**45))
 INFO = BatchInfo(UUID(int=7), "backend", None, 1_700_000_000_123)
 
-KEY_ORDER = ["_id", "tenant_id", "source", "received_at", "source_id", "timestamp", "event_type", "data", "metadata"]
+KEY_ORDER = ["_id", "source", "received_at", "source_id", "timestamp", "event_type", "data", "metadata"]
 
 ANY_SCALARS = SCALARS | st.integers() | st.floats() | st.text(st.characters(exclude_categories=[]), max_size=3)
 ANY_VALUES: st.SearchStrategy[Any] = st.recursive(

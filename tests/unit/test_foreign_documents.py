@@ -58,9 +58,16 @@ FOREIGN: dict[str, tuple[Any, Any]] = {
 }
 
 
-def shown(document: dict[str, Any]) -> StoredEvent:
+def encoded(fields: dict[str, Any]) -> bytes:
+    """A document with these fields, of which `_id` and `tenant_id` are parts of its own `_id`."""
+    others = {name: value for name, value in fields.items() if name not in {"_id", "tenant_id"}}
+    ids = {"tenant_id": fields["tenant_id"], "id": fields["_id"]}
+    return bson.encode({"_id": ids, **others}, codec_options=OPTIONS)
+
+
+def shown(fields: dict[str, Any]) -> StoredEvent:
     """The event that a document holds."""
-    return decode(bson.encode(document, codec_options=OPTIONS))
+    return decode(encoded(fields))
 
 
 def parsed(value: object) -> Any:
@@ -106,8 +113,8 @@ def test_json_of_another_type_stays_as_it_is(field: str, value: Any) -> None:
 
 
 def test_a_string_that_is_no_utf_8_is_shown_as_far_as_it_is() -> None:
-    encoded = bson.encode({**WHOLE, "data": {"a": "XYZ"}}, codec_options=OPTIONS).replace(b"XYZ", b"X\xffZ")
-    assert parsed(decode(encoded).data) == {"a": "X\ufffdZ"}
+    document = encoded({**WHOLE, "data": {"a": "XYZ"}}).replace(b"XYZ", b"X\xffZ")
+    assert parsed(decode(document).data) == {"a": "X\ufffdZ"}
 
 
 def test_a_number_that_is_not_finite_is_found_wherever_it_is() -> None:

@@ -1,9 +1,10 @@
-"""How a list is read: in fetches that fit the size of events, within slots and bytes."""
+"""How a page is read: found first, then fetched in groups that fit the size of events, within slots and bytes. And how
+the types of a tenant are read."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, asynccontextmanager
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import cast
 from uuid import UUID
 
 import pytest
@@ -12,20 +13,14 @@ from msgspec import Raw
 from server.core import reads
 from server.core.deadline import Deadline
 from server.core.errors import NotFound, Unavailable
+from server.core.events.catalog import CatalogStore, EventType, FetchedTypes
 from server.core.events.model import EventFilter, StoredEvent
-from server.core.events.store import Fetched, Position
-from server.core.reads import FETCH_BYTES, MAX_TENANT_FETCHES, MAX_TENANT_HELD_BYTES, RESERVED_BYTES, Reads
+from server.core.events.store import Fetched, Match, Matches, Position
+from server.core.reads import FETCH_BYTES, MAX_TENANT_FETCHES, MAX_TENANT_HELD_BYTES, RESERVED_BYTES, Page, Reads
 
 TENANT, OTHER = UUID(int=1), UUID(int=2)
 ALL = EventFilter()
-
-
-class Fetch(NamedTuple):
-    """What was asked for."""
-
-    skip: int
-    after: int | None
-    length: int
+START = Position(0)
 
 
 class Store:
@@ -33,7 +28,7 @@ class Store:
 
     def __init__(self, sizes: list[int]) -> None:
         self.sizes = sizes
-        self.fetches: list[Fetch] = []
+        self.fetches: list[int] = []
         self.running = self.most_running = 0
         self.may_go_on = asyncio.Event()
         self.may_go_on.set()
@@ -49,74 +44,94 @@ class Store:
         finally:
             self.running -= 1
 
-    async def fetch(
-        self, _tenant_id: UUID, _where: EventFilter, start: Position, count: int, max_bytes: int, _deadline: Deadline
-    ) -> Fetched:
+    async def find(
+        self, _tenant_id: UUID, _where: EventFilter, start: Position, count: int, _deadline: Deadline
+    ) -> Matches:
         async with self.work():
-            self.fetches.append(Fetch(start.skip, start.after, count))
-            first = start.skip + (0 if start.after is None else start.after + 1)
-            sizes = self.sizes[first : first + count]
-            while len(sizes) > 1 and sum(sizes) > max_bytes:
-                sizes.pop()
-            end = first + len(sizes)
-            rest = None if end >= len(self.sizes) else Position(0, end - 1)
-            return Fetched(events(range(first, end)), len(sizes), sum(sizes), rest)
+            end = min(start.skip + count, len(self.sizes))
+            found = [Match(index, self.sizes[index]) for index in range(start.skip, end)]
+            return Matches(found, Position(end) if end < len(self.sizes) else None)
+
+    async def fetch(self, matches: Sequence[Match], _deadline: Deadline) -> Fetched:
+        async with self.work():
+            self.fetches.append(len(matches))
+            return Fetched(events([match.id for match in matches]), len(matches), sum(match.size for match in matches))
+
+    async def may_match(self, *_: object) -> bool:
+        return True
+
+    async def types(self, _tenant_id: UUID, last: EventType | None, _deadline: Deadline) -> FetchedTypes:
+        """One type, whose first time is its index, and which has the size of an event."""
+        async with self.work():
+            index = 0 if last is None else last.first_seen_ms + 1
+            found = [EventType("", "", index, 0)][: len(self.sizes)]
+            return FetchedTypes(found, sum(self.sizes[index : index + 1]), index + 1 >= len(self.sizes))
 
     async def get(self, _tenant_id: UUID, event_id: UUID, _deadline: Deadline) -> Fetched:
         async with self.work():
             if event_id.int >= len(self.sizes):
                 raise NotFound("none")
-            return Fetched(events([event_id.int]), 1, self.sizes[event_id.int], None)
+            return Fetched(events([event_id.int]), 1, self.sizes[event_id.int])
 
 
-def events(indexes: range | list[int]) -> Iterator[StoredEvent]:
+def events(indexes: list[int]) -> Iterator[StoredEvent]:
     """Events with these ids."""
     null = Raw(b"null")
     return (StoredEvent(UUID(int=index), TENANT, "", "", "", null, null, null, null) for index in indexes)
 
 
-async def read(found: Reads, skip: int = 0, limit: int = 1_000) -> list[int]:
+def reads_of(store: Store) -> Reads:
+    return Reads(store, cast("CatalogStore", store))
+
+
+async def read(found: Reads, start: Position = START, limit: int = 1_000, tenant_id: UUID = TENANT) -> list[int]:
     """The ids of a page."""
-    return [
-        event.id.int async for event in found.page(TENANT, ALL, skip, limit, Deadline()) if isinstance(event.id, UUID)
-    ]
+    async with found.page(tenant_id, ALL, start, limit, Deadline()) as page:
+        return await ids_of(page)
 
 
-def test_small_events_take_two_fetches() -> None:
-    store = Store([300] * 2_000)
-    assert asyncio.run(read(Reads(store))) == list(range(1_000))
-    assert store.fetches == [Fetch(0, None, 4), Fetch(0, 3, 996)]
+async def ids_of(page: Page) -> list[int]:
+    return [event.id.int async for event in page.events if isinstance(event.id, UUID)]
 
 
-def test_large_events_are_fetched_one_by_one() -> None:
-    store = Store([900_000] * 10)
-    assert asyncio.run(read(Reads(store), limit=5)) == list(range(5))
-    assert store.fetches == [Fetch(0, None, 4), *(Fetch(0, index, 1) for index in range(4))]
+@pytest.mark.parametrize(
+    ("sizes", "fetches"),
+    [
+        ([], []),
+        ([300] * 1_000, [1_000]),
+        ([900_000] * 5, [1] * 5),
+        ([FETCH_BYTES] * 2, [1, 1]),
+        ([FETCH_BYTES * 3, 1], [1, 1]),
+        ([100] * 4 + [FETCH_BYTES // 2] * 6 + [100] * 500, [5, 2, 2, 501]),
+    ],
+)
+def test_fetches_follow_the_size_of_events(sizes: list[int], fetches: list[int]) -> None:
+    store = Store(sizes)
+    assert asyncio.run(read(reads_of(store))) == list(range(len(sizes)))
+    assert store.fetches == fetches
 
 
-def test_fetches_follow_the_size_of_events() -> None:
-    store = Store([100] * 4 + [FETCH_BYTES // 2] * 20 + [100] * 500)
-    assert asyncio.run(read(Reads(store))) == list(range(524))
-    assert [fetch.length for fetch in store.fetches[:4]] == [4, 996, 2, 2]
-    assert store.fetches[-1].length > 400
+def test_a_page_says_where_the_next_one_starts() -> None:
+    async def scenario() -> None:
+        found = reads_of(Store([300] * 10))
+        async with found.page(TENANT, ALL, Position(3), 4, Deadline()) as page:
+            assert await ids_of(page) == [3, 4, 5, 6]
+            assert page.rest == Position(7)
+        async with found.page(TENANT, ALL, Position(7), 4, Deadline()) as page:
+            assert (await ids_of(page), page.rest) == ([7, 8, 9], None)
 
-
-@pytest.mark.parametrize(("skip", "limit"), [(0, 1), (0, 4), (0, 5), (3, 4), (8, 100), (10, 100), (11, 1)])
-def test_skip_and_limit(skip: int, limit: int) -> None:
-    store = Store([300] * 10)
-    assert asyncio.run(read(Reads(store), skip, limit)) == list(range(10))[skip : skip + limit]
-    assert [fetch.skip for fetch in store.fetches[1:]] == [0] * (len(store.fetches) - 1)
+    asyncio.run(scenario())
 
 
 def test_fetches_of_a_tenant_have_slots_and_another_tenant_has_its_own() -> None:
     async def scenario() -> None:
         store = Store([300] * 10)
-        found = Reads(store)
+        found = reads_of(store)
         store.may_go_on.clear()
         pages = [asyncio.create_task(read(found)) for _ in range(20)]
         await asyncio.sleep(0.01)
         assert store.running == MAX_TENANT_FETCHES
-        other = asyncio.create_task(anext(found.page(OTHER, ALL, 0, 1, Deadline())))
+        other = asyncio.create_task(read(found, tenant_id=OTHER))
         await asyncio.sleep(0.01)
         assert store.running == MAX_TENANT_FETCHES + 1
         store.may_go_on.set()
@@ -130,12 +145,13 @@ def test_fetches_of_a_tenant_have_slots_and_another_tenant_has_its_own() -> None
 def test_a_read_that_gets_no_slot_in_time_is_rejected_and_one_whose_client_left_frees_its_slot() -> None:
     async def scenario() -> None:
         store = Store([300])
-        found = Reads(store)
+        found = reads_of(store)
         store.may_go_on.clear()
         pages = [asyncio.create_task(read(found)) for _ in range(MAX_TENANT_FETCHES)]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable, match="as many reads"):
-            await anext(found.page(TENANT, ALL, 0, 1, Deadline(0.01)))
+            async with found.page(TENANT, ALL, START, 1, Deadline(0.01)):
+                pass
         for page in pages:
             page.cancel()
         await asyncio.wait(pages)
@@ -148,36 +164,69 @@ def test_a_read_that_gets_no_slot_in_time_is_rejected_and_one_whose_client_left_
 
 def test_readers_that_do_not_read_hold_what_their_tenant_may_hold() -> None:
     async def scenario() -> None:
-        found = Reads(Store([FETCH_BYTES] * 100))
-        slow = [found.page(TENANT, ALL, 0, 100, Deadline(0.05)) for _ in range(60)]
-        firsts = await asyncio.gather(*map(anext, slow), return_exceptions=True)
-        rejected = [first for first in firsts if isinstance(first, Unavailable)]
-        assert len(firsts) - len(rejected) == MAX_TENANT_HELD_BYTES // RESERVED_BYTES
-        async with aclosing(found.page(OTHER, ALL, 0, 100, Deadline(0.05))) as quick:
-            assert len([event async for event in quick]) == 100
-        (reading,) = [page for page, first in zip(slow, firsts, strict=True) if not isinstance(first, Unavailable)][:1]
-        assert len([event async for event in reading]) == 99  # it does not wait for bytes that others hold
-        for page in slow:
-            await page.aclose()
+        found = reads_of(Store([FETCH_BYTES] * 100))
+        async with AsyncExitStack() as stack:
+            slow, rejected = list[Page](), 0
+            for _ in range(60):
+                try:
+                    page = await stack.enter_async_context(found.page(TENANT, ALL, START, 100, Deadline(0.01)))
+                    await anext(page.events)
+                    slow.append(page)
+                except Unavailable:
+                    rejected += 1
+            assert len(slow) == 60 - rejected == MAX_TENANT_HELD_BYTES // RESERVED_BYTES
+            assert len(await read(found, limit=100, tenant_id=OTHER)) == 100
+            assert len(await ids_of(slow[0])) == 99  # it does not wait for bytes that others hold
         assert len(await read(found)) == 100
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_types_are_fetched_at_the_pace_at_which_they_are_taken(count: int) -> None:
+    async def scenario() -> None:
+        store = Store([300] * count)
+        async with reads_of(store).event_types(TENANT, Deadline()) as types:
+            assert store.running == 0
+            assert [each.first_seen_ms async for each in types] == list(range(count))
+
+    asyncio.run(scenario())
+
+
+def test_readers_of_types_that_do_not_read_hold_what_their_tenant_may_hold() -> None:
+    async def scenario() -> None:
+        found = reads_of(Store([FETCH_BYTES] * 20))
+        async with AsyncExitStack() as stack:
+            slow, rejected = list[AsyncIterator[EventType]](), 0
+            for _ in range(60):
+                try:
+                    types = await stack.enter_async_context(found.event_types(TENANT, Deadline(0.01)))
+                    await anext(types)
+                    slow.append(types)
+                except Unavailable:
+                    rejected += 1
+            assert len(slow) == 60 - rejected == MAX_TENANT_HELD_BYTES // RESERVED_BYTES
+            async with found.event_types(OTHER, Deadline()) as types:
+                assert len([each async for each in types]) == 20
+            assert len([each async for each in slow[0]]) == 19  # it does not wait for bytes that others hold
 
     asyncio.run(scenario())
 
 
 def test_many_small_reads_of_slow_clients_fit() -> None:
     async def scenario() -> None:
-        found = Reads(Store([300] * 4))
-        slow = [found.page(TENANT, ALL, 0, 4, Deadline(1)) for _ in range(500)]
-        await asyncio.gather(*map(anext, slow))
-        for page in slow:
-            await page.aclose()
+        found = reads_of(Store([300] * 4))
+        async with AsyncExitStack() as stack:
+            for _ in range(500):
+                page = await stack.enter_async_context(found.page(TENANT, ALL, START, 4, Deadline(1)))
+                await anext(page.events)
 
     asyncio.run(scenario())
 
 
 def test_one_event() -> None:
     async def scenario() -> None:
-        found = Reads(Store([300] * 2))
+        found = reads_of(Store([300] * 2))
         async with found.event(TENANT, UUID(int=1), Deadline()) as event:
             assert event.id == UUID(int=1)
         with pytest.raises(NotFound):
@@ -187,13 +236,14 @@ def test_one_event() -> None:
     asyncio.run(scenario())
 
 
-def test_an_unavailable_database_gets_words_for_a_read(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("step", ["find", "fetch"])
+def test_an_unavailable_database_gets_words_for_a_read(monkeypatch: pytest.MonkeyPatch, step: str) -> None:
     async def fail(*_: object) -> Fetched:
         raise Unavailable("not_stored")
 
     store = Store([300])
-    monkeypatch.setattr(store, "fetch", fail)
+    monkeypatch.setattr(store, step, fail)
     with pytest.raises(Unavailable) as caught:
-        asyncio.run(read(Reads(store)))
+        asyncio.run(read(reads_of(store)))
     assert caught.value.detail == reads.UNAVAILABLE
     assert "stored" not in caught.value.detail

@@ -16,6 +16,9 @@ COUNTERS = [(0x7000 | index).to_bytes(2, "big") for index in range(MAX_BATCH_EVE
 
 COUNTER_TEXTS = [counter.hex() for counter in COUNTERS]
 
+TIME_BYTES = 6
+MAX_TIME_MS = (1 << 8 * TIME_BYTES) - 1
+
 VARIANT = 0x8000_0000_0000_0000
 RANDOM_BITS = 62
 
@@ -47,7 +50,7 @@ def new_ids(received_at_ms: int, count: int) -> BatchIds:
 
 def ids_of(seed: Seed, count: int) -> BatchIds:
     """The first `count` ids of a seed."""
-    time = seed.received_at_ms.to_bytes(6, "big")
+    time = seed.received_at_ms.to_bytes(TIME_BYTES, "big")
     random = (VARIANT | seed.random).to_bytes(8, "big")
     time_text, random_text = time.hex(), random.hex()
     before, after = f"{time_text[:8]}-{time_text[8:]}-", f"-{random_text[:4]}-{random_text[4:]}"
@@ -57,6 +60,11 @@ def ids_of(seed: Seed, count: int) -> BatchIds:
     )
 
 
+def time_of(event_id: bytes) -> int:
+    """When the event with an id was received, in milliseconds since 1970."""
+    return int.from_bytes(event_id[:TIME_BYTES], "big")
+
+
 def lowest_id(received_at_ms: int) -> bytes:
     """A lower bound for the ids of events received at or after this time, in milliseconds since 1970."""
-    return max(0, min(received_at_ms, 2**48 - 1)).to_bytes(6, "big") + bytes(10)
+    return max(0, min(received_at_ms, MAX_TIME_MS)).to_bytes(TIME_BYTES, "big") + bytes(16 - TIME_BYTES)

@@ -152,3 +152,7 @@ class EventFilter(NamedTuple):
     source_id: str | None = None
     since: int | None = None
     until: int | None = None
+
+    def names(self) -> dict[str, str | None]:
+        """The fields that are compared as text."""
+        return {"source": self.source, "event_type": self.event_type, "source_id": self.source_id}

@@ -1,6 +1,6 @@
 """The port to where stored events are read. `storage/reads.py` implements it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
@@ -9,10 +9,27 @@ from server.core.events.model import EventFilter, StoredEvent
 
 
 class Position(NamedTuple):
-    """Where in a list of events a fetch starts: after the event with the id `after`, then after `skip` more."""
+    """Where in a list of events a page starts: below an id, which the store encodes, and then after `skip` more."""
 
     skip: int
-    after: Any = None
+    below: bytes | None = None
+
+
+class Match(NamedTuple):
+    """An event that was found."""
+
+    id: Any
+    """As the store has it."""
+    size: int
+    """Bytes of its stored form."""
+
+
+class Matches(NamedTuple):
+    """The events of a page."""
+
+    found: Sequence[Match]
+    rest: Position | None
+    """Where the next page starts; None if there is none."""
 
 
 class Fetched(NamedTuple):
@@ -23,20 +40,22 @@ class Fetched(NamedTuple):
     """The number of events."""
     size: int
     """Bytes that are held until the events were decoded."""
-    rest: Position | None
-    """Where the next fetch starts; None if there are no more events."""
 
 
 class EventReader(Protocol):
-    """Where stored events are read."""
+    """Where stored events are read. All methods raise Unavailable."""
 
-    async def fetch(
-        self, tenant_id: UUID, where: EventFilter, start: Position, count: int, max_bytes: int, deadline: Deadline
-    ) -> Fetched:
-        """The next events of a tenant that match, newest first: at most `count`, and `max_bytes` unless one is larger.
+    async def find(
+        self, tenant_id: UUID, where: EventFilter, start: Position, count: int, deadline: Deadline
+    ) -> Matches:
+        """The next events of a tenant that match, newest first: at most `count`.
 
-        Raises Unavailable.
+        It takes less than a second. So there may be fewer, or none, and a rest. Raises InvalidParameter for a
+        position that is none of its own.
         """
 
+    async def fetch(self, matches: Sequence[Match], deadline: Deadline) -> Fetched:
+        """The events that were found, newest first, but those that were removed meanwhile. They fit into 16 MiB."""
+
     async def get(self, tenant_id: UUID, event_id: UUID, deadline: Deadline) -> Fetched:
-        """One event of a tenant. Raises NotFound, for another tenant's too, and Unavailable."""
+        """One event of a tenant. Raises NotFound, for another tenant's too."""

@@ -15,6 +15,7 @@ from server.core.access.admission import Admission
 from server.core.access.keys import Credentials
 from server.core.deadline import Deadline
 from server.core.errors import ClientGone, EventError, InternalError, PayloadTooLarge, Quota, SluiceError, Unavailable
+from server.core.events.catalog import Catalog
 from server.core.events.ids import Seed, ids_of, new_seed
 from server.core.events.model import MAX_BATCH_BYTES, MAX_EVENT_BYTES, BatchInfo, DecodedBatch, PackedEvents, Receipt
 from server.core.in_flight import Arrived, InFlight, Slot
@@ -90,11 +91,17 @@ class Ingest:
     """Stores batches of clients that `admission` admits, within the limits of `in_flight`."""
 
     def __init__(
-        self, admission: Admission, in_flight: InFlight, events: EventStore, records: IdempotencyStore
+        self,
+        admission: Admission,
+        in_flight: InFlight,
+        events: EventStore,
+        records: IdempotencyStore,
+        catalog: Catalog,
     ) -> None:
         self._admission = admission
         self._in_flight = in_flight
         self._encode = events.encode
+        self._catalog = catalog
         self._commit = group_commit(events)
         self._idempotency = Idempotency(records, events.remove)
         self._slow_work = SlowWork(on_loop)
@@ -155,6 +162,7 @@ class Ingest:
         encoded = EncodedBatch(b"".join(prepared.documents), size, len(prepared.documents))
         prepared.documents.clear()  # so that they are in memory once while they wait
         try:
+            await self._catalog.note(prepared.info, prepared.event_types, deadline)
             not_inserted = await self._commit(encoded, deadline)
             if not_inserted or replayed:
                 inserted = InsertedBatch(prepared, not_inserted, options.lenient, stored, replayed)

@@ -1,6 +1,6 @@
 """JSON responses: in chunks, with a known length, and whole for Litestar's handlers."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -16,9 +16,9 @@ CHUNK_BYTES = 64 * 1024
 JSON_HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
 
 
-async def send_stream(send: Send, chunks: AsyncIterator[bytes]) -> None:
+async def send_stream(send: Send, chunks: AsyncIterator[bytes], headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
     """Send a JSON response chunk by chunk, at the client's pace."""
-    await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": JSON_HEADERS})
+    await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": [*JSON_HEADERS, *headers]})
     async for chunk in chunks:
         await send_pieces(send, chunk)
         await send(body_event(b"", more_body=True))  # the server waits here until the client has taken the chunk

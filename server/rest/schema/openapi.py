@@ -14,6 +14,7 @@ from litestar import Response
 from server.core.errors import Code
 from server.core.events.model import MAX_BODY_BYTES, MAX_NAME_CHARS, Batch
 from server.core.ingest.idempotency import MAX_IDEMPOTENCY_KEY_CHARS
+from server.rest.event_types import EventTypeBody
 from server.rest.events import EventBody
 from server.rest.http.problems import PROBLEM_JSON, ProblemBody
 from server.rest.ingest import ReceiptBody
@@ -94,6 +95,7 @@ def openapi_document() -> Json:
         "paths": {
             "/api/v1/events": {"post": ingest_operation(), "get": list_operation()},
             "/api/v1/events/{event_id}": {"get": get_operation()},
+            "/api/v1/event-types": {"get": list_types_operation()},
             "/health/live": {"get": health_operation("getLive", "Whether the process works", [])},
             "/health/ready": {"get": health_operation("getReady", "Whether events can be taken", [Code.UNAVAILABLE])},
         },
@@ -107,7 +109,7 @@ def openapi_document() -> Json:
 def schemas() -> Json:
     """The shapes of bodies, in a form from which generators make usable types."""
     _, components = msgspec.json.schema_components(
-        [Batch, ReceiptBody, EventBody, ProblemBody],
+        [Batch, ReceiptBody, EventBody, EventTypeBody, ProblemBody],
         ref_template="#/components/schemas/{name}",
     )
     for component in components.values():
@@ -166,9 +168,32 @@ def list_operation() -> Json:
             query("until", time, "Only events received before this time"),
             query("limit", limit, "How many"),
             query("skip", {"type": "integer", "minimum": 0, "maximum": MAX_SKIP, "default": 0}, "After how many"),
+            query("cursor", {"type": "string"}, "Where the page starts: from the `Link` header of the page before"),
         ],
         "responses": {
-            "200": success_response("The events", {"type": "array", "items": reference("EventBody")}),
+            "200": {
+                **success_response("The events", {"type": "array", "items": reference("EventBody")}),
+                "headers": {
+                    "Link": {
+                        "description": 'The next page, as `<URL>; rel="next"`. Without it, the list is at its end. A '
+                        "page may be short, or empty, and have one: rare events are searched for about a second.",
+                        "schema": {"type": "string"},
+                    }
+                },
+            },
+            **problem_responses((Code.INVALID_PARAMETER, *ACCESS_CODES)),
+        },
+    }
+
+
+def list_types_operation() -> Json:
+    """`GET /api/v1/event-types`."""
+    return {
+        "operationId": "listEventTypes",
+        "summary": "List the sources and types that were sent",
+        "description": "`last_seen` may lag by a minute.",
+        "responses": {
+            "200": success_response("The types", {"type": "array", "items": reference("EventTypeBody")}),
             **problem_responses((Code.INVALID_PARAMETER, *ACCESS_CODES)),
         },
     }

@@ -128,8 +128,8 @@ def test_lenient_handling_keeps_the_good(server: Server, make_key: Callable[...,
     assert list(receipt) == ["success", "events_received", "events", "errors"]
     assert receipt["events_received"] == len(receipt["events"]) == len(BAD_EVENTS)
     assert_every_bad_event(receipt["errors"])
-    stored = mongo.sluice.events.find({"tenant_id": uuid.UUID(key["tenant_id"])}, sort=[("_id", 1)])
-    assert [str(item["_id"]) for item in stored] == [item["id"] for item in receipt["events"]]
+    stored = mongo.sluice.events.find({"_id.tenant_id": uuid.UUID(key["tenant_id"])}, sort=[("_id", 1)])
+    assert [str(item["_id"]["id"]) for item in stored] == [item["id"] for item in receipt["events"]]
 
 
 def test_lenient_handling_of_a_good_batch(server: Server, key: Json) -> None:

@@ -48,7 +48,7 @@ def test_a_repeat_gets_the_same_receipt_over_every_protocol(
         assert expect_receipt(send(tenant, sent, name), replayed=True) == receipt
     assert (len(receipt.ids), receipt.tenant_id, receipt.source) == (3, key["tenant_id"], "etl")
     assert stored(mongo, key) == before
-    assert [str(item["_id"]) for item in before] == receipt.ids == sorted(receipt.ids)
+    assert [str(item["_id"]["id"]) for item in before] == receipt.ids == sorted(receipt.ids)
     assert {item["received_at"].replace(microsecond=0) for item in before} == {receipt.received_at}
     assert len(records(mongo, key)) == 1
 

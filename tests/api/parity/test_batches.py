@@ -201,7 +201,7 @@ def check_outcome(case: Case, outcome: Outcome, key: Json, documents: list[Json]
     assert case.code is None
     assert [path for path, _ in outcome.rejections] == list(case.paths)
     assert case.paths or len(documents) == len(case.events)
-    assert outcome.ids == [str(item["_id"]) for item in documents]
+    assert outcome.ids == [str(item["_id"]["id"]) for item in documents]
     assert (outcome.tenant_id, outcome.source) == (key["tenant_id"], case.source)
     for item in documents:
         received_at = item["received_at"]

@@ -54,7 +54,7 @@ def test_a_changed_event_reads_back_and_the_others_are_unharmed(
     client.post(EVENTS, json=batch(9))
     before = client.get(EVENTS).json()
     changed = uuid.UUID(before[4]["id"])
-    assert mongo.sluice.events.update_one({"_id": changed}, update).modified_count == 1
+    assert mongo.sluice.events.update_one({"_id.id": changed}, update).modified_count == 1
     response = client.get(EVENTS)
     assert response.status_code == 200
     after = response.json()
@@ -83,8 +83,8 @@ def test_inserted_events_with_ids_of_any_type_are_listed_once(
     client.post(EVENTS, json=batch(9))
     before = client.get(EVENTS).json()
     tenant_id = uuid.UUID(key["tenant_id"])
-    own = [{"_id": {**value, "t": str(tenant_id)} if isinstance(value, dict) else value} for value, _ in IDS.values()]
-    mongo.sluice.events.insert_many([{**document, "tenant_id": tenant_id} for document in own])
+    own = [{"_id": {"tenant_id": tenant_id, "id": value}} for value, _ in IDS.values()]
+    mongo.sluice.events.insert_many(own)
     try:
         for limit in (1_000, 14):
             listed = client.get(EVENTS, params={"limit": limit}).json()
@@ -94,4 +94,4 @@ def test_inserted_events_with_ids_of_any_type_are_listed_once(
             assert len(set(shown)) == len(IDS)
             assert json.dumps(SHOWN_OID) in shown
     finally:
-        mongo.sluice.events.delete_many({"tenant_id": tenant_id})
+        mongo.sluice.events.delete_many({"_id.tenant_id": tenant_id})

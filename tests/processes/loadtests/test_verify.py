@@ -54,24 +54,25 @@ def lose(events: Any, one: Json) -> None:
 
 
 def duplicate(events: Any, one: Json) -> None:
-    events.insert_one({**one, "_id": uuid.uuid4()})
+    events.insert_one({**one, "_id": {**one["_id"], "id": uuid.uuid4()}})
 
 
 def slip_in(events: Any, one: Json) -> None:
-    events.insert_one({**one, "_id": uuid.uuid4(), "data": {"n": one["data"]["n"] + 500}})
+    events.insert_one({**one, "_id": {**one["_id"], "id": uuid.uuid4()}, "data": {"n": one["data"]["n"] + 500}})
 
 
 def slip_in_unmarked(events: Any, one: Json) -> None:
-    events.insert_one({**one, "_id": uuid.uuid4(), "data": {}})
+    events.insert_one({**one, "_id": {**one["_id"], "id": uuid.uuid4()}, "data": {}})
 
 
 def give_away(events: Any, one: Json) -> None:
-    events.update_one({"_id": one["_id"]}, {"$set": {"tenant_id": uuid.uuid4()}})
+    events.delete_one({"_id": one["_id"]})
+    events.insert_one({**one, "_id": {**one["_id"], "tenant_id": uuid.uuid4()}})
 
 
 def rename(events: Any, one: Json) -> None:
     events.delete_one({"_id": one["_id"]})
-    events.insert_one({**one, "_id": uuid.uuid4()})
+    events.insert_one({**one, "_id": {**one["_id"], "id": uuid.uuid4()}})
 
 
 @pytest.mark.parametrize(
