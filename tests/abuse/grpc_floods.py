@@ -275,9 +275,8 @@ def run_flood(server: Server, key: str, name: str, seconds: float) -> Flooded:
     return Flooded(counts[0], memory, good.p99_ms)
 
 
-def compare(server: Server, other: Server, name: str, seconds: float) -> Compared:
+def compare(server: Server, other: Server, key: str, name: str, seconds: float) -> Compared:
     """Make good calls of the server: quiet, while the other one is flooded, and while it is flooded itself."""
-    key = server.create_key("good", "--rate-limit", "0")["key"]
     quiet = steady_calls(server.grpc, key, seconds)
     with under(FLOODS[name], other.grpc, key):
         elsewhere = steady_calls(server.grpc, key, seconds)
@@ -290,8 +289,9 @@ def run_floods(directory: Path, seconds: float) -> Iterator[Compared]:
         for pid in (other.process.pid, *other.worker_pids(), *other.mongod_pids()):
             for thread in Path(f"/proc/{pid}/task").iterdir():
                 os.setpriority(os.PRIO_PROCESS, int(thread.name), LOWEST_PRIORITY)
+        key = server.create_key("good", "--rate-limit", "0")["key"]
         for name in FLOODS:
-            yield compare(server, other, name, seconds)
+            yield compare(server, other, key, name, seconds)
 
 
 def check_latency(found: Sequence[Compared]) -> None:
