@@ -41,9 +41,11 @@ def main(
     json_file: Path | None,
 ) -> None:
     """Run all of them."""
-    with tempfile.TemporaryDirectory() as directory, Server(Path(directory)) as server:
-        floods = run_floods(server, server.create_key("good", "--rate-limit", "0")["key"], flood_seconds)
-    click.echo("\n".join(map(str, floods)))
+    floods = []
+    with tempfile.TemporaryDirectory() as directory:
+        for flood in run_floods(Path(directory), flood_seconds):
+            click.echo(str(flood))
+            floods.append(flood)
     with tempfile.TemporaryDirectory() as directory, Server(Path(directory), "--workers", "2") as server:
         key = server.create_key("abuse", "--rate-limit", "0")["key"]
         reading = run_readers(server, reader_seconds, seed)
