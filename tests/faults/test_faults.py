@@ -67,7 +67,7 @@ def id_of(mark: int) -> UUID:
 
 
 def document(mark: int, **fields: object) -> Document:
-    return {"_id": id_of(mark), "data": {"mark": mark}, "received_at": MOMENT, **fields}
+    return {"_id": {"id": id_of(mark)}, "data": {"mark": mark}, "received_at": MOMENT, **fields}
 
 
 def receipt_of(batch: Batch, received_ms: int | None = None, replayed: bool = False) -> Receipt:
@@ -104,7 +104,7 @@ def test_wrong_events_are_noticed() -> None:
     assert violations_of(UNKNOWN, stored=[*good, *good]) == Violations(stored_twice=2)
     assert violations_of(None, stored=[*good, document(2), document(1 << 20)]) == Violations(foreign=2)
     assert violations_of(REJECTED, stored=[document(0)]) == Violations(stored_though_rejected=1)
-    swapped = [document(0, _id=id_of(1)), document(1, _id=id_of(0))]
+    swapped = [document(0, _id={"id": id_of(1)}), document(1, _id={"id": id_of(0)})]
     assert violations_of(None, stored=swapped) == Violations(unlike_their_receipt=2)
     late = document(0, received_at=MOMENT.replace(second=MOMENT.second + 1))
     assert violations_of(None, stored=[late, document(1)]) == Violations(unlike_their_receipt=1)

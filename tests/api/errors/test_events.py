@@ -104,7 +104,7 @@ def test_lenient_handling_lists_the_first_100_bad_events(server: Server, key: Js
 
 def test_an_event_may_have_1_mib_as_bson(server: Server, make_key: Callable[..., Json], mongo: MongoClient) -> None:
     key = make_key()
-    tenant = {"tenant_id": uuid.UUID(key["tenant_id"])}
+    tenant = {"_id.tenant_id": uuid.UUID(key["tenant_id"])}
 
     def post(padding: int) -> httpx.Response:
         return client.post(EVENTS, json={"source": "backend", "events": [{"type": "a", "data": {"s": "x" * padding}}]})

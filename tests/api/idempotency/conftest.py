@@ -24,6 +24,7 @@ def connected(server: Server, key: Json) -> Iterator[TenantClient]:
 @pytest.fixture
 def tenant(connected: TenantClient, mongo: MongoClient, key: Json) -> TenantClient:
     """The tenant's client. The tenant has no event and no idempotency record."""
-    for collection in (mongo.sluice.events, mongo.sluice.claims):
-        collection.delete_many({"tenant_id": uuid.UUID(key["tenant_id"])})
+    tenant_id = uuid.UUID(key["tenant_id"])
+    mongo.sluice.events.delete_many({"_id.tenant_id": tenant_id})
+    mongo.sluice.claims.delete_many({"tenant_id": tenant_id})
     return connected

@@ -41,9 +41,11 @@ def content_of(document: Json, exact: bool) -> Json:
     """A stored document without its id and its time of receipt. If `exact`, objects are compared as BSON."""
     content: Json = {}
     for name, value in document.items():
+        if name in {"_id", "received_at"}:
+            continue
         if isinstance(value, RawBSONDocument):
             content[name] = value.raw if exact else bson.decode(value.raw)
-        elif name not in {"_id", "received_at"}:
+        else:
             content[name] = value
     if document["timestamp"] == document["received_at"]:
         content["timestamp"] = "received_at"

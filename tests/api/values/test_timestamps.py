@@ -48,7 +48,7 @@ TIMES: dict[str, tuple[str, str]] = {
 def test_timestamp(client: httpx.Client, mongo: MongoClient, text: str, expected: str) -> None:
     event_id = posted_id(post(client, [event_text("{}", timestamp=json.dumps(text))]))
     assert shown(client, event_id)["timestamp"] == expected
-    document = mongo.sluice.events.find_one({"_id": uuid.UUID(event_id)})
+    document = mongo.sluice.events.find_one({"_id.id": uuid.UUID(event_id)})
     assert document is not None
     assert document["timestamp"] == datetime.fromisoformat(expected).replace(tzinfo=UTC)
 
