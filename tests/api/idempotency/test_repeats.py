@@ -194,8 +194,8 @@ def test_tenants_have_name_spaces_of_their_own_and_keys_of_one_share_it(server: 
 
 
 def test_long_keys_that_differ_in_a_character(tenant: TenantClient, mongo: MongoClient, key: Json) -> None:
-    names = ["".join(secrets.choice(VISIBLE) for _ in range(255))]
-    names += [names[0][:-1] + chr(ord(names[0][-1]) ^ 1), names[0][:-1], names[0].swapcase()]
+    most = "".join(secrets.choice(VISIBLE) for _ in range(254))
+    names = [most + "a", most + "b", most, most + "A"]
     receipts = [expect_receipt(tenant.rest(batch(1), name), replayed=False) for name in names]
     assert [expect_receipt(tenant.unary(batch(1), name), replayed=True) for name in names] == receipts
     assert stored_ids(mongo, key) == sorted(item.ids[0] for item in receipts)
