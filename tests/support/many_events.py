@@ -1,5 +1,6 @@
 """Many events at once: written to MongoDB as Sluice writes them, but not through it."""
 
+from collections.abc import Sequence
 from time import time_ns
 from uuid import UUID
 
@@ -26,4 +27,9 @@ def insert_events(mongo: MongoClient, key: Json, count: int, data_bytes: int = 1
     for start in range(0, count, step):
         size = min(step, count - start)
         encoded = encode(info, new_ids(now, size).binary, [event] * size, [None] * size)
-        mongo.sluice.command({"insert": "events", "documents": [EncodedDocuments(b"".join(encoded))], "ordered": False})
+        insert_encoded(mongo, encoded)
+
+
+def insert_encoded(mongo: MongoClient, documents: Sequence[bytes]) -> None:
+    """Insert events that are encoded: at most as many as fit in one command."""
+    mongo.sluice.command({"insert": "events", "documents": [EncodedDocuments(b"".join(documents))], "ordered": False})

@@ -10,10 +10,12 @@ from typing import NamedTuple
 
 import httpx
 import pytest
-from bson.binary import UUID_SUBTYPE, Binary
 
 from server.core.events.ids import new_ids
+from server.core.events.model import BatchInfo, Event
+from storage.documents import encode
 from tests.support.harness import Json, MongoClient, Server
+from tests.support.many_events import insert_encoded
 from tests.support.mongod import Mongod, ReplicaSet
 from tests.support.reading import EVENTS, next_of, walk
 
@@ -31,6 +33,9 @@ EVERY = 70_001
 
 FEW_EVERY = 9_000
 """Of this number of events, one is of the type `few`: a page of them is found in its time, and is far apart."""
+
+
+COMMON, FEW, RARE = Event("common", {}), Event("few", {}), Event("rare", {})
 
 
 class Host(NamedTuple):
@@ -52,8 +57,8 @@ def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         Server(path / "data", "--mongodb-url", mongod.url) as server,
     ):
         key = server.create_key("rare", "--rate-limit", "0")
-        for event_type in ("common", "few", "rare"):
-            post(server, key, event_type)
+        for event in (COMMON, FEW, RARE):
+            post(server, key, event.type)
         mongo.sluice.events.delete_many({})
         ids, few, rare = insert(mongo, key)
         with server.client(key["key"]) as client:
@@ -69,25 +74,24 @@ def post(server: Server, key: Json, event_type: str) -> None:
 
 def insert(mongo: MongoClient, key: Json) -> tuple[list[str], list[str], list[str]]:
     """Insert events. Returns one in 1,000 ids, those of the few and those of the rare events, newest first."""
-    tenant, number = Binary.from_uuid(uuid.UUID(key["tenant_id"])), 0
-    ids, few, rare = list[str](), list[str](), list[str]()
+    info = BatchInfo(uuid.UUID(key["tenant_id"]), "s", None, NEWEST_MS)
+    number, ids, few, rare = 0, list[str](), list[str](), list[str]()
     for newest, step_ms in SPANS:
         for batch in range(BATCHES):
             made = new_ids(newest - batch * step_ms, 1_000)
-            documents = []
-            for binary, text in zip(reversed(made.binary), reversed(made.text), strict=True):
+            events = []
+            for text in reversed(made.text):
                 number += 1
-                event_type = "common"
+                event = COMMON
                 if number % EVERY == 0:
                     rare.append(text)
-                    event_type = "rare"
+                    event = RARE
                 elif number % FEW_EVERY == 0:
                     few.append(text)
-                    event_type = "few"
-                own_id = {"tenant_id": tenant, "id": Binary(binary, UUID_SUBTYPE)}
-                documents.append({"_id": own_id, "source": "s", "event_type": event_type, "data": {}})
+                    event = FEW
+                events.append(event)
             ids.append(made.text[-1])
-            mongo.sluice.events.insert_many(documents, ordered=False)
+            insert_encoded(mongo, encode(info, made.binary, events[::-1], [None] * len(events)))
     return ids, few, rare
 
 
