@@ -1,11 +1,11 @@
 """Floods of the gRPC port before the key: what they cost a worker, and what good clients notice of them.
 
 Each flood goes on for some seconds, from a process of its own, beside good calls at a steady rate. A worker must stay
-under MAX_MEMORY_MIB throughout.
+under MAX_MEMORY_MIB throughout, and the p99 of the good calls under MAX_RATIO times what it is without a flood.
 
-Bad clients stand for other machines, but here they share two cores with the server and the good clients. That alone
+Bad clients stand for other machines, but here they share the cores with the server and the good clients. That alone
 makes good calls slower. So each flood also goes to another server on this machine, which has the lowest priority. The
-p99 of the good calls must stay under MAX_RATIO times what it is then.
+p99 of the good calls is shown for that, too.
 """
 
 import gzip
@@ -57,6 +57,7 @@ MIB = 1024 * 1024
 CALLS = 300
 STREAMS = 100
 """Calls on one connection: as many as the server lets it have."""
+
 RECONNECT_S = 0.5
 """How long a connection with unfinished calls is used. The server leaves the last ones open if no other call waits."""
 
@@ -295,10 +296,10 @@ def run_floods(directory: Path, seconds: float) -> Iterator[Compared]:
 
 
 def check_latency(found: Sequence[Compared]) -> None:
-    """Fail if good clients noticed much of a flood. A single p99 varies, so the other one is the median of all."""
-    elsewhere_ms = statistics.median(each.elsewhere_ms for each in found)
-    slow = [str(each) for each in found if each.flooded.p99_ms > MAX_RATIO * elsewhere_ms]
-    assert not slow, (elsewhere_ms, slow)
+    """Fail if good clients noticed much of a flood. A single p99 varies, so the quiet one is the median of all."""
+    quiet_ms = statistics.median(each.quiet_ms for each in found)
+    slow = [str(each) for each in found if each.flooded.p99_ms > MAX_RATIO * quiet_ms]
+    assert not slow, (quiet_ms, slow)
 
 
 def as_json(found: Sequence[Compared]) -> str:

@@ -1,6 +1,7 @@
 """The batch of a message: small and large ones are the same, and no bytes cost much."""
 
 import pytest
+from sluice.v1 import event_service_pb2 as pb
 
 from server.core.errors import EventError, InvalidBatch
 from server.core.events.decode import MIN_HEAVY_BYTES
@@ -59,3 +60,4 @@ def test_values_of_a_struct_are_counted_before_they_are_made() -> None:
     assert decode_fast(received) is None
     slow = run_at_once(decoding(message, UNARY))
     assert slow.errors == [EventError(0, "events[0]", "More than 1048576 bytes as BSON")]
+    assert pb.IngestEventsRequest.FromString(message).batch.source == "s"
