@@ -19,6 +19,7 @@ from server.core.decompression import Decompressor, decompress
 from server.core.errors import ClientGone, InvalidBatch, PayloadTooLarge, Unavailable
 from server.core.fair_limit import FairLimit
 from server.core.ingest.ingest import AdmittedRequest
+from server.rpc.open_reads import OpenReads
 
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 """A message, compressed or not: more than a batch may have, so that a batch over its limit gets our own error."""
@@ -32,11 +33,6 @@ MAX_KEYED_READS = 16
 
 MAX_WAITING_READS = 2_000
 """Calls that wait to be read, half of them of one tenant. Each takes some 30 KB."""
-
-MAX_OPEN_READS = 4
-"""Messages that are arriving for `Check`, and as many for the other methods that need no key. One connection may have
-half of each. They have some 50 bytes, and arrive with their calls. One that does not end brings what the network can
-carry."""
 
 MAX_OPEN_MESSAGE_BYTES = 4096
 """A message of a method that needs no key. Reflection repeats it in its response."""
@@ -109,11 +105,6 @@ def decompress_small(message: bytes | None) -> bytes | None:
         raise PayloadTooLarge(OPEN_TOO_LARGE) from None
 
 
-def open_reads() -> FairLimit:
-    """The limit on messages that are arriving for one kind of calls that need no key, by connection."""
-    return FairLimit(MAX_OPEN_READS, MAX_OPEN_READS // 2)
-
-
 class MessageReader:
     """Reads the messages of all calls to this worker."""
 
@@ -166,7 +157,7 @@ class MessageReader:
         if self._draining_because:
             raise Unavailable("not_stored", self._draining_because)
 
-    async def read_open(self, context: Context, reads: FairLimit) -> bytes | None:
+    async def read_open(self, context: Context, reads: OpenReads) -> bytes | None:
         """The next message of a call that needs no key; None at the end of its messages, or if the server drains.
 
         `reads` limits the messages that are arriving for calls of its kind. Raises SlowMessage if it is slow while
@@ -174,21 +165,27 @@ class MessageReader:
         """
         connection = context.peer()
         try:
-            await reads.acquire(connection, 1, Deadline())
+            async with reads.slot(connection):
+                return decompress_small(await self._received(context, reads))
         except TimeoutError:
             raise Unavailable(detail=NO_CAPACITY) from None
+        except SlowMessage:
+            reads.pause(connection)
+            raise
+
+    async def _received(self, context: Context, reads: OpenReads) -> bytes | None:
+        """The next message, as it arrived. Raises SlowMessage and ClientGone."""
         reading = asyncio.ensure_future(receive(context))
         end = monotonic() + OPEN_READ_TIMEOUT_S
         try:
             while not (await asyncio.wait([reading], timeout=OPEN_READ_S))[0]:
                 if self._draining_because:
                     return None
-                if reads.waiting() or monotonic() > end:
+                if reads.others_wait() or monotonic() > end:
                     raise SlowMessage(detail=TOO_SLOW)
-            return decompress_small(reading.result())
+            return reading.result()
         finally:
             reading.cancel()
-            reads.add(connection, -1)
 
     async def decompress(self, message: bytes, tenant_id: UUID) -> bytes:
         """A message of a stream, decompressed if need be. Raises PayloadTooLarge, MalformedJson and Unavailable."""

@@ -20,9 +20,10 @@ from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, Serv
 from server.core.errors import ClientGone, InvalidBatch, NotFound, Unavailable
 from server.core.fair_limit import FairLimit
 from server.rpc.accepting import Handlers
-from server.rpc.arrivals import NO_MESSAGE, Context, MessageReader, SlowMessage, open_reads
+from server.rpc.arrivals import NO_MESSAGE, Context, MessageReader, SlowMessage
 from server.rpc.errors import end_with
 from server.rpc.messages import parse_message
+from server.rpc.open_reads import OpenReads
 from server.rpc.pacing import Pace
 
 OVERALL = ""
@@ -59,7 +60,7 @@ class CallLimits:
     def __init__(self, calls: FairLimit, too_many: str) -> None:
         self._calls = calls
         self._too_many = too_many
-        self.reads = open_reads()
+        self.reads = OpenReads()
 
     @contextmanager
     def open_call(self, connection: str) -> Iterator[None]:

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Never, TypeVar
 
 from server.core.errors import ConfigurationError, Unavailable
-from server.runtime.errors import StartError
+from server.runtime.errors import StartError, WorkerKilled
 from server.runtime.logs import place_of
 
 Result = TypeVar("Result")
@@ -57,7 +57,7 @@ def failures_logged(name: str, reasons: list[str] | None = None) -> Iterator[Non
             reasons.append(reason)
             if len(reasons) % REPEATED_EVERY != 1:
                 return
-        level = logging.WARNING if isinstance(error, Unavailable) else logging.ERROR
+        level = logging.WARNING if isinstance(error, Unavailable | WorkerKilled) else logging.ERROR
         log.log(level, "%s failed: %s", name, reason)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from server.core.errors import ConfigurationError
-from server.runtime.errors import StartError
+from server.runtime.errors import StartError, WorkerKilled
 from server.runtime.logs import place_of
 from server.runtime.messages import (
     MAX_LINE_BYTES,
@@ -107,7 +107,8 @@ class WorkerProcess:
     async def until_ready(self) -> None:
         """Return when the process accepts requests.
 
-        Raises ConfigurationError if it found a setting that is wrong, and StartError if it ends otherwise before that.
+        Raises ConfigurationError if it found a setting that is wrong, WorkerKilled if a signal ended it, and StartError
+        if it ends otherwise before that.
         """
         ready, leaving = asyncio.ensure_future(self._ready.wait()), asyncio.ensure_future(self.leaving.wait())
         try:
@@ -121,8 +122,11 @@ class WorkerProcess:
             raise StartError(
                 f"a worker cannot load Sluice's code ({self._unloadable}): restart the server if the code was changed"
             )
-        if not self._ready.is_set():
-            raise StartError(f"a worker ended before it was ready (status {self.status}): the lines above say why")
+        if self._ready.is_set():
+            return
+        if self.status is not None and self.status < 0:
+            raise WorkerKilled(f"a worker was ended by signal {-self.status} before it was ready")
+        raise StartError(f"a worker ended before it was ready (status {self.status}): the lines above say why")
 
     async def drain(self) -> None:
         """Let the process finish what it accepted, and end it. Return when it has ended."""

@@ -126,3 +126,24 @@ def test_a_worker_that_ends_before_it_is_ready_is_no_start(tmp_path: Path, monke
     fake_worker(tmp_path, monkeypatch, f"{NOISE}\nsys.exit(3)")
     with pytest.raises(StartError, match=r"a worker ended before it was ready \(status 3\)"):
         asyncio.run(Worker(SETTINGS, "mongodb://127.0.0.1/").start())
+
+
+def test_a_worker_that_is_killed_as_it_starts_is_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    killed = f"import os\nif len(open({str(tmp_path / 'starts')!r}).read()) == 2:\n    os.kill(os.getpid(), 9)\n"
+    starts = fake_worker(tmp_path, monkeypatch, f"{killed}{READY}\nsys.exit(7)")
+
+    async def scenario() -> None:
+        worker = Worker(SETTINGS, "mongodb://127.0.0.1/")
+        async with asyncio.timeout(TIMEOUT_S):
+            await worker.start()
+            async with in_background(worker.keep_alive()):
+                while starts.read_text().count("+") < 3:
+                    await asyncio.sleep(0.01)
+            await worker.drain()
+
+    asyncio.run(scenario())
+    lines = [(record.levelname, record.getMessage()) for record in caplog.records]
+    assert ("WARNING", "start of a worker failed: a worker was ended by signal 9 before it was ready") in lines
+    assert "ERROR" not in dict(lines)
