@@ -22,6 +22,7 @@ import click
 import httpx
 
 from loadtests.benchmark.table import print_table
+from loadtests.support.databases import nodes_option, running_database
 from loadtests.support.payloads import Json, make_events
 from loadtests.support.processes import create_key, serving
 from loadtests.support.progress import say
@@ -75,9 +76,10 @@ class Timed(NamedTuple):
 @click.command(help=__doc__)
 @click.option("--events", default=2_000_000, show_default=True, help="How many events to store.")
 @click.option("--rounds", default=15, show_default=True, help="How often to read each page.")
-def main(events: int, rounds: int) -> None:
+@nodes_option
+def main(events: int, rounds: int, nodes: str) -> None:
     """Store the events, read the pages, and print how long they took."""
-    found = asyncio.run(run(events, rounds))
+    found = asyncio.run(run(events, rounds, int(nodes)))
     print_table([["ms", "median", "min-max", "aim", "met"], *(timed.cells() for timed in found)])
     newest, middle, end = (statistics.median(timed.times_ms) for timed in found[:3])
     print(f"beside the newest page, the middle one takes {middle / newest:.2f}, and the last {end / newest:.2f}")
@@ -85,17 +87,18 @@ def main(events: int, rounds: int) -> None:
         sys.exit(1)
 
 
-async def run(events: int, rounds: int) -> list[Timed]:
-    """Measure on a new server with an embedded database."""
+async def run(events: int, rounds: int, nodes: int) -> list[Timed]:
+    """Measure on a new server with a new database."""
     with tempfile.TemporaryDirectory() as directory:
-        data = Path(directory) / "data"
-        env = {"SLUICE_DATA_DIR": str(data), "SLUICE_MONGODB_URL": ""}
-        async with serving(Path(directory) / "serve.log", env, "--workers", "1") as server:
-            key = await create_key(env, "pages")
-            with httpx.Client(base_url=server.url, headers={"X-API-Key": key.secret}, timeout=30) as client:
-                received = await asyncio.to_thread(fill, client, events)
-                say(f"reading each page {rounds} times")
-                return await asyncio.to_thread(measure, client, received, rounds)
+        log, data = Path(directory) / "serve.log", Path(directory) / "data"
+        async with running_database(data, nodes) as database:
+            env = {"SLUICE_MONGODB_URL": database.url}
+            async with serving(log, env, "--workers", "1") as server:
+                key = await create_key(env, "pages")
+                with httpx.Client(base_url=server.url, headers={"X-API-Key": key.secret}, timeout=30) as client:
+                    received = await asyncio.to_thread(fill, client, events)
+                    say(f"reading each page {rounds} times")
+                    return await asyncio.to_thread(measure, client, received, rounds)
 
 
 def fill(client: httpx.Client, events: int) -> list[str]:

@@ -1,8 +1,8 @@
 """Measures how fast Sluice takes in events, next to what its MongoDB could take: `python -m loadtests.benchmark`.
 
-It starts an embedded `mongod` in a temporary directory, every `sluice serve` that is compared, and generator processes
-that drive them. TMPDIR should be on a disk, because journal writes are part of what is measured. The scenarios take
-turns, round after round, so that whatever slows the machine down affects all of them alike.
+It starts a `mongod`, or three as a replica set, in a temporary directory, every `sluice serve` that is compared, and
+generator processes that drive them. TMPDIR should be on a disk, because journal writes are part of what is measured.
+The scenarios take turns, round after round, so that whatever slows the machine down affects all of them alike.
 
 `--compare` chooses the scenarios:
 
@@ -39,8 +39,8 @@ from loadtests.benchmark.table import print_results
 from loadtests.benchmark.targets import Targets
 from loadtests.benchmark.turns import Turns, say
 from loadtests.support import reports
+from loadtests.support.databases import nodes_option, running_database
 from storage.client import close, connect
-from storage.embedded import EmbeddedMongod
 from storage.start import check_at_start
 
 
@@ -54,6 +54,7 @@ class Options(NamedTuple):
     workers: Sequence[int]
     batch_sizes: Sequence[int]
     against: Path | None
+    nodes: int
 
 
 async def run(options: Options) -> bool:
@@ -61,15 +62,14 @@ async def run(options: Options) -> bool:
     comparison = COMPARISONS[options.compare](Choices(options.workers, options.batch_sizes, options.against))
     with tempfile.TemporaryDirectory(prefix="sluice-benchmark-") as directory:
         async with AsyncExitStack() as stack:
-            mongod = await EmbeddedMongod.start(Path(directory, "data"))
-            stack.push_async_callback(mongod.stop)
-            client = connect(mongod.url, "pymongo")
+            database = await stack.enter_async_context(running_database(Path(directory, "data"), options.nodes))
+            client = connect(database.url, "pymongo")
             stack.push_async_callback(close, client)
             version = await check_at_start(client)
             say("starting servers")
-            starter = Targets(stack, mongod, client, options.driver, Path(directory))
+            starter = Targets(stack, database.url, client, options.driver, Path(directory))
             targets = [await starter.start(scenario, number) for number, scenario in enumerate(comparison.scenarios)]
-            turns = Turns(mongod, client, targets, options.seconds)
+            turns = Turns(database.pids, client, targets, options.seconds)
             await turns.measure(options.rounds)
             figures = await turns.figures()
             answers = turns.answers(comparison.questions)
@@ -157,9 +157,10 @@ def check_against(options: Options) -> None:
     type=click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path),
     help="For checkout: the directory of the other checkout.",
 )
-def main(**arguments: Any) -> None:
+@nodes_option
+def main(nodes: str, **arguments: Any) -> None:
     """Measure how fast Sluice takes in events, next to what its MongoDB could take."""
-    options = Options(**arguments)
+    options = Options(**arguments, nodes=int(nodes))
     check_against(options)
     if not asyncio.run(run_until_terminated(options)):
         sys.exit(1)

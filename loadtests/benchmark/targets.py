@@ -17,7 +17,6 @@ from loadtests.benchmark.jobs import Job
 from loadtests.benchmark.scenarios import Scenario
 from loadtests.support.processes import Server, create_key, serving
 from storage.client import Client, database
-from storage.embedded import EmbeddedMongod
 from storage.indexes import EVENTS
 from storage.keys import Keys
 from storage.layout import create_events
@@ -43,13 +42,11 @@ class Target(NamedTuple):
 
 
 class Targets:
-    """Makes targets, all on one `mongod`. `stack` ends the servers that it starts."""
+    """Makes targets, all on one MongoDB. `stack` ends the servers that it starts."""
 
-    def __init__(
-        self, stack: AsyncExitStack, mongod: EmbeddedMongod, client: Client, driver: str, directory: Path
-    ) -> None:
+    def __init__(self, stack: AsyncExitStack, database_url: str, client: Client, driver: str, directory: Path) -> None:
         self._stack = stack
-        self._mongod = mongod
+        self._database_url = database_url
         self._client = client
         self._driver = driver
         self._directory = directory
@@ -64,12 +61,12 @@ class Targets:
                 await create_events(events)
             else:
                 await events[EVENTS].create_index(PLAIN_INDEX)
-            return Target(scenario, name, self._mongod.url, uuid4(), [], None)
+            return Target(scenario, name, self._database_url, uuid4(), [], None)
         driver = scenario.driver or self._driver
         name = f"{scenario.driven}_{scenario.workers}_{driver}"
         if scenario.checkout is not None:
             name = f"{name}_{scenario.checkout.label}"
-        env = {"SLUICE_MONGODB_URL": self._mongod.url, "SLUICE_DATABASE": name, "SLUICE_DRIVER": driver}
+        env = {"SLUICE_MONGODB_URL": self._database_url, "SLUICE_DATABASE": name, "SLUICE_DRIVER": driver}
         if name not in self._servers:
             self._servers[name] = await self._serve(scenario, name, env)
         server = self._servers[name]

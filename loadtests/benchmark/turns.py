@@ -17,7 +17,6 @@ from loadtests.benchmark.scenarios import Question
 from loadtests.benchmark.targets import Target, jobs_of, stored_of
 from loadtests.support.processes import cpu_s, machine_cpu_s, resident_mib
 from storage.client import Client
-from storage.embedded import EmbeddedMongod
 
 WARM_UP_PART = 0.5
 """Length of the warm-up of each scenario, as a part of a turn. It is not measured: caches fill, collections grow."""
@@ -26,10 +25,10 @@ HALF = 0.5
 
 
 class Turns:
-    """The targets, the one `mongod` that they share, and what was measured so far."""
+    """The targets, the nodes of the MongoDB that they share, and what was measured so far."""
 
-    def __init__(self, mongod: EmbeddedMongod, client: Client, targets: Sequence[Target], seconds: float) -> None:
-        self._mongod = mongod
+    def __init__(self, mongod_pids: Sequence[int], client: Client, targets: Sequence[Target], seconds: float) -> None:
+        self._mongod_pids = mongod_pids
         self._client = client
         self._targets = targets
         self._seconds = seconds
@@ -92,13 +91,13 @@ class Turns:
         return run
 
     def _usage(self, target: Target) -> Usage:
-        return Usage(cpu_s(target.worker_pids), cpu_s([self._mongod.pid]), machine_cpu_s())
+        return Usage(cpu_s(target.worker_pids), cpu_s(self._mongod_pids), machine_cpu_s())
 
     def _memory(self, target: Target) -> Memory:
         return Memory(
             workers_mib=[resident_mib([pid]) for pid in target.worker_pids],
             supervisor_mib=0 if target.server is None else resident_mib([target.server.pid]),
-            mongod_mib=resident_mib([self._mongod.pid]),
+            mongod_mib=resident_mib(self._mongod_pids),
         )
 
 

@@ -22,7 +22,7 @@ SMALL = ("--rounds", "1", "--seconds", "0.1", "--workers", "1", "--batch-sizes",
 
 SCENARIOS = {"apis": 7, "limiter": 8, "latency": 5, "drivers": 2, "checkout": 8}
 
-OPTIONS = {"checkout": ("--against", ".")}
+OPTIONS = {"apis": ("--nodes", "3"), "checkout": ("--against", ".")}
 
 
 @pytest.fixture(params=SCENARIOS if "SLUICE_LONG" in os.environ else ["apis", "checkout"])
