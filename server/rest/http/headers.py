@@ -14,7 +14,23 @@ from server.core.ingest.idempotency import parse_idempotency_key
 from server.core.ingest.ingest import IngestOptions
 
 Headers = Mapping[str, list[str]]
-"""Values by name in lower case, in the order sent."""
+"""Values by name in lower case, in the order sent. It has those that Sluice reads."""
+
+READ_HEADERS = {
+    name.encode(): name
+    for name in (
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "idempotency-key",
+        "origin",
+        "prefer",
+        "referer",
+        "transfer-encoding",
+        "x-api-key",
+    )
+}
+"""The names of the headers that Sluice reads, as they arrive. Most of a request's headers are others."""
 
 JSON = "application/json"
 IDENTITY = "identity"
@@ -52,8 +68,10 @@ class BodyFormat(NamedTuple):
 def headers_of(scope: Mapping[str, Any]) -> Headers:
     """The headers of a request."""
     headers: dict[str, list[str]] = {}
-    for name, value in scope["headers"]:
-        headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    for sent_name, value in scope["headers"]:
+        name = READ_HEADERS.get(sent_name)
+        if name is not None:
+            headers.setdefault(name, []).append(value.decode("latin-1"))
     return headers
 
 
