@@ -105,7 +105,7 @@ class HttpProtocol(ParsingProtocol):
         """Wait for a request, unless there are too many connections."""
         super().connection_made(transport)
         self.flow = ParsingFlowControl(transport)
-        self._responses: Any = ResponseTransport(transport, self._end_after_response)
+        self._responses: Any = ResponseTransport(self.loop, transport, self._end_after_response)
         self._write_watch = WriteWatch(self.loop, transport)
         if is_overfull(self.connections):
             transport.abort()
