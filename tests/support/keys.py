@@ -1,12 +1,18 @@
-"""What tests of `sluice keys` share."""
+"""What tests of keys share: what `sluice keys` prints, and `Authorization`."""
 
 import json
+from base64 import b64encode
 
 from tests.support.harness import Json, Server, sluice
 
 EVENTS = "/api/v1/events"
 
 CREATED = ["id", "key", "tenant", "tenant_id", "name", "scopes", "allowed_domains", "rate_limit", "created_at"]
+
+
+def basic(user: str, password: str = "") -> str:
+    """A value of `Authorization` with a user name and a password."""
+    return f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
 def listed(server: Server, *options: str) -> list[Json]:
