@@ -23,6 +23,14 @@ def listed(server: Server, *options: str) -> list[Json]:
     return found
 
 
+def rotated(server: Server, key: Json, *options: str) -> Json:
+    """What `keys rotate --json` prints."""
+    done = sluice("keys", "rotate", key["id"], "--json", *options, *server.database_options)
+    assert done.returncode == 0, done.stderr
+    found: Json = json.loads(done.stdout)
+    return found
+
+
 def status(server: Server, secret: str) -> int:
     """The status that a server gives a request with this key."""
     with server.client(secret) as client:
