@@ -96,11 +96,15 @@ class Admission:
     async def _key_of(self, digest: bytes, found: FoundKey | None, deadline: Deadline) -> Key:
         """The key with this digest, which is usually the one found. Raises Unauthenticated and Unavailable.
 
-        If the digest found is another, this may be that of the key's previous secret, which `find` knows.
+        If the digest found is another, this may be that of the key's previous secret, which `find` knows. One that no
+        longer works is forgotten, so that a client which goes on with it takes no more permits from the key.
         """
         if found is not None and found.digest == digest:
             return active(found.key)
-        return active(await self._find(digest, deadline))
+        key = await self._find(digest, deadline)
+        if key is None:
+            self._known.pop(digest, None)
+        return active(key)
 
     def _known_lease(self, digest: bytes) -> Lease | None:
         """The lease of a key with a limit that was seen before."""
