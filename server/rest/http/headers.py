@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from server.authorization import Schemes, bearer_token, secret_of, user_and_password
 from server.core.access.keys import Credentials
 from server.core.access.rate_limit import WINDOW_S
-from server.core.errors import InvalidHeader, MalformedRequest, Quota, Unauthenticated, UnsupportedMediaType
+from server.core.errors import InvalidHeader, MalformedRequest, Quota, UnsupportedMediaType
 from server.core.ingest.idempotency import parse_idempotency_key
 from server.core.ingest.ingest import IngestOptions
 
@@ -31,6 +32,9 @@ READ_HEADERS = {
     )
 }
 """The names of the headers that Sluice reads, as they arrive. Most of a request's headers are others."""
+
+SCHEMES: Schemes = {"bearer": bearer_token, "basic": user_and_password}
+"""The schemes of `Authorization` that may hold a key."""
 
 JSON = "application/json"
 IDENTITY = "identity"
@@ -76,14 +80,11 @@ def headers_of(scope: Mapping[str, Any]) -> Headers:
 
 
 def credentials_of(headers: Headers) -> Credentials:
-    """Who sends the request. Raises Unauthenticated for more than one key.
+    """Who sends the request. Raises Unauthenticated for more than one key, as `secret_of` does.
 
     More than one page is an error that the credentials carry: it is no reason to tell a client whose key is bad.
     """
-    keys = headers.get("x-api-key", ())
-    if len(keys) > 1:
-        raise Unauthenticated
-    secret = keys[0] if keys else None
+    secret = secret_of(headers.get("x-api-key", ()), headers.get("authorization", ()), SCHEMES)
     try:
         return Credentials(secret, single_header(headers, "origin"), single_header(headers, "referer"))
     except InvalidHeader as error:

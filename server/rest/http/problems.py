@@ -14,8 +14,9 @@ from server.status import STATUS, Refusal, refusal_of
 
 PROBLEM_JSON = "application/problem+json"
 
-CHALLENGE = 'ApiKey realm="sluice"'
-"""What a 401 asks for (RFC 9110 §15.5.2). HTTP has no scheme for `X-API-Key`, but some clients fail without one."""
+CHALLENGE = 'Bearer realm="sluice"'
+"""What a 401 asks for (RFC 9110 §15.5.2). It does not ask for `Basic`: a browser would open a login box, and would then
+add the key to requests that other sites make."""
 
 
 class ProblemEvent(msgspec.Struct):

@@ -34,7 +34,8 @@ ERROR_HELP: dict[Code, Help] = {
     ),
     Code.UNAUTHENTICATED: Help(
         "The API key is missing, unknown, replaced or revoked, or there is more than one.",
-        "Send one valid key in `X-API-Key`. `sluice keys create` makes one.",
+        "Send one valid key in one place: `X-API-Key`, or `Authorization` as `Bearer` or `Basic`. `sluice keys create` "
+        "makes one.",
     ),
     Code.INSUFFICIENT_SCOPE: Help(
         "The key is valid, but lacks the scope that `detail` names.", "Use a key with that scope."

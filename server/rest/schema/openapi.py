@@ -28,6 +28,13 @@ EXAMPLE_BATCH: Json = {
     "events": [{"type": "purchase", "data": {"transaction_id": "TXN-001", "value": 99.99, "currency": "USD"}}],
 }
 
+SECURITY_SCHEMES: Json = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "The key as the token"},
+    "basic": {"type": "http", "scheme": "basic", "description": "The key as the user name or as the password"},
+}
+"""The places where a request may name its key. It names it in one of them."""
+
 TIME_FIELDS = ("received_at", "timestamp")
 TIME = "In UTC, without a zone: `YYYY-MM-DDTHH:MM:SS`, and `.mmm` unless that is zero"
 TIMES = (
@@ -91,7 +98,7 @@ def openapi_document() -> Json:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/", "description": "This server"}],
-        "security": [{"key": []}],
+        "security": [{scheme: []} for scheme in SECURITY_SCHEMES],
         "paths": {
             "/api/v1/events": {"post": ingest_operation(), "get": list_operation()},
             "/api/v1/events/{event_id}": {"get": get_operation()},
@@ -101,7 +108,7 @@ def openapi_document() -> Json:
         },
         "components": {
             "schemas": schemas(),
-            "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}},
+            "securitySchemes": SECURITY_SCHEMES,
         },
     }
 
