@@ -20,6 +20,7 @@ Headers = Mapping[str, list[str]]
 READ_HEADERS = {
     name.encode(): name
     for name in (
+        "authorization",
         "content-encoding",
         "content-length",
         "content-type",
