@@ -61,8 +61,7 @@ class Search:
         self._database = database
         self._tenant = Binary.from_uuid(tenant_id)
         self._names = {name: value for name, value in where.names().items() if value is not None}
-        self._bottom = bound_at(where.since, LOWEST if where.until is not None else MinKey())
-        self._top = bound_at(where.until, HIGHEST if where.since is not None else MaxKey())
+        self._bottom, self._top = bounds_of(where)
         if start.below is not None:
             self._top = decode_bound(start.below)
         self._skip = start.skip
@@ -149,6 +148,12 @@ class Search:
         """The reply to a command; None if it takes too long. Raises Unavailable."""
         options = {"hint": {"_id": 1}, "readConcern": {"level": "majority"}}
         return await attempt(self._database, {**command, **options}, ATTEMPT_MS, documents.LAZY, self._deadline)
+
+
+def bounds_of(where: EventFilter) -> tuple[Any, Any]:
+    """The bounds of the ids of events that match: the first is inclusive, and the second is not."""
+    bottom = bound_at(where.since, LOWEST if where.until is not None else MinKey())
+    return bottom, bound_at(where.until, HIGHEST if where.since is not None else MaxKey())
 
 
 def bound_at(moment: int | None, default: Any) -> Any:

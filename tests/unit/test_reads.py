@@ -10,13 +10,20 @@ from uuid import UUID
 import pytest
 from msgspec import Raw
 
-from server.core import reads
+from server.core import read_limits
 from server.core.deadline import Deadline
 from server.core.errors import NotFound, Unavailable
 from server.core.events.catalog import CatalogStore, EventType, FetchedTypes
 from server.core.events.model import EventFilter, StoredEvent
 from server.core.events.store import Fetched, Match, Matches, Position
-from server.core.reads import FETCH_BYTES, MAX_TENANT_FETCHES, MAX_TENANT_HELD_BYTES, RESERVED_BYTES, Page, Reads
+from server.core.read_limits import (
+    FETCH_BYTES,
+    MAX_TENANT_FETCHES,
+    MAX_TENANT_HELD_BYTES,
+    RESERVED_BYTES,
+    ReadLimits,
+)
+from server.core.reads import Page, Reads
 
 TENANT, OTHER = UUID(int=1), UUID(int=2)
 ALL = EventFilter()
@@ -81,7 +88,7 @@ def events(indexes: list[int]) -> Iterator[StoredEvent]:
 
 
 def reads_of(store: Store) -> Reads:
-    return Reads(store, cast("CatalogStore", store))
+    return Reads(store, cast("CatalogStore", store), ReadLimits())
 
 
 async def read(found: Reads, start: Position = START, limit: int = 1_000, tenant_id: UUID = TENANT) -> list[int]:
@@ -245,5 +252,5 @@ def test_an_unavailable_database_gets_words_for_a_read(monkeypatch: pytest.Monke
     monkeypatch.setattr(store, step, fail)
     with pytest.raises(Unavailable) as caught:
         asyncio.run(read(reads_of(store)))
-    assert caught.value.detail == reads.UNAVAILABLE
+    assert caught.value.detail == read_limits.UNAVAILABLE
     assert "stored" not in caught.value.detail

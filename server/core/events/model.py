@@ -5,13 +5,14 @@ A `Batch` is validated by decoding into it (`decode.py`). Constructing one valid
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, cast
 from uuid import UUID
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
 from server.core.errors import EventError
+from server.core.times import format_time
 
 MAX_NAME_CHARS = 255
 """The length of `source`, `source_id` and `type`: they are index keys, and names rather than content."""
@@ -139,6 +140,45 @@ class StoredEvent(NamedTuple):
     timestamp: datetime | Raw
     received_at: datetime | Raw
     metadata: Raw
+
+
+class EventBody(Struct):
+    """A stored event in JSON, as lists and exports show it."""
+
+    id: str
+    tenant_id: str
+    source: str
+    source_id: str | None
+    event_type: str
+    data: dict[str, Any]
+    timestamp: str
+    received_at: str
+    metadata: dict[str, Any] | None
+
+
+def body_of(event: StoredEvent) -> EventBody:
+    """A stored event as it is shown."""
+    return EventBody(
+        id=text_of(event.id),
+        tenant_id=text_of(event.tenant_id),
+        source=text_of(event.source),
+        source_id=text_of(event.source_id),
+        event_type=text_of(event.event_type),
+        data=cast("Any", event.data),
+        timestamp=text_of(event.timestamp),
+        received_at=text_of(event.received_at),
+        metadata=cast("Any", event.metadata),
+    )
+
+
+def text_of(value: UUID | datetime | str | Raw) -> Any:
+    """A value as the text that it is shown as. JSON stays as it is."""
+    match value:
+        case UUID():
+            return str(value)
+        case datetime():
+            return format_time(value)
+    return value
 
 
 class EventFilter(NamedTuple):

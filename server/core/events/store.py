@@ -42,6 +42,41 @@ class Fetched(NamedTuple):
     """Bytes that are held until the events were decoded."""
 
 
+class Course(NamedTuple):
+    """The order in which events are scanned, and where that begins."""
+
+    oldest_first: bool = False
+    after: UUID | None = None
+    """The event behind which it begins, which may be gone; None to begin with the first."""
+
+
+class Scanned(NamedTuple):
+    """The events of one fetch of a scan."""
+
+    parts: Iterator[bytes]
+    """Their lines of JSON, some at a time. Each part is encoded when it is taken, which takes about a millisecond."""
+    size: int
+    """Bytes that are held until the parts were taken."""
+    is_last: bool
+
+
+class Scan(Protocol):
+    """A walk through a tenant's events."""
+
+    async def fetch(self, deadline: Deadline) -> Scanned:
+        """The next events that match. There may be none now, and more later. Raises Unavailable."""
+
+
+class EventScanner(Protocol):
+    """Where stored events are scanned."""
+
+    def scan(self, tenant_id: UUID, where: EventFilter, course: Course) -> Scan:
+        """A walk through the events of a tenant that match.
+
+        It fetches each event once that was stored when the first fetch began.
+        """
+
+
 class EventReader(Protocol):
     """Where stored events are read. All methods raise Unavailable."""
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, Never, TypeVar
 
 from litestar.types import Receive
 
@@ -16,19 +16,23 @@ async def unless_gone(work: Coroutine[Any, Any, Result], receive: Receive) -> Re
 
     What is left of the request's body is read and dropped.
     """
-    working, leaving = asyncio.ensure_future(work), asyncio.ensure_future(wait_until_gone(receive))
+    return await unless_raised(work, raise_when_gone(receive))
+
+
+async def unless_raised(work: Coroutine[Any, Any, Result], watch: Coroutine[Any, Any, Never]) -> Result:
+    """The result of `work`, which is cancelled when `watch` raises. Raises what either raises."""
+    working, watching = asyncio.ensure_future(work), asyncio.ensure_future(watch)
     try:
-        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientGone
-        return working.result()
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else watching.result()
     finally:
         working.cancel()
-        leaving.cancel()
-        await asyncio.gather(working, leaving, return_exceptions=True)
+        watching.cancel()
+        await asyncio.gather(working, watching, return_exceptions=True)
 
 
-async def wait_until_gone(receive: Receive) -> None:
-    """Return when the client has closed the connection."""
+async def raise_when_gone(receive: Receive) -> Never:
+    """Raises ClientGone when the client has closed the connection."""
     while (await receive())["type"] != "http.disconnect":
         pass
+    raise ClientGone

@@ -12,10 +12,9 @@ import msgspec
 from litestar import Response
 
 from server.core.errors import Code
-from server.core.events.model import MAX_BODY_BYTES, MAX_NAME_CHARS, Batch
+from server.core.events.model import MAX_BODY_BYTES, MAX_NAME_CHARS, Batch, EventBody
 from server.core.ingest.idempotency import MAX_IDEMPOTENCY_KEY_CHARS
 from server.rest.event_types import EventTypeBody
-from server.rest.events import EventBody
 from server.rest.http.problems import PROBLEM_JSON, ProblemBody
 from server.rest.ingest import ReceiptBody
 from server.rest.query import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP
