@@ -22,12 +22,12 @@ from bson.raw_bson import RawBSONDocument
 from server.core.deadline import Deadline
 from server.core.errors import NotFound
 from server.core.events.model import EventFilter
-from server.core.events.store import Course, Fetched, Match, Matches, Position
+from server.core.events.store import Course, Fetched, Match, Matches, PageSize, Position
 from storage import documents
 from storage.commands import Database, Document, attempt, retry_without_events
 from storage.indexes import EVENTS
 from storage.layout import query_by_full_ids
-from storage.matches import Search
+from storage.matches import Search, first_matches
 from storage.scan import EventScan
 
 LOOKUPS_PER_MS = 10
@@ -44,10 +44,11 @@ class StoredEvents:
         self._database = database
 
     async def find(
-        self, tenant_id: UUID, where: EventFilter, start: Position, count: int, deadline: Deadline
+        self, tenant_id: UUID, where: EventFilter, start: Position, size: PageSize, deadline: Deadline
     ) -> Matches:
         """See `EventReader`."""
-        return await Search(self._database, tenant_id, where, start, count, deadline).run()
+        found = await Search(self._database, tenant_id, where, start, size.events, deadline).run()
+        return found if size.bytes is None else first_matches(found, size.bytes)
 
     async def fetch(self, matches: Sequence[Match], deadline: Deadline) -> Fetched:
         """See `EventReader`."""

@@ -32,8 +32,9 @@ from storage.indexes import EVENTS
 from storage.lines import in_parts
 from storage.matches import ATTEMPT_MS, bounds_of
 
-FIRST_COUNT = 200
-"""Events of the first fetch, before their size is known: at most 16 MiB, as MongoDB limits each reply."""
+MAX_COUNT_GROWTH = 8
+"""How many times as many events as the last fetch the next may have. The first has one, since their size is not known:
+5,000 large events would be 16 MiB, where MongoDB ends a reply."""
 
 MAX_COUNT = 5_000
 """Events of a fetch: enough to make the cost of a command small."""
@@ -62,7 +63,7 @@ class EventScan:
         if course.after is not None and is_inside(course, where):
             self._go_on_behind(self._own_id(Binary.from_uuid(course.after)))
         self._has_begun = False
-        self._count = FIRST_COUNT
+        self._count = 1
         self._window: Document | None = None  # what is left is searched up to here; an empty one ends with it
         self._window_events = MAX_WINDOW_EVENTS
 
@@ -82,7 +83,7 @@ class EventScan:
             self._window = None
         size = sum(map(len, found))
         if found:
-            self._count = max(1, min(MAX_COUNT, FETCH_BYTES * len(found) // size))
+            self._count = max(1, min(MAX_COUNT, MAX_COUNT_GROWTH * self._count, FETCH_BYTES * len(found) // size))
         return Scanned(in_parts(found), size, is_last=False)
 
     async def _begin(self, deadline: Deadline) -> bool:

@@ -12,7 +12,7 @@ from uuid import UUID
 from server.core.deadline import Deadline
 from server.core.events.catalog import CatalogStore, EventType
 from server.core.events.model import EventFilter, StoredEvent
-from server.core.events.store import EventReader, Match, Matches, Position
+from server.core.events.store import EventReader, Match, Matches, PageSize, Position
 from server.core.read_limits import FETCH_BYTES, ReadLimits, Reservation
 
 NONE = Matches((), None)
@@ -35,9 +35,9 @@ class Reads:
 
     @asynccontextmanager
     async def page(
-        self, tenant_id: UUID, where: EventFilter, start: Position, limit: int, deadline: Deadline
+        self, tenant_id: UUID, where: EventFilter, start: Position, size: PageSize, deadline: Deadline
     ) -> AsyncIterator[Page]:
-        """A page of a tenant's events that match, newest first, from `start` on: at most `limit`.
+        """A page of a tenant's events that match, newest first, from `start` on: at most as many as `size` says.
 
         `deadline` is for finding them and for the first fetch. Each later fetch has its own: the client decides how
         long a page takes. Raises Unavailable, and InvalidParameter for a position that is no position.
@@ -46,7 +46,7 @@ class Reads:
             async with self._limits.slot(tenant_id, deadline):
                 matches = NONE
                 if await self._catalog.may_match(tenant_id, where, deadline):
-                    matches = await self._store.find(tenant_id, where, start, limit, deadline)
+                    matches = await self._store.find(tenant_id, where, start, size, deadline)
             async with aclosing(self._events(tenant_id, matches.found, reservation, deadline)) as events:
                 yield Page(events, matches.rest)
 

@@ -1,20 +1,19 @@
 """Lists stored events and gets one."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import suppress
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar, cast
 from uuid import UUID
 
 import msgspec
 from litestar.types import ASGIApp, HTTPScope, Receive, Send
 
 from server.core.deadline import Deadline
-from server.core.errors import ClientGone, NotFound
+from server.core.errors import NotFound
 from server.core.events.model import StoredEvent, body_of
-from server.core.events.store import Position
+from server.core.events.store import PageSize, Position
 from server.rest.export import export_events
-from server.rest.http.disconnect import unless_gone
+from server.rest.http.disconnect import for_present_client
 from server.rest.http.headers import credentials_of, headers_of
 from server.rest.http.negotiation import VARY, wants_lines
 from server.rest.http.responses import CHUNK_BYTES, send_json, send_stream
@@ -58,7 +57,7 @@ def list_events(services: Services) -> Callable[[HTTPScope, Receive, Send], Awai
             start = Position(page.skip)
             if page.cursor is not None:
                 start = services.cursors.decode(key.tenant_id, page.where, page.cursor)
-            async with services.reads.page(key.tenant_id, page.where, start, page.limit, deadline) as found:
+            async with services.reads.page(key.tenant_id, page.where, start, PageSize(page.limit), deadline) as found:
                 fields = [VARY]
                 if found.rest is not None:
                     cursor = services.cursors.encode(key.tenant_id, page.where, found.rest)
@@ -73,18 +72,6 @@ def list_events(services: Services) -> Callable[[HTTPScope, Receive, Send], Awai
             await list_page(scope, send)
 
     return for_present_client(respond)
-
-
-def for_present_client(
-    respond: Callable[[HTTPScope, Send], Coroutine[Any, Any, None]],
-) -> Callable[[HTTPScope, Receive, Send], Awaitable[None]]:
-    """A handler that responds by `respond`, and stops if the client goes away."""
-
-    async def handler(scope: HTTPScope, receive: Receive, send: Send) -> None:
-        with suppress(ClientGone):
-            await unless_gone(respond(scope, send), receive)
-
-    return handler
 
 
 def link_to_next(query: str) -> tuple[bytes, bytes]:

@@ -10,12 +10,10 @@ from urllib.parse import parse_qsl, urlencode
 from uuid import UUID
 
 from server.core.errors import InvalidParameter
-from server.core.events.model import MAX_NAME_CHARS, EventFilter
+from server.core.events.model import DEFAULT_PAGE_EVENTS, MAX_NAME_CHARS, MAX_PAGE_EVENTS, EventFilter
 from server.core.events.store import Course
 from server.core.times import parse_bound
 
-DEFAULT_LIMIT = 100
-MAX_LIMIT = 1_000
 MAX_SKIP = 2**31 - 1
 """The largest number that every version of MongoDB takes."""
 
@@ -45,7 +43,7 @@ def parse_page(query: bytes) -> Page:
     values = parse_query(query, PARAMETERS)
     reject(values, OF_EXPORTS, "is for exports, which have the header Accept: application/x-ndjson")
     where = filter_of(values)
-    limit = number(values, "limit", default=DEFAULT_LIMIT, lowest=1, highest=MAX_LIMIT)
+    limit = number(values, "limit", default=DEFAULT_PAGE_EVENTS, lowest=1, highest=MAX_PAGE_EVENTS)
     if "cursor" in values and "skip" in values:
         raise InvalidParameter("skip: cannot be given with a cursor, which has its own place in the list")
     skip = number(values, "skip", default=0, lowest=0, highest=MAX_SKIP)

@@ -29,6 +29,10 @@ MAX_EVENT_BYTES = 1024 * 1024
 MAX_BATCH_BYTES = 32 * 1024 * 1024
 """A batch as BSON: at most 3 commands to MongoDB, and more than a usual body of 10 MiB comes to."""
 
+DEFAULT_PAGE_EVENTS = 100
+MAX_PAGE_EVENTS = 1_000
+"""Events on a page: 300 kB if they are small."""
+
 MAX_NESTING = 100
 """Levels of `data` and of `metadata`, they being the first: MongoDB's documented bound on BSON."""
 

@@ -15,6 +15,13 @@ class Position(NamedTuple):
     below: bytes | None = None
 
 
+class PageSize(NamedTuple):
+    """How much a page holds at most: a number of events, and of bytes of their stored form, or one event."""
+
+    events: int
+    bytes: int | None = None
+
+
 class Match(NamedTuple):
     """An event that was found."""
 
@@ -81,9 +88,9 @@ class EventReader(Protocol):
     """Where stored events are read. All methods raise Unavailable."""
 
     async def find(
-        self, tenant_id: UUID, where: EventFilter, start: Position, count: int, deadline: Deadline
+        self, tenant_id: UUID, where: EventFilter, start: Position, size: PageSize, deadline: Deadline
     ) -> Matches:
-        """The next events of a tenant that match, newest first: at most `count`.
+        """The next events of a tenant that match, newest first: at most as many as `size` says.
 
         It takes less than a second. So there may be fewer, or none, and a rest. Raises InvalidParameter for a
         position that is none of its own.
