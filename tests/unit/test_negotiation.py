@@ -5,7 +5,7 @@ import pytest
 from server.core.errors import InvalidHeader
 from server.rest.http.negotiation import response_encoding, wants_lines
 
-ND = "application/x-ndjson"
+LINES = "application/x-ndjson"
 
 
 @pytest.mark.parametrize(
@@ -16,19 +16,19 @@ ND = "application/x-ndjson"
         ("*/*", False),
         ("application/*", False),
         ("text/html", False),
-        (ND, True),
-        (f" {ND.upper()} ;q=0.1", True),
-        (f"{ND};q=0", False),
-        (f"{ND};q=2", False),
-        (f"{ND};q=x", False),
-        (f"{ND}, */*", True),
-        (f"{ND}, */*;q=0.1", True),
-        (f"{ND};q=0.5, */*", False),
-        (f"{ND};q=0.5, application/*;q=0.6", False),
-        (f"{ND}, application/json", False),
-        (f"{ND}, application/json;q=0.9", True),
-        (f"{ND};q=0.9, application/json", False),
-        (f"{ND};q=0.9, application/json;q=0", True),
+        (LINES, True),
+        (f" {LINES.upper()} ;q=0.1", True),
+        (f"{LINES};q=0", False),
+        (f"{LINES};q=2", False),
+        (f"{LINES};q=x", False),
+        (f"{LINES}, */*", True),
+        (f"{LINES}, */*;q=0.1", True),
+        (f"{LINES};q=0.5, */*", False),
+        (f"{LINES};q=0.5, application/*;q=0.6", False),
+        (f"{LINES}, application/json", False),
+        (f"{LINES}, application/json;q=0.9", True),
+        (f"{LINES};q=0.9, application/json", False),
+        (f"{LINES};q=0.9, application/json;q=0", True),
     ],
 )
 def test_lines_must_be_asked_for(accept: str | None, expected: bool) -> None:
@@ -36,7 +36,7 @@ def test_lines_must_be_asked_for(accept: str | None, expected: bool) -> None:
 
 
 def test_several_headers_are_one() -> None:
-    assert wants_lines({"accept": ["application/json;q=0.1", ND]})
+    assert wants_lines({"accept": ["application/json;q=0.1", LINES]})
 
 
 @pytest.mark.parametrize(
