@@ -147,7 +147,7 @@ class EventScan:
 
 
 def is_inside(course: Course, where: EventFilter) -> bool:
-    """Whether a walk that begins behind an event leaves out any of the times that are wanted."""
+    """Whether the event to begin behind is not before the first that is wanted by its time."""
     assert course.after is not None  # noqa: S101
     if course.oldest_first:
         return where.since is None or course.after.bytes >= lowest_id(where.since)

@@ -30,7 +30,7 @@ def export(client: httpx.Client, query: Query | None = None, encoding: str = "id
     return events_of(zstd.decompress(lines) if encoding == "zstd" else lines)
 
 
-def events_of(lines: bytes) -> list[Json]:
+def events_of(lines: bytes | bytearray) -> list[Json]:
     """The events of some whole lines."""
     assert lines.endswith(b"\n") or not lines
     return [json.loads(line) for line in lines.splitlines()]

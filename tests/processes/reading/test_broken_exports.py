@@ -53,7 +53,7 @@ class Reader:
         self._connection.request("GET", f"{EVENTS}?{query}", headers=headers)
         self._response = self._connection.getresponse()
         assert self._response.status == 200
-        self.body = self._response.read(STEP_BYTES)
+        self.body = bytearray(self._response.read(STEP_BYTES))
 
     def read_to_the_end(self) -> None:
         """Read all. Raises ConnectionError or IncompleteRead for a broken export."""
