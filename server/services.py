@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from server.core.access.admission import Admission
 from server.core.events.cursor import Cursors
+from server.core.exports import Exports
 from server.core.in_flight import InFlight
 from server.core.ingest.ingest import Ingest
 from server.core.reads import Reads
@@ -19,6 +20,7 @@ class Services:
     admission: Admission
     in_flight: InFlight
     reads: Reads
+    exports: Exports
     cursors: Cursors
     check_ready: Callable[[], Awaitable[None]]
     """Returns if the worker can take events. Raises Unavailable, which says why it cannot."""

@@ -49,7 +49,8 @@ def create_app(services: Services) -> ASGIApp:
                 case HttpMethod.POST if scope["path"] == EVENTS_PATH:
                     return post_batch(scope, receive, send)
                 case HttpMethod.HEAD:  # as GET, but uvicorn, which keeps its own scope, sends no body
-                    scope = cast("HTTPScope", {**scope, "method": HttpMethod.GET.value, "extensions": {HEAD: {}}})
+                    extensions = {**(scope.get("extensions") or {}), HEAD: {}}
+                    scope = cast("HTTPScope", {**scope, "method": HttpMethod.GET.value, "extensions": extensions})
                 case HttpMethod.OPTIONS:  # Litestar would answer it, but there is no CORS: keys are for servers
                     scope["method"] = "NONE"  # type: ignore[typeddict-item]
                     if scope["path"] == "*":  # about the server as a whole: this path has all of its methods

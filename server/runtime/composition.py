@@ -18,10 +18,12 @@ from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.events.catalog import Catalog
 from server.core.events.cursor import Cursors
+from server.core.exports import Exports
 from server.core.in_flight import InFlight
 from server.core.ingest.ingest import Ingest
 from server.core.jobs.store import JobLease, LeaseStore
 from server.core.memory import memory_bytes, return_free_memory
+from server.core.read_limits import ReadLimits
 from server.core.reads import Reads
 from server.rest.app import create_app
 from server.rest.http.protocol import IDLE_TIMEOUT_S, HttpProtocol
@@ -109,13 +111,14 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     storage = database(client, settings.storage.database)
     reading_client = connect(settings.storage.mongodb_url, "pymongo")  # `storage/reads.py` says why
     reading = database(reading_client, settings.storage.database)
-    reads = Reads(StoredEvents(reading), StoredCatalog(reading))
+    stored, types, limits = StoredEvents(reading), StoredCatalog(reading), ReadLimits()
+    reads, exports = Reads(stored, types, limits), Exports(stored, types, limits)
     keys = Keys(storage)
     events = Events(storage)
     is_writable = Readiness(partial(probe, storage, READY_TIMEOUT_S), lambda: events.confirmed_at)
     catalog = Catalog(StoredCatalog(storage))
     cursors = Cursors(settings.cursor_secret)
-    services = compose_services(storage, events, keys, catalog, reads, cursors, is_writable)
+    services = compose_services(storage, events, keys, catalog, reads, exports, cursors, is_writable)
     rest, grpc = HttpServer(http_config(settings, services), on_ready), GrpcServer(services)
     leases, usage = Leases(storage), usage_job(keys)
     try:
@@ -141,6 +144,7 @@ def compose_services(
     keys: Keys,
     catalog: Catalog,
     reads: Reads,
+    exports: Exports,
     cursors: Cursors,
     is_writable: Callable[[], Awaitable[None]],
 ) -> Services:
@@ -158,6 +162,7 @@ def compose_services(
         admission=admission,
         in_flight=in_flight,
         reads=reads,
+        exports=exports,
         cursors=cursors,
         check_ready=check_ready,
         draining=draining,

@@ -12,13 +12,20 @@ import msgspec
 from litestar import Response
 
 from server.core.errors import Code
-from server.core.events.model import MAX_BODY_BYTES, MAX_NAME_CHARS, Batch
+from server.core.events.model import (
+    DEFAULT_PAGE_EVENTS,
+    MAX_BODY_BYTES,
+    MAX_NAME_CHARS,
+    MAX_PAGE_EVENTS,
+    Batch,
+    EventBody,
+)
 from server.core.ingest.idempotency import MAX_IDEMPOTENCY_KEY_CHARS
 from server.rest.event_types import EventTypeBody
-from server.rest.events import EventBody
+from server.rest.http.negotiation import NDJSON
 from server.rest.http.problems import PROBLEM_JSON, ProblemBody
 from server.rest.ingest import ReceiptBody
-from server.rest.query import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP
+from server.rest.query import MAX_SKIP, NEWEST_FIRST, OLDEST_FIRST
 from server.status import STATUS
 
 Json = dict[str, Any]
@@ -40,6 +47,13 @@ TIME = "In UTC, without a zone: `YYYY-MM-DDTHH:MM:SS`, and `.mmm` unless that is
 TIMES = (
     'All times are in UTC, and are shown without a zone. To read one: `new Date(event.received_at + "Z")` in '
     "JavaScript, `LocalDateTime.parse(receivedAt).toInstant(ZoneOffset.UTC)` in Java."
+)
+
+EXPORT = (
+    f"With `Accept: {NDJSON}`, every event that matches is sent, one a line, in the form of the list, and compressed "
+    "if `Accept-Encoding` allows. Every event that was there at the start comes once. An export that fails midway ends "
+    "without its last chunk. To go on, send the same request with `after`, the `id` in the last whole line. `limit`, "
+    "`skip` and `cursor` are for lists; `order` and `after` are for exports."
 )
 
 WIRE_CODES = (Code.MALFORMED_REQUEST, Code.REQUEST_TIMEOUT, Code.HEADERS_TOO_LARGE)
@@ -163,10 +177,11 @@ def list_operation() -> Json:
     name = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARS}
     source_id = {"type": "string", "maxLength": MAX_NAME_CHARS}
     time = {"type": "string", "format": "iso-8601", "description": "ISO 8601; UTC unless it says otherwise"}
-    limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
+    limit = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_EVENTS, "default": DEFAULT_PAGE_EVENTS}
     return {
         "operationId": "listEvents",
-        "summary": "List events, newest first",
+        "summary": "List events, newest first, or export all",
+        "description": EXPORT,
         "parameters": [
             query("source", name, "Only events of this source"),
             query("event_type", name, "Only events of this type"),
@@ -176,19 +191,29 @@ def list_operation() -> Json:
             query("limit", limit, "How many"),
             query("skip", {"type": "integer", "minimum": 0, "maximum": MAX_SKIP, "default": 0}, "After how many"),
             query("cursor", {"type": "string"}, "Where the page starts: from the `Link` header of the page before"),
+            query(
+                "order", {"type": "string", "enum": [OLDEST_FIRST, NEWEST_FIRST]}, "Of an export: oldest first, or not"
+            ),
+            query("after", {"type": "string", "format": "uuid"}, "Of an export: behind the event with this id"),
+            header("Accept-Encoding", {"type": "string", "enum": ["gzip", "zstd", "identity"]}),
         ],
         "responses": {
             "200": {
-                **success_response("The events", {"type": "array", "items": reference("EventBody")}),
+                "description": "The events",
+                "content": {
+                    "application/json": {"schema": {"type": "array", "items": reference("EventBody")}},
+                    NDJSON: {"schema": {"type": "string", "description": "An `EventBody` on each line"}},
+                },
                 "headers": {
+                    "Content-Encoding": {"description": "Of an export", "schema": {"type": "string"}},
                     "Link": {
                         "description": 'The next page, as `<URL>; rel="next"`. Without it, the list is at its end. A '
                         "page may be short, or empty, and have one: rare events are searched for about a second.",
                         "schema": {"type": "string"},
-                    }
+                    },
                 },
             },
-            **problem_responses((Code.INVALID_PARAMETER, *ACCESS_CODES)),
+            **problem_responses((Code.INVALID_PARAMETER, Code.INVALID_HEADER, *ACCESS_CODES)),
         },
     }
 
