@@ -9,6 +9,7 @@ from server.core.events.cursor import Cursors
 from server.core.exports import Exports
 from server.core.in_flight import InFlight
 from server.core.ingest.ingest import Ingest
+from server.core.ingest.raw import RawIngest
 from server.core.reads import Reads
 
 
@@ -17,6 +18,7 @@ class Services:
     """The services of one worker."""
 
     ingest: Ingest
+    ingest_raw: RawIngest
     admission: Admission
     in_flight: InFlight
     reads: Reads

@@ -21,6 +21,7 @@ from server.core.events.cursor import Cursors
 from server.core.exports import Exports
 from server.core.in_flight import InFlight
 from server.core.ingest.ingest import Ingest
+from server.core.ingest.raw import RawIngest
 from server.core.jobs.store import JobLease, LeaseStore
 from server.core.memory import memory_bytes, return_free_memory
 from server.core.read_limits import ReadLimits
@@ -157,8 +158,10 @@ def compose_services(
         await is_writable()
 
     admission, in_flight = Admission(keys), InFlight()
+    ingest = Ingest(admission, in_flight, events, IdempotencyRecords(storage), catalog)
     return Services(
-        ingest=Ingest(admission, in_flight, events, IdempotencyRecords(storage), catalog),
+        ingest=ingest,
+        ingest_raw=RawIngest(ingest, in_flight),
         admission=admission,
         in_flight=in_flight,
         reads=reads,

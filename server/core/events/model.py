@@ -92,6 +92,14 @@ class PackedEvents(Sequence[Event]):
         return decode_event(self._packed[at])
 
 
+class EventList(list[Event]):
+    """Events that are held as values, with the methods of PackedEvents."""
+
+    def append_json(self, text: bytes) -> None:
+        """Add an event by its JSON, which must decode."""
+        self.append(decode_event(text))
+
+
 class DecodedBatch(Struct, frozen=True):
     """A decoded batch: its well-formed `events`, their `indexes` in the request, and the `errors` of the other events.
 

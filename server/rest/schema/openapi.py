@@ -26,6 +26,8 @@ from server.rest.http.negotiation import NDJSON
 from server.rest.http.problems import PROBLEM_JSON, ProblemBody
 from server.rest.ingest import ReceiptBody
 from server.rest.query import MAX_SKIP, NEWEST_FIRST, OLDEST_FIRST
+from server.rest.raw import RawReceiptBody
+from server.rest.schema import raw_bodies
 from server.status import STATUS
 
 Json = dict[str, Any]
@@ -64,6 +66,7 @@ INGEST_CODES = (
     Code.MALFORMED_JSON,
     Code.INVALID_BATCH,
     Code.INVALID_HEADER,
+    Code.INVALID_PARAMETER,
     *ACCESS_CODES,
     Code.PAYLOAD_TOO_LARGE,
     Code.UNSUPPORTED_MEDIA_TYPE,
@@ -130,7 +133,7 @@ def openapi_document() -> Json:
 def schemas() -> Json:
     """The shapes of bodies, in a form from which generators make usable types."""
     _, components = msgspec.json.schema_components(
-        [Batch, ReceiptBody, EventBody, EventTypeBody, ProblemBody],
+        [Batch, ReceiptBody, RawReceiptBody, EventBody, EventTypeBody, ProblemBody],
         ref_template="#/components/schemas/{name}",
     )
     for component in components.values():
@@ -151,8 +154,10 @@ def ingest_operation() -> Json:
         "operationId": "ingestEvents",
         "summary": "Store a batch of events",
         "description": "The batch is stored as a whole or rejected as a whole, unless `Prefer: handling=lenient` asks "
-        "for what is good of it. Sent again under the same `Idempotency-Key`, it is not stored again.",
+        "for what is good of it. Sent again under the same `Idempotency-Key`, it is not stored again.\n\n"
+        + raw_bodies.DESCRIPTION,
         "parameters": [
+            *(query(name, *schema_and_text) for name, schema_and_text in raw_bodies.PARAMETERS.items()),
             header("Idempotency-Key", {"type": "string", "pattern": f"^[!-~]{{1,{MAX_IDEMPOTENCY_KEY_CHARS}}}$"}),
             header("Prefer", {"type": "string", "description": "handling=strict (default) or handling=lenient"}),
             header("Content-Encoding", {"type": "string", "enum": ["identity", "gzip", "zstd"]}),
@@ -160,11 +165,20 @@ def ingest_operation() -> Json:
         "requestBody": {
             "required": True,
             "description": f"At most {MAX_BODY_BYTES >> 20} MiB, before and after decompression.",
-            "content": {"application/json": {"schema": reference("Batch"), "example": EXAMPLE_BATCH}},
+            "content": {
+                "application/json": {
+                    "schema": {"anyOf": [reference("Batch"), *raw_bodies.JSON_ITEMS]},
+                    "example": EXAMPLE_BATCH,
+                },
+                **raw_bodies.line_contents(),
+            },
         },
         "responses": {
             "201": {
-                **success_response("Stored on a majority of the replica set", reference("ReceiptBody")),
+                **success_response(
+                    "Stored on a majority of the replica set",
+                    {"anyOf": [reference("ReceiptBody"), reference("RawReceiptBody")]},
+                ),
                 "headers": {"Preference-Applied": {"schema": {"type": "string"}}, **REPLAY_HEADER, **QUOTA_HEADERS},
             },
             **problem_responses(INGEST_CODES),
