@@ -35,8 +35,16 @@ def test_python_stream(server: Server, key: Json, mongo: MongoClient) -> None:
 
 @needs_curl
 def test_curl(server: Server, key: Json) -> None:
-    (example,) = examples("sh", ADDRESS)
+    example, _ = examples("sh", ADDRESS)
     assert json.loads(run(example, server, key, "bash", "-c"))["events_received"] == 2
+
+
+@needs_curl
+def test_curl_exports(server: Server, key: Json) -> None:
+    store, export = examples("sh", ADDRESS)
+    stored = json.loads(run(store, server, key, "bash", "-c"))["events"]
+    lines = run(export, server, key, "bash", "-c").splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [event["id"] for event in stored]
 
 
 def test_python(server: Server, key: Json) -> None:
