@@ -35,7 +35,7 @@ def test_python_stream(server: Server, key: Json, mongo: MongoClient) -> None:
 
 @needs_curl
 def test_curl(server: Server, key: Json) -> None:
-    batch, raw, _ = examples("sh", ADDRESS)
+    batch, raw, *_ = examples("sh", ADDRESS)
     assert json.loads(run(batch, server, key, "bash", "-c"))["events_received"] == 2
     assert json.loads(run(raw, server, key, "bash", "-c"))["events_received"] == 2
 
@@ -43,11 +43,19 @@ def test_curl(server: Server, key: Json) -> None:
 @needs_curl
 @pytest.mark.skipif(shutil.which("jq") is None, reason="needs Debian's package jq")
 def test_jq(server: Server, key: Json, tmp_path: Path) -> None:
-    _, _, example = examples("sh", ADDRESS)
+    _, _, example, _ = examples("sh", ADDRESS)
     orders = [{"id": number, "created_at": "2026-03-01T12:00:00Z"} for number in range(3)]
     (tmp_path / "orders.json").write_text(json.dumps({"orders": orders}))
     code = example.replace("orders.json", str(tmp_path / "orders.json"))
     assert json.loads(run(code, server, key, "bash", "-c"))["events_received"] == 3
+
+
+@needs_curl
+def test_curl_exports(server: Server, key: Json) -> None:
+    store, *_, export = examples("sh", ADDRESS)
+    stored = json.loads(run(store, server, key, "bash", "-c"))["events"]
+    lines = run(export, server, key, "bash", "-c").splitlines()
+    assert [json.loads(line)["id"] for line in lines] == [event["id"] for event in stored]
 
 
 def test_python(server: Server, key: Json) -> None:
