@@ -9,6 +9,7 @@ from server.core.events.cursor import Cursors
 from server.core.in_flight import InFlight
 from server.core.ingest.ingest import Ingest
 from server.core.reads import Reads
+from server.core.tail.tail import Tail
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Services:
     in_flight: InFlight
     reads: Reads
     cursors: Cursors
+    tail: Tail
     check_ready: Callable[[], Awaitable[None]]
     """Returns if the worker can take events. Raises Unavailable, which says why it cannot."""
     draining: asyncio.Event

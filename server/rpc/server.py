@@ -12,6 +12,7 @@ from server.rpc.arrivals import MAX_LIBRARY_BYTES, MessageReader
 from server.rpc.connections import ConnectionWatch, end_connections, max_connections
 from server.rpc.ingest import DRAINING, SERVICE, EventService
 from server.rpc.pacing import Pace
+from server.rpc.tail import TailService
 from server.rpc.tls import credentials, why_not_listening
 from server.rpc.unkeyed import UnkeyedServices
 from server.services import Services
@@ -86,12 +87,15 @@ class GrpcServer:
         pace = Pace()
         self._unkeyed = UnkeyedServices((SERVICE,), self._messages, pace)
         self._events = EventService(services, self._messages, pace)
+        self._tail = TailService(services, self._messages, pace)
 
     async def start(self, settings: Settings) -> None:
         """Accept calls. Raises ConfigurationError if the library does not listen."""
         limit = max_connections()
         options = (*OPTIONS, ("grpc.max_allowed_incoming_connections", limit))
-        self._server = AcceptingServer({**self._events.handlers(), **self._unkeyed.handlers()}, options)
+        self._server = AcceptingServer(
+            {**self._events.handlers(), **self._tail.handlers(), **self._unkeyed.handlers()}, options
+        )
         where = address(settings.host, settings.grpc_port).encode()
         if settings.tls_cert is None:
             self._port = self._server.add_insecure_port(where)

@@ -8,7 +8,8 @@ time are one. A request that needs a permit and finds none asks for it together 
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from server.core.access.keys import Credentials, Key, Scope, digest_of
@@ -30,6 +31,16 @@ class Admitted(NamedTuple):
 
     key: Key
     quota: Quota | None
+
+    @contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Give the errors of the admitted request the id of its key, for the log, and the quota, for the client."""
+        try:
+            with self.key.named_in_errors():
+                yield
+        except SluiceError as error:
+            error.quota = self.quota
+            raise
 
 
 class PermitRequest(NamedTuple):

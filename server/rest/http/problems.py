@@ -35,6 +35,7 @@ class ProblemBody(msgspec.Struct, omit_defaults=True):
     code: Code
     errors: list[ProblemEvent] = []
     outcome: str | None = None
+    since: str | None = None
 
 
 def problem_body(refusal: Refusal) -> bytes:
@@ -49,6 +50,7 @@ def problem_body(refusal: Refusal) -> bytes:
             code=refusal.code,
             errors=[ProblemEvent(error.path, error.message) for error in refusal.errors],
             outcome=refusal.outcome,
+            since=refusal.since,
         )
     )
 
