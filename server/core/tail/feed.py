@@ -151,6 +151,8 @@ class Feed:
             self.position = None
             self._wanted.clear()
             await self._wanted.wait()
+            if not self._followers:  # it has left already
+                return
         try:
             await self._listen(sorted(self._followers))
         except HistoryLost:

@@ -165,7 +165,7 @@ class Follower:
         """Late events. After the last page of them, the position is the target."""
         target = self._target = self._target or await self._store.now(Deadline())
         page = await self._changes(place, target)
-        late = [change for change in page.changes if change.position < target]
+        late = [change for change in page.changes if change.position <= target]
         self._place = Place(target if page.has_reached else page.position, place.read_to)
         if page.has_reached:
             self._target, self._advance_at = None, monotonic() + ADVANCE_S
