@@ -27,6 +27,7 @@ TIMEOUT_S = 1_800 if os.environ.get("SLUICE_LONG") else 120
 OPERATIONS = {
     "/api/v1/event-types": {"GET"},
     "/api/v1/events": {"GET", "POST"},
+    "/api/v1/events/tail": {"GET"},
     "/api/v1/events/{event_id}": {"GET"},
     "/health/live": {"GET"},
     "/health/ready": {"GET"},

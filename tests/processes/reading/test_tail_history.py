@@ -68,8 +68,7 @@ def test_lost_history(mongod: Mongod, tmp_path: Path, driver: str) -> None:
 def since_over_grpc(server: Server, secret: str, token: str) -> str:
     """The time in the status of a call that is out of range."""
     with channel_to(server.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
-        call = stub_of(channel).TailEvents(pb.TailEventsRequest(resume_token=token), metadata=metadata(secret))
-        next(call)
+        next(stub_of(channel).TailEvents(pb.TailEventsRequest(resume_token=token), metadata=metadata(secret)))
     assert code_of(caught.value) == "OUT_OF_RANGE"
     status = rpc_status.from_call(caught.value)
     info = ErrorInfo()
