@@ -6,8 +6,10 @@ from dataclasses import dataclass
 
 from server.core.access.admission import Admission
 from server.core.events.cursor import Cursors
+from server.core.exports import Exports
 from server.core.in_flight import InFlight
 from server.core.ingest.ingest import Ingest
+from server.core.ingest.raw import RawIngest
 from server.core.reads import Reads
 from server.core.tail.tail import Tail
 
@@ -17,9 +19,11 @@ class Services:
     """The services of one worker."""
 
     ingest: Ingest
+    ingest_raw: RawIngest
     admission: Admission
     in_flight: InFlight
     reads: Reads
+    exports: Exports
     cursors: Cursors
     tail: Tail
     check_ready: Callable[[], Awaitable[None]]

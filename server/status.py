@@ -69,6 +69,8 @@ class Refusal(NamedTuple):
     errors: Sequence[EventError]
     """The bad events of a batch."""
     outcome: Outcome | None
+    events_received: int | None
+    """How many events of a raw body are certainly stored."""
     retry_after_s: int | None
     quota: Quota | None
     allowed_methods: Sequence[str]
@@ -105,6 +107,7 @@ def describe(error: Exception) -> Refusal:
         detail=error.detail,
         errors=error.errors if isinstance(error, InvalidBatch) else (),
         outcome=error.outcome if isinstance(error, Unavailable) else None,
+        events_received=error.events_received if isinstance(error, Unavailable) else None,
         retry_after_s=error.retry_after_s if status.retryable else None,
         quota=error.quota,
         allowed_methods=error.allowed if isinstance(error, MethodNotAllowed) else (),

@@ -53,6 +53,7 @@ class Index(NamedTuple):
 
 INDEXES = (
     Index(KEYS, "hash_1", {"hash": 1}, {"unique": True}),
+    Index(KEYS, "previous.hash_1", {"previous.hash": 1}, {"sparse": True}),
     Index(KEYS, "window.until_1", {"window.until": 1}, {"sparse": True}),
 )
 

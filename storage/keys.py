@@ -1,17 +1,22 @@
 """Stores keys and tenants in MongoDB, and leases the permits of keys.
 
 A key is stored with the hash of its secret, never the secret. A tenant is a name and the UUID in its events.
+
+A key that was rotated with an overlap also has `previous: {hash, valid_until}`: its secret before, and when that stops.
+Both secrets are in one document, so they share a rate limit and a time of last use. The database's clock sets
+`valid_until`, and each read compares it with that clock. So all workers of all hosts agree, whatever their clocks say.
 """
 
 import secrets
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from time import time_ns
 from typing import Any
 from uuid import UUID
 
 from bson.binary import Binary
+from msgspec.structs import replace
 from pymongo import ReturnDocument
 
 from server.core.access.keys import DEFAULT_RATE_LIMIT, SCOPES, Key, Scope, digest, new_secret
@@ -41,6 +46,12 @@ FIRST_KEY = "first_key"
 FIRST_KEY_LEASE_S = 30.0
 """How long that process has: its calls take at most 10 s each."""
 
+NONE: Any = "$$REMOVE"
+"""An expression: no value, so that the field is removed."""
+
+IN_OVERLAP: Document = {"$gt": ["$previous.valid_until", "$$NOW"]}
+"""An expression: whether the previous secret of a key works now. It is false if there is none."""
+
 
 class Keys:
     """The collections `keys` and `tenants`."""
@@ -52,10 +63,19 @@ class Keys:
         self._used: set[str] = set()
 
     async def find(self, digests: Sequence[bytes], deadline: Deadline) -> dict[bytes, Key]:
-        """The keys whose secrets have these digests, by digest, as they are now, revoked or not. Raises Unavailable."""
-        hashes = [Binary(digest) for digest in digests]
-        documents = await retry_without_events(partial(self._read, "hash", hashes, {"window": 0}), deadline)
-        return {document["hash"]: key_of(document) for document in documents}
+        """The keys whose secrets have these digests, by digest, as they are now, revoked or not. Raises Unavailable.
+
+        A previous secret is looked up second, so that current ones cost one read. A rotation between the two reads
+        hides no secret, since it makes the current one the previous one.
+        """
+        query: Document = {"hash": {"$in": [Binary(digest) for digest in digests]}}
+        found = {item["hash"]: key_of(item) for item in await self._find(query, len(digests), deadline)}
+        unknown = [Binary(digest) for digest in digests if digest not in found]
+        if unknown:
+            query = {"previous.hash": {"$in": unknown}, "$expr": IN_OVERLAP}
+            for item in await self._find(query, len(unknown), deadline):
+                found[item["previous"]["hash"]] = key_of(item)
+        return found
 
     async def lease(self, requests: Sequence[LeaseRequest], deadline: Deadline) -> dict[str, FoundKey]:
         """Grant lease requests, at most one for each key, as far as each key's window has permits, atomically.
@@ -65,14 +85,18 @@ class Keys:
         by_id = {request.key_id: request for request in requests}
         with driver_errors_as_unavailable(), time_limit(deadline):
             await update_each(self._database, KEYS, [lease_statement(request) for request in requests])
-            documents = await self._read("_id", list(by_id), {"window.buckets": {"$slice": 1}})
+            query = {"_id": {"$in": list(by_id)}}
+            documents = await self._read(query, {"window.buckets": {"$slice": 1}}, len(by_id))
         return {
             document["_id"]: FoundKey(key_of(document), document["hash"], window_of(document, by_id[document["_id"]]))
             for document in documents
         }
 
-    async def _read(self, field: str, values: Sequence[Any], projection: Document) -> list[Document]:
-        documents = await find_each(self._database, KEYS, {field: {"$in": values}}, projection, len(values))
+    async def _find(self, query: Document, count: int, deadline: Deadline) -> list[Document]:
+        return await retry_without_events(partial(self._read, query, {"window": 0}, count), deadline)
+
+    async def _read(self, query: Document, projection: Document, count: int) -> list[Document]:
+        documents = await find_each(self._database, KEYS, query, projection, count)
         self._used.update(document["_id"] for document in documents)
         return documents
 
@@ -142,30 +166,42 @@ class Keys:
         await leases.release(FIRST_KEY, holder, Deadline())
         return first
 
-    async def rotate(self, key_id: str) -> tuple[Key, str]:
-        """Replace a key's secret; the old one stops at once. Returns the key and its new secret.
+    async def rotate(self, key_id: str, overlap: timedelta | None = None) -> tuple[Key, str]:
+        """Replace a key's secret. Returns the key and its new secret.
 
+        The secret before stops at once, or after `overlap`. One that was replaced earlier stops at once in any case.
         Raises NotFound if the key is unknown or revoked, and Unavailable.
         """
-        secret = new_secret()
-        key = await self._update({"_id": key_id, "revoked_at": None}, {"$set": {"hash": Binary(digest(secret))}})
-        return key, secret
+        secret, change = new_secret(), {"previous": NONE}
+        if overlap is not None:
+            valid_until = {"$add": ["$$NOW", overlap // timedelta(milliseconds=1)]}
+            change = {"previous": {"hash": "$hash", "valid_until": valid_until}}
+        return await self._update(key_id, {"hash": Binary(digest(secret)), **change}), secret
 
     async def revoke(self, key_id: str) -> Key:
-        """Stop a key for good. Raises NotFound if it is unknown or revoked already, and Unavailable."""
-        return await self._update({"_id": key_id, "revoked_at": None}, {"$set": {"revoked_at": datetime.now(UTC)}})
+        """Stop a key for good, with all its secrets.
+
+        Raises NotFound if it is unknown or revoked already, and Unavailable.
+        """
+        return await self._update(key_id, {"revoked_at": datetime.now(UTC), "previous": NONE})
 
     async def list(self, tenant: str | None = None) -> list[Key]:
         """All keys, or those of one tenant, oldest first. Raises Unavailable."""
+        query: Document = {} if tenant is None else {"tenant": tenant}
         with driver_errors_as_unavailable(), time_limit(Deadline()):
-            cursor = self._keys.find({} if tenant is None else {"tenant": tenant}, sort=[("_id", 1)])
-            return [key_of(document) for document in await cursor.to_list(None)]
+            keys = [key_of(item) for item in await self._keys.find(query, sort=[("_id", 1)]).to_list(None)]
+            in_overlap = await self._keys.find({**query, "$expr": IN_OVERLAP}, {"_id": 1}).to_list(None)
+        ids = {item["_id"] for item in in_overlap}
+        return [key if key.id in ids else replace(key, previous_secret_valid_until=None) for key in keys]
 
-    async def _update(self, query: dict[str, Any], change: dict[str, Any]) -> Key:
+    async def _update(self, key_id: str, change: Document) -> Key:
+        """Set fields of an active key to expressions. Returns the key as it became."""
         with driver_errors_as_unavailable("unknown"), time_limit(Deadline()):
-            document = await self._keys.find_one_and_update(query, change, return_document=ReturnDocument.AFTER)
+            document = await self._keys.find_one_and_update(
+                {"_id": key_id, "revoked_at": None}, [{"$set": change}], return_document=ReturnDocument.AFTER
+            )
         if document is None:
-            raise NotFound(f"There is no active key {query['_id']}: `sluice keys list` shows those there are")
+            raise NotFound(f"There is no active key {key_id}: `sluice keys list` shows those there are")
         return key_of(document)
 
 
@@ -182,4 +218,5 @@ def key_of(document: Document) -> Key:
         created_at=document["created_at"],
         revoked_at=document.get("revoked_at"),
         last_used_at=document.get("last_used_at"),
+        previous_secret_valid_until=document.get("previous", {}).get("valid_until"),
     )

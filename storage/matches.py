@@ -13,6 +13,7 @@ Example: 2,000,000 events, and 1 in a million matches. The whole rest takes too 
 event, or with one. Its `rest` says from where to go on.
 """
 
+from collections.abc import Sequence
 from time import monotonic
 from typing import Any
 from uuid import UUID
@@ -61,8 +62,7 @@ class Search:
         self._database = database
         self._tenant = Binary.from_uuid(tenant_id)
         self._names = {name: value for name, value in where.names().items() if value is not None}
-        self._bottom = bound_at(where.since, LOWEST if where.until is not None else MinKey())
-        self._top = bound_at(where.until, HIGHEST if where.since is not None else MaxKey())
+        self._bottom, self._top = bounds_of(where)
         if start.below is not None:
             self._top = decode_bound(start.below)
         self._skip = start.skip
@@ -80,8 +80,7 @@ class Search:
             if is_searched := await self._search(lower):
                 self._top, has_searched = lower, True
             if len(self._found) > self._count:
-                kept = self._found[: self._count]
-                return Matches(kept, Position(0, encode_bound(kept[-1].id.get("id"))))
+                return matches_before_more(self._found[: self._count])
             if self._top == self._bottom:
                 return Matches(self._found, None)
             if len(self._found) == self._count or (has_searched and monotonic() >= ends_at):
@@ -149,6 +148,27 @@ class Search:
         """The reply to a command; None if it takes too long. Raises Unavailable."""
         options = {"hint": {"_id": 1}, "readConcern": {"level": "majority"}}
         return await attempt(self._database, {**command, **options}, ATTEMPT_MS, documents.LAZY, self._deadline)
+
+
+def matches_before_more(found: Sequence[Match]) -> Matches:
+    """Matches behind which there are more."""
+    return Matches(found, Position(0, encode_bound(found[-1].id.get("id"))))
+
+
+def first_matches(matches: Matches, max_bytes: int) -> Matches:
+    """The first matches, of `max_bytes` at most, and of one match at least."""
+    size = 0
+    for number, match in enumerate(matches.found):
+        size += match.size
+        if size > max_bytes and number:
+            return matches_before_more(matches.found[:number])
+    return matches
+
+
+def bounds_of(where: EventFilter) -> tuple[Any, Any]:
+    """The bounds of the ids of events that match: the first is inclusive, and the second is not."""
+    bottom = bound_at(where.since, LOWEST if where.until is not None else MinKey())
+    return bottom, bound_at(where.until, HIGHEST if where.since is not None else MaxKey())
 
 
 def bound_at(moment: int | None, default: Any) -> Any:

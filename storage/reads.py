@@ -22,12 +22,13 @@ from bson.raw_bson import RawBSONDocument
 from server.core.deadline import Deadline
 from server.core.errors import NotFound
 from server.core.events.model import EventFilter
-from server.core.events.store import Fetched, Match, Matches, Position
+from server.core.events.store import Course, Fetched, Match, Matches, PageSize, Position
 from storage import documents
 from storage.commands import Database, Document, attempt, retry_without_events
 from storage.indexes import EVENTS
 from storage.layout import query_by_full_ids
-from storage.matches import Search
+from storage.matches import Search, first_matches
+from storage.scan import EventScan
 
 LOOKUPS_PER_MS = 10
 """How many events MongoDB looks up by their `_id` in a millisecond."""
@@ -43,10 +44,11 @@ class StoredEvents:
         self._database = database
 
     async def find(
-        self, tenant_id: UUID, where: EventFilter, start: Position, count: int, deadline: Deadline
+        self, tenant_id: UUID, where: EventFilter, start: Position, size: PageSize, deadline: Deadline
     ) -> Matches:
         """See `EventReader`."""
-        return await Search(self._database, tenant_id, where, start, count, deadline).run()
+        found = await Search(self._database, tenant_id, where, start, size.events, deadline).run()
+        return found if size.bytes is None else first_matches(found, size.bytes)
 
     async def fetch(self, matches: Sequence[Match], deadline: Deadline) -> Fetched:
         """See `EventReader`."""
@@ -57,6 +59,10 @@ class StoredEvents:
         limit_ms = SHORTEST_RANGE_MS + len(ids) // LOOKUPS_PER_MS
         reply = await attempt(self._database, in_range, limit_ms, documents.LAZY, deadline)
         return await self._run(look_up(ids), deadline) if reply is None else fetched(reply)
+
+    def scan(self, tenant_id: UUID, where: EventFilter, course: Course) -> EventScan:
+        """See `EventScanner`."""
+        return EventScan(self._database, tenant_id, where, course)
 
     async def get(self, tenant_id: UUID, event_id: UUID, deadline: Deadline) -> Fetched:
         """See `EventReader`."""

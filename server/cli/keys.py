@@ -3,15 +3,17 @@
 import asyncio
 import unicodedata
 from collections.abc import Callable, Coroutine
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import click
 
 from server.cli.commands import Group
-from server.cli.options import Number, database_options, database_settings
+from server.cli.options import Duration, Number, database_options, database_settings
 from server.cli.output import print_json, print_table
 from server.core.access.keys import (
     DEFAULT_RATE_LIMIT,
+    MAX_OVERLAP,
     MAX_TENANT_CHARS,
     SCOPES,
     Key,
@@ -32,6 +34,8 @@ MAX_RATE_LIMIT = 10_000_000
 """The highest rate limit of a key, in requests a minute. No host can serve that many, so it limits nothing."""
 
 HEADS = ("ID", "TENANT", "NAME", "SCOPES", "DOMAINS", "LIMIT", "CREATED", "LAST USED", "STATE")
+
+OLD_SECRET = "previous_secret_valid_until"
 
 MAX_KEY_NAME_CHARS = 64
 """The longest name of a key, in characters, because names are printed in a table."""
@@ -102,11 +106,16 @@ def list_command(tenant: str | None, as_json: bool, **database: Any) -> None:
 
 @keys_group.command("rotate")
 @click.argument("key_id")
+@click.option(
+    "--overlap",
+    type=Duration(MAX_OVERLAP),
+    help=f"How long the old secret still works, such as 24h; {MAX_OVERLAP.days}d at most. Default: it stops at once.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @database_options
-def rotate_command(key_id: str, as_json: bool, **database: Any) -> None:
-    """Give a key a new secret, printed once; the old one stops at once."""
-    key, secret = with_keys(database, lambda keys: keys.rotate(key_id))
+def rotate_command(key_id: str, overlap: timedelta | None, as_json: bool, **database: Any) -> None:
+    """Give a key a new secret, printed once. A secret that was replaced before stops at once."""
+    key, secret = with_keys(database, lambda keys: keys.rotate(key_id, overlap))
     print_new_key(key, secret, as_json)
 
 
@@ -138,9 +147,10 @@ def key_fields(key: Key) -> dict[str, Any]:
 
 
 def key_history(key: Key) -> dict[str, str | None]:
-    """When a key was revoked and last used, for JSON; None if it was not."""
-    moments = {"revoked_at": key.revoked_at, "last_used_at": key.last_used_at}
-    return {name: format_time(moment) if moment else None for name, moment in moments.items()}
+    """When a key was revoked and last used, and until when its old secret works, for JSON; None if that is not so."""
+    fields = ("revoked_at", "last_used_at", OLD_SECRET)
+    moments = {field: getattr(key, field) for field in fields}
+    return {field: format_time(moment) if moment else None for field, moment in moments.items()}
 
 
 def warn_of_lookalike(tenant: str, known: set[str]) -> None:
@@ -157,18 +167,24 @@ def folded(name: str) -> str:
 
 def print_new_key(key: Key, secret: str, as_json: bool) -> None:
     """Print a key with its secret. As text, the secret alone goes to stdout, so that a shell can read it."""
+    old = {field: value for field, value in key_history(key).items() if field == OLD_SECRET and value}
     try:
         if as_json:
-            print_json({"id": key.id, "key": secret, **key_fields(key)})
+            print_json({"id": key.id, "key": secret, **key_fields(key), **old})
         else:
             print_line(secret)
     except OutputError as error:
+        remedy = f"use sluice keys rotate {key.id}, or revoke it"
+        if old:  # to rotate it again would stop the secret that its clients have
+            remedy = f"make another key for its clients, whose secret works until {old[OLD_SECRET]} UTC"
         raise OutputError(
             f"key {key.id} of tenant {key.tenant} was made, but its secret could not be printed, since {error}: "
-            f"use sluice keys rotate {key.id}, or revoke it"
+            f"{remedy}"
         ) from None
     if not as_json:
         announce(f"Key {key.id} of tenant {key.tenant}. Keep it safe: it cannot be shown again.")
+        for until in old.values():
+            announce(f"The old secret works until {until} UTC.")
 
 
 def table_row(key: Key) -> tuple[str, ...]:
@@ -182,5 +198,13 @@ def table_row(key: Key) -> tuple[str, ...]:
         str(key.rate_limit) if key.rate_limit else "none",
         format_time(key.created_at.replace(microsecond=0)),
         format_time(key.last_used_at.replace(microsecond=0)) if key.last_used_at else "never",
-        "revoked" if key.revoked_at else "active",
+        state_of(key),
     )
+
+
+def state_of(key: Key) -> str:
+    """Whether a key works, and until when its old secret does."""
+    if key.revoked_at:
+        return "revoked"
+    until = key.previous_secret_valid_until
+    return f"active, old secret until {format_time(until.replace(microsecond=0))}" if until else "active"

@@ -6,6 +6,7 @@ Every command that uses the database has the same four options. So a command fin
 import os
 import re
 from collections.abc import Callable
+from datetime import timedelta
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,14 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 DATABASE_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
 MONGODB_DATABASES = ("admin", "config", "local")
+
+DURATION = re.compile(r"(?P<number>[0-9]{1,7})(?P<unit>[smhd])")
+DURATION_UNITS = {
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+}
 
 SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 """How the value of a variable begins that Kubernetes sets for the port of a Service."""
@@ -85,6 +94,23 @@ class WorkerCount(Number):
         if value == "auto":
             return processor_count()
         return super().convert(value, param, ctx)
+
+
+class Duration(click.ParamType[timedelta]):
+    """A time of at least a second, and at most `most`: a whole number and `s`, `m`, `h` or `d`, such as `24h`."""
+
+    name = "DURATION"
+
+    def __init__(self, most: timedelta) -> None:
+        self.most = most
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> timedelta:
+        """Return the time. Fails if it is none, or too short or long."""
+        match = DURATION.fullmatch(str(value))
+        duration = int(match["number"]) * DURATION_UNITS[match["unit"]] if match else timedelta()
+        if not timedelta() < duration <= self.most:
+            self.fail(f"{value!r} is not a time such as 30m, 24h or 7d, up to {self.most.days}d", param, ctx)
+        return duration
 
 
 class PortOption(click.Option):

@@ -232,13 +232,17 @@ class InternalError(SluiceError):
 class Unavailable(SluiceError):
     """The request cannot be served now: the database is away, slow or refuses it, or the server is full or draining.
 
-    `outcome` is what a batch left behind; None for every other request.
+    `outcome` is what a batch left behind; None for every other request. `events_received` is how many events of a raw
+    body are certainly stored; None for every other request.
     """
 
     code = Code.UNAVAILABLE
 
-    def __init__(self, outcome: Outcome | None = None, detail: str | None = None) -> None:
+    def __init__(
+        self, outcome: Outcome | None = None, detail: str | None = None, events_received: int | None = None
+    ) -> None:
         super().__init__(detail or UNAVAILABLE_DETAIL[outcome])
+        self.events_received = events_received
         self.outcome: Outcome | None = outcome
         self._own_detail = detail
 
@@ -247,7 +251,7 @@ class Unavailable(SluiceError):
 
         It is another object: coalesced calls raise one error in several requests.
         """
-        return Unavailable(self.outcome or "not_stored", self._own_detail)
+        return Unavailable(self.outcome or "not_stored", self._own_detail, self.events_received)
 
 
 UNAVAILABLE_DETAIL: dict[Outcome | None, str] = {

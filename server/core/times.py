@@ -5,6 +5,8 @@ milliseconds since 1970.
 """
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from math import floor
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)
@@ -14,6 +16,9 @@ MS_PER_S = 1_000
 MIN_MS = (datetime.min.replace(tzinfo=UTC) - EPOCH) // MILLISECOND
 MAX_MS = (datetime.max.replace(tzinfo=UTC) - EPOCH) // MILLISECOND
 """The years 1 to 9999 in UTC, which every platform can read back."""
+
+LEAST_MILLISECONDS = 10**11
+"""A number of at least this is one of milliseconds, in 1973 or later. As seconds it would be in the year 5138."""
 
 FORMS = (
     "Not one of the forms of ISO 8601 that are read: a date (2026-03-01, 20260301, 2026-W09-7), "
@@ -28,6 +33,18 @@ def parse_time(text: str) -> int:
     No offset means UTC, and no time means midnight. Raises ValueError with a message for the client.
     """
     return in_range(since_epoch(text) // MILLISECOND)
+
+
+def parse_number(number: float) -> int:
+    """The moment at a number of seconds or milliseconds since 1970, in milliseconds, rounded down.
+
+    It is exact: a number is what its digits say, which a product of doubles is not. Raises ValueError with a message
+    for the client.
+    """
+    if not MIN_MS <= number <= MAX_MS:  # neither infinite nor so large that it takes long
+        raise ValueError(OUT_OF_RANGE)
+    exact = Decimal(repr(number))
+    return in_range(floor(exact if number >= LEAST_MILLISECONDS else exact * MS_PER_S))
 
 
 def parse_bound(text: str) -> int:

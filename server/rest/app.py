@@ -23,10 +23,11 @@ EVENTS_PATH = "/api/v1/events"
 
 def create_app(services: Services) -> ASGIApp:
     """The application that answers with `services`."""
+    store_batch = ingest(services)
     litestar = Litestar(
         route_handlers=[
             # Plain ASGI: for a single event, Litestar's handling of arguments would cost as much as all the rest.
-            asgi(EVENTS_PATH, copy_scope=False)(by_method(POST=ingest(services), GET=list_events(services))),
+            asgi(EVENTS_PATH, copy_scope=False)(by_method(POST=store_batch, GET=list_events(services))),
             asgi(TAIL_PATH, copy_scope=False)(by_method(GET=tail_events(services))),
             get(EVENTS_PATH + "/{event_id:str}")(get_event(services)),
             asgi("/api/v1/event-types", copy_scope=False)(by_method(GET=list_event_types(services))),
@@ -42,16 +43,43 @@ def create_app(services: Services) -> ASGIApp:
         logging_config=None,
     )
 
+    post_batch = without_routing(store_batch, litestar)
+
     def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == ScopeType.HTTP:
             match scope["method"]:
+                case HttpMethod.POST if scope["path"] == EVENTS_PATH:
+                    return post_batch(scope, receive, send)
                 case HttpMethod.HEAD:  # as GET, but uvicorn, which keeps its own scope, sends no body
-                    scope = cast("HTTPScope", {**scope, "method": HttpMethod.GET.value, "extensions": {HEAD: {}}})
+                    extensions = {**(scope.get("extensions") or {}), HEAD: {}}
+                    scope = cast("HTTPScope", {**scope, "method": HttpMethod.GET.value, "extensions": extensions})
                 case HttpMethod.OPTIONS:  # Litestar would answer it, but there is no CORS: keys are for servers
                     scope["method"] = "NONE"  # type: ignore[typeddict-item]
                     if scope["path"] == "*":  # about the server as a whole: this path has all of its methods
                         scope["path"] = EVENTS_PATH
         return litestar(scope, receive, send)
+
+    return app
+
+
+RAISED = "sluice.raised"
+"""The extension of a scope whose request was handled, and raised an error."""
+
+
+def without_routing(
+    handler: Callable[[HTTPScope, Receive, Send], Awaitable[None]], litestar: Litestar
+) -> Callable[[HTTPScope, Receive, Send], Awaitable[None]]:
+    """`handler`, whose requests Litestar sees only if they fail: it makes the responses of all errors.
+
+    Its routing takes a twentieth of a request with a single event.
+    """
+
+    async def app(scope: HTTPScope, receive: Receive, send: Send) -> None:
+        try:
+            await handler(scope, receive, send)
+        except Exception as error:  # noqa: BLE001 (the route raises it again)
+            extensions: Any = {RAISED: error}
+            await litestar(cast("HTTPScope", {**scope, "extensions": extensions}), receive, send)
 
     return app
 
@@ -71,9 +99,12 @@ def by_method(**handlers: Callable[[HTTPScope, Receive, Send], Awaitable[None]])
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         request = cast("HTTPScope", scope)
         handler = handlers.get(request["method"])
+        extensions: dict[str, Any] = request.get("extensions") or {}
         if handler is None:
             raise MethodNotAllowed(allowed)
-        if HEAD in (request.get("extensions") or {}):
+        if RAISED in extensions:
+            raise extensions[RAISED]
+        if HEAD in extensions:
             await send_head(handler, request, receive, send)
         else:
             await handler(request, receive, send)

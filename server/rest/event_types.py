@@ -9,7 +9,8 @@ from msgspec import Struct
 from server.core.deadline import Deadline
 from server.core.events.catalog import EventType
 from server.core.times import format_time, from_milliseconds
-from server.rest.events import encode_json, for_present_client, json_array
+from server.rest.events import encode_json, json_array
+from server.rest.http.disconnect import for_present_client
 from server.rest.http.headers import credentials_of, headers_of
 from server.rest.http.responses import send_stream
 from server.rest.query import parse_query

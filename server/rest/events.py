@@ -1,48 +1,28 @@
 """Lists stored events and gets one."""
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import suppress
-from datetime import datetime
-from typing import Any, TypeVar, cast
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TypeVar, cast
 from uuid import UUID
 
 import msgspec
 from litestar.types import ASGIApp, HTTPScope, Receive, Send
-from msgspec import Struct
 
 from server.core.deadline import Deadline
-from server.core.errors import ClientGone, NotFound
-from server.core.events.model import StoredEvent
-from server.core.events.store import Position
-from server.core.times import format_time
-from server.rest.http.disconnect import unless_gone
+from server.core.errors import NotFound
+from server.core.events.model import StoredEvent, body_of
+from server.core.events.store import PageSize, Position
+from server.rest.export import export_events
+from server.rest.http.disconnect import for_present_client
 from server.rest.http.headers import credentials_of, headers_of
+from server.rest.http.negotiation import VARY, wants_lines
 from server.rest.http.responses import CHUNK_BYTES, send_json, send_stream
-from server.rest.query import next_page, parse_page
+from server.rest.query import CANONICAL_ID, next_page, parse_page
 from server.services import Services
 
 EVENTS_PATH = "/api/v1/events"
 
 Item = TypeVar("Item")
-
-CANONICAL_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
-"""The form of an id that Sluice writes. Python would read many others."""
-
-
-class EventBody(Struct):
-    """A stored event as it is shown."""
-
-    id: str
-    tenant_id: str
-    source: str
-    source_id: str | None
-    event_type: str
-    data: dict[str, Any]
-    timestamp: str
-    received_at: str
-    metadata: dict[str, Any] | None
 
 
 def get_event(services: Services) -> Callable[[str], Awaitable[ASGIApp]]:
@@ -63,10 +43,13 @@ def get_event(services: Services) -> Callable[[str], Awaitable[ASGIApp]]:
 
 
 def list_events(services: Services) -> Callable[[HTTPScope, Receive, Send], Awaitable[None]]:
-    """`GET /api/v1/events`. It raises what `authenticate` and `parse_page` do, and Unavailable."""
+    """`GET /api/v1/events`: a page, or an export (`export.py`).
+
+    It raises what `authenticate` and `parse_page` do, and Unavailable.
+    """
     turn = asyncio.Lock()
 
-    async def respond(scope: HTTPScope, send: Send) -> None:
+    async def list_page(scope: HTTPScope, send: Send) -> None:
         deadline = Deadline()
         key = await services.admission.authenticate(credentials_of(headers_of(scope)), "events:read", deadline)
         with key.named_in_errors():
@@ -74,27 +57,21 @@ def list_events(services: Services) -> Callable[[HTTPScope, Receive, Send], Awai
             start = Position(page.skip)
             if page.cursor is not None:
                 start = services.cursors.decode(key.tenant_id, page.where, page.cursor)
-            async with services.reads.page(key.tenant_id, page.where, start, page.limit, deadline) as found:
-                headers = []
+            async with services.reads.page(key.tenant_id, page.where, start, PageSize(page.limit), deadline) as found:
+                fields = [VARY]
                 if found.rest is not None:
                     cursor = services.cursors.encode(key.tenant_id, page.where, found.rest)
-                    headers.append(link_to_next(next_page(scope["query_string"], cursor)))
+                    fields.append(link_to_next(next_page(scope["query_string"], cursor)))
                 first = await anext(found.events, None)  # before the response starts, so that an error gets its status
-                await send_stream(send, json_array(first, found.events, encode_event, turn), headers)
+                await send_stream(send, json_array(first, found.events, encode_event, turn), fields)
+
+    async def respond(scope: HTTPScope, send: Send) -> None:
+        if wants_lines(headers_of(scope)):
+            await export_events(services, scope, send)
+        else:
+            await list_page(scope, send)
 
     return for_present_client(respond)
-
-
-def for_present_client(
-    respond: Callable[[HTTPScope, Send], Coroutine[Any, Any, None]],
-) -> Callable[[HTTPScope, Receive, Send], Awaitable[None]]:
-    """A handler that responds by `respond`, and stops if the client goes away."""
-
-    async def handler(scope: HTTPScope, receive: Receive, send: Send) -> None:
-        with suppress(ClientGone):
-            await unless_gone(respond(scope, send), receive)
-
-    return handler
 
 
 def link_to_next(query: str) -> tuple[bytes, bytes]:
@@ -111,28 +88,7 @@ def parse_id(text: str) -> UUID:
 
 def encode_event(event: StoredEvent) -> bytes:
     """A stored event as it is shown."""
-    body = EventBody(
-        id=text_of(event.id),
-        tenant_id=text_of(event.tenant_id),
-        source=text_of(event.source),
-        source_id=text_of(event.source_id),
-        event_type=text_of(event.event_type),
-        data=cast("Any", event.data),
-        timestamp=text_of(event.timestamp),
-        received_at=text_of(event.received_at),
-        metadata=cast("Any", event.metadata),
-    )
-    return encode_json(body)
-
-
-def text_of(value: UUID | datetime | str | msgspec.Raw) -> Any:
-    """A value as the text that it is shown as. JSON stays as it is."""
-    match value:
-        case UUID():
-            return str(value)
-        case datetime():
-            return format_time(value)
-    return value
+    return encode_json(body_of(event))
 
 
 async def json_array(

@@ -21,8 +21,9 @@ from server.rest.http.headers import (
     ingest_options_of,
     quota_headers,
 )
-from server.rest.http.problems import ProblemEvent
+from server.rest.http.problems import ProblemEvent, problem_events
 from server.rest.http.responses import JSON_HEADERS
+from server.rest.raw import ingest_raw
 from server.services import Services
 
 
@@ -46,10 +47,14 @@ class ReceiptBody(Struct, omit_defaults=True):
 
 
 def ingest(services: Services) -> Callable[[HTTPScope, Receive, Send], Awaitable[None]]:
-    """`POST /api/v1/events`. It raises what `Ingest` and `reader` do."""
+    """`POST /api/v1/events`. It raises what `Ingest` and `reader` do. With a query, `raw.py` handles it."""
     read_body = BodyReader()
+    raw = ingest_raw(services, read_body)
 
     async def handler(scope: HTTPScope, receive: Receive, send: Send) -> None:
+        if scope["query_string"]:
+            await raw(scope, receive, send)
+            return
         headers = headers_of(scope)
         receipt, quota = await services.ingest(credentials_of(headers), reader(headers, read_body, receive))
         body = msgspec.json.encode(receipt_body(receipt))
@@ -109,5 +114,5 @@ def receipt_body(receipt: Receipt) -> ReceiptBody:
         ReceiptEvent(event_id, tenant_id, source, event_type, received_at)
         for event_id, event_type in zip(receipt.ids, receipt.event_types, strict=True)
     ]
-    errors = [ProblemEvent(error.path, error.message) for error in receipt.rejected[:MAX_LISTED_ERRORS]]
+    errors = problem_events(receipt.rejected[:MAX_LISTED_ERRORS])
     return ReceiptBody(success=True, events_received=len(events), events=events, errors=errors)

@@ -1,22 +1,31 @@
-"""Parses the query of `GET /api/v1/events`.
+"""Parses the query of `GET /api/v1/events`, for a page and for an export.
 
 An unknown parameter is rejected: a misspelled filter would otherwise match too much.
 """
 
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode
+from uuid import UUID
 
 from server.core.errors import InvalidParameter
-from server.core.events.model import MAX_NAME_CHARS, EventFilter
+from server.core.events.model import DEFAULT_PAGE_EVENTS, MAX_NAME_CHARS, MAX_PAGE_EVENTS, EventFilter
+from server.core.events.store import Course
 from server.core.times import parse_bound
 
-DEFAULT_LIMIT = 100
-MAX_LIMIT = 1_000
 MAX_SKIP = 2**31 - 1
 """The largest number that every version of MongoDB takes."""
 
-PARAMETERS = ("source", "event_type", "source_id", "since", "until", "limit", "skip", "cursor")
+FILTERS = ("source", "event_type", "source_id", "since", "until")
+OF_PAGES = ("limit", "skip", "cursor")
+OF_EXPORTS = ("order", "after")
+PARAMETERS = (*FILTERS, *OF_PAGES, *OF_EXPORTS)
+
+NEWEST_FIRST, OLDEST_FIRST = "desc", "asc"
+
+CANONICAL_ID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}")
+"""The form of an id that Sluice writes. Python would read many others."""
 
 
 class Page(NamedTuple):
@@ -32,18 +41,50 @@ class Page(NamedTuple):
 def parse_page(query: bytes) -> Page:
     """The page that a query string asks for. Raises InvalidParameter, which names the parameter."""
     values = parse_query(query, PARAMETERS)
-    where = EventFilter(
+    reject(values, OF_EXPORTS, "is for exports, which have the header Accept: application/x-ndjson")
+    where = filter_of(values)
+    limit = number(values, "limit", default=DEFAULT_PAGE_EVENTS, lowest=1, highest=MAX_PAGE_EVENTS)
+    if "cursor" in values and "skip" in values:
+        raise InvalidParameter("skip: cannot be given with a cursor, which has its own place in the list")
+    skip = number(values, "skip", default=0, lowest=0, highest=MAX_SKIP)
+    return Page(where, limit, skip, values.get("cursor"))
+
+
+class Export(NamedTuple):
+    """Which events to export, and in which order."""
+
+    where: EventFilter
+    course: Course
+
+
+def parse_export(query: bytes) -> Export:
+    """The export that a query string asks for. Raises InvalidParameter, which names the parameter."""
+    values = parse_query(query, PARAMETERS)
+    reject(values, OF_PAGES, "is for pages. An export has every event; after=ID goes on behind the event with that id")
+    order, after = values.get("order", NEWEST_FIRST), values.get("after")
+    if order not in (NEWEST_FIRST, OLDEST_FIRST):
+        raise InvalidParameter(f"order: must be {OLDEST_FIRST} (oldest first) or {NEWEST_FIRST} (newest first)")
+    if after is not None and not CANONICAL_ID.fullmatch(after):
+        raise InvalidParameter("after: must be the id of an event")
+    return Export(filter_of(values), Course(order == OLDEST_FIRST, None if after is None else UUID(after)))
+
+
+def reject(values: dict[str, str], parameters: Sequence[str], why: str) -> None:
+    """Raises InvalidParameter if one of these parameters is given."""
+    for parameter in parameters:
+        if parameter in values:
+            raise InvalidParameter(f"{parameter}: {why}")
+
+
+def filter_of(values: dict[str, str]) -> EventFilter:
+    """The filter among the parameters. Raises InvalidParameter."""
+    return EventFilter(
         source=name(values, "source"),
         event_type=name(values, "event_type"),
         source_id=name(values, "source_id", shortest=0),
         since=moment(values, "since"),
         until=moment(values, "until"),
     )
-    limit = number(values, "limit", default=DEFAULT_LIMIT, lowest=1, highest=MAX_LIMIT)
-    if "cursor" in values and "skip" in values:
-        raise InvalidParameter("skip: cannot be given with a cursor, which has its own place in the list")
-    skip = number(values, "skip", default=0, lowest=0, highest=MAX_SKIP)
-    return Page(where, limit, skip, values.get("cursor"))
 
 
 def next_page(query: bytes, cursor: str) -> str:

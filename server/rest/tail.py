@@ -12,10 +12,11 @@ import msgspec
 from litestar.types import HTTPScope, Receive, Send
 
 from server.core.deadline import Deadline
-from server.core.errors import Quota
+from server.core.errors import Quota, SluiceError
 from server.core.events.model import EventFilter
 from server.core.tail.tail import Item, OpenTail, TailRequest, taken_in_time
-from server.rest.events import EVENTS_PATH, encode_event, encode_json, for_present_client
+from server.rest.events import EVENTS_PATH, encode_event, encode_json
+from server.rest.http.disconnect import for_present_client
 from server.rest.http.headers import Headers, credentials_of, headers_of, quota_headers, single_header
 from server.rest.http.responses import CHUNK_BYTES, body_event
 from server.rest.query import moment, name, parse_query
@@ -59,7 +60,7 @@ def tail_events(services: Services) -> Callable[[HTTPScope, Receive, Send], Awai
                 async with services.tail.follow(credentials, admitted.key.tenant_id, request) as tail:
                     await messages.start(admitted.quota)
                     await messages.send_all(tail)
-            except Exception as error:
+            except SluiceError as error:
                 if not messages.has_started:
                     raise
                 await messages.end(error)
@@ -101,7 +102,7 @@ class Messages:
                         await self._send(body_event(chunk, more_body=True))  # it waits, and then writes the whole chunk
                         self._token = token
 
-    async def end(self, error: Exception) -> None:
+    async def end(self, error: SluiceError) -> None:
         """Send why the tail ended."""
         refusal = refusal_of(error)
         body = encode_json(EndBody(refusal.code, refusal.detail, refusal.since))

@@ -37,7 +37,7 @@ MAX_WAITING_READS = 2_000
 MAX_OPEN_MESSAGE_BYTES = 4096
 """A message of a method that needs no key. Reflection repeats it in its response."""
 
-OPEN_READ_S = 0.02
+OPEN_READ_S = 0.01
 """How long such a message may take if others wait to be read: what arrives in this time is all that it can hold."""
 
 OPEN_READ_TIMEOUT_S = 60

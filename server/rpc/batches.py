@@ -16,7 +16,7 @@ from sluice.v1 import event_service_pb2 as pb
 
 from server.core.errors import InvalidBatch
 from server.core.events.decode import MIN_HEAVY_BYTES, FoundEvents, check_name, is_heavy, too_large
-from server.core.events.model import MAX_EVENT_BYTES, DecodedBatch, Name, SourceId
+from server.core.events.model import MAX_EVENT_BYTES, DecodedBatch, Name, PackedEvents, SourceId
 from server.core.slow_work import Steps
 from server.rpc.events import DoubtfulError, adding, decode_good_batch
 from server.rpc.messages import sequence_of
@@ -140,7 +140,7 @@ def decoding(message: bytes, kind: MessageKind) -> Steps[DecodedBatch]:
 
     Errors of single events are not raised. They are in the result's `errors`.
     """
-    found = FoundEvents()
+    found = FoundEvents(PackedEvents())
     with malformed_as_error(kind):
         split = split_batch(message, kind.batch_number)
         batch = pb.EventBatch.FromString(split.rest)

@@ -13,6 +13,7 @@ from uuid import UUID
 import grpc
 from sluice.v1 import event_service_pb2 as pb
 
+from server.authorization import Schemes, bearer_token, secret_of
 from server.core.access.keys import Credentials
 from server.core.deadline import Deadline
 from server.core.errors import ClientGone, InvalidBatch, InvalidHeader, PayloadTooLarge, Unauthenticated, Unavailable
@@ -38,6 +39,9 @@ DRAINING = "This server is draining: send what was not answered to another, or a
 TOO_LARGE = f"The message is over {MAX_BODY_BYTES >> 20} MiB: send fewer events at a time"
 
 NO_REQUEST = "The message is not a sluice.v1.StreamEventsRequest"
+
+SCHEMES: Schemes = {"bearer": bearer_token}
+"""The schemes of `authorization` that may hold a key. No gRPC library sends `Basic`."""
 
 HANDLINGS = frozenset(pb.Handling.values())
 
@@ -211,9 +215,12 @@ async def write_responses(context: Context, window: StreamWindow) -> None:
 
 
 def credentials_of(context: Context) -> Credentials:
-    """The key in a call's metadata. More than one are as bad as none: a proxy may have looked at another."""
-    values = [value for name, value in context.invocation_metadata() or () if name == "x-api-key"]
-    return Credentials(values[0] if len(values) == 1 and isinstance(values[0], str) else None)
+    """The key in a call's metadata. Raises Unauthenticated for more than one key, as `secret_of` does."""
+    values: dict[str, list[str]] = {"x-api-key": [], "authorization": []}
+    for name, value in context.invocation_metadata() or ():
+        if name in values and isinstance(value, str):  # the library gives bytes for names in `-bin` only
+            values[name].append(value)
+    return Credentials(secret_of(values["x-api-key"], values["authorization"], SCHEMES))
 
 
 def ingest_options_of(batch: pb.EventBatch) -> IngestOptions:

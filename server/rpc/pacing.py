@@ -5,11 +5,11 @@ Otherwise a client that makes such calls as fast as they are rejected would use 
 
 import asyncio
 
-REJECTIONS_PER_S = 400
-"""Each takes some 0.4 ms, so all take a sixth of a core."""
+REJECTIONS_PER_S = 100
+"""Each takes some 0.4 ms, so all take 4 % of a core. A client with a bad key waits for MAX_WAIT_S at most."""
 
 BURST_S = 0.25
-"""After a pause of this length, 100 rejections are made at once."""
+"""After a pause of this length, 25 rejections are made at once."""
 
 MAX_WAIT_S = 2.0
 """How long a rejection waits at most, also after thousands of calls that were cancelled while they waited."""

@@ -2,29 +2,23 @@
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from datetime import datetime
-from uuid import UUID
 
 import grpc
-import msgspec
-from google.protobuf.timestamp_pb2 import Timestamp
 from sluice.v1 import event_service_pb2 as pb
 
 from server.core.deadline import Deadline
-from server.core.errors import ClientGone, InvalidBatch, InvalidParameter, Unauthenticated
-from server.core.events.model import MAX_NAME_CHARS, EventFilter, StoredEvent
+from server.core.errors import ClientGone, InvalidBatch, Unauthenticated
+from server.core.events.model import EventFilter
 from server.core.tail.tail import Item, OpenTail, TailRequest, taken_in_time
-from server.core.times import MAX_MS, MIN_MS, MS_PER_S, NS_PER_MS, to_milliseconds
 from server.rpc.accepting import Handlers
 from server.rpc.arrivals import NO_MESSAGE, Context, MessageReader
 from server.rpc.errors import end_with
+from server.rpc.filters import moment, name
 from server.rpc.ingest import SERVICE, credentials_of
-from server.rpc.messages import parse_message
+from server.rpc.messages import event_message, parse_message
 from server.rpc.open_reads import OpenReads
 from server.rpc.pacing import Pace
 from server.services import Services
-
-NULL = msgspec.Raw(b"null")
 
 
 class TailService:
@@ -80,21 +74,12 @@ async def write_items(tail: OpenTail, context: Context) -> None:
 
 def tail_request_of(request: pb.TailEventsRequest) -> TailRequest:
     """What a request asks to follow. Raises InvalidParameter."""
-    source, event_type = name_of(request, "source"), name_of(request, "event_type")
-    since = None
-    if request.HasField("since"):
-        since = -(-(request.since.seconds * MS_PER_S * NS_PER_MS + request.since.nanos) // NS_PER_MS)
-        if not MIN_MS <= since <= MAX_MS or not 0 <= request.since.nanos < MS_PER_S * NS_PER_MS:
-            raise InvalidParameter("since: must be in the years 1 to 9999 in UTC", field="since")
-    return TailRequest(EventFilter(source=source, event_type=event_type, since=since), request.resume_token or None)
-
-
-def name_of(request: pb.TailEventsRequest, field: str) -> str | None:
-    """A field that names a source or a type; None if it is empty. Raises InvalidParameter."""
-    value: str = getattr(request, field)
-    if len(value) > MAX_NAME_CHARS:
-        raise InvalidParameter(f"{field}: must be 1 to {MAX_NAME_CHARS} characters", field=field)
-    return value or None
+    where = EventFilter(
+        source=name(request, "source") or None,
+        event_type=name(request, "event_type") or None,
+        since=moment(request, "since"),
+    )
+    return TailRequest(where, request.resume_token or None)
 
 
 def response_of(item: Item) -> pb.TailEventsResponse:
@@ -104,31 +89,3 @@ def response_of(item: Item) -> pb.TailEventsResponse:
     if item.kind == "caught_up":
         return pb.TailEventsResponse(resume_token=item.token, caught_up=pb.CaughtUp())
     return pb.TailEventsResponse(resume_token=item.token, heartbeat=pb.Heartbeat())
-
-
-def event_message(event: StoredEvent) -> pb.StoredEvent:
-    """A stored event as a message. A value that no client could store is JSON, or absent if it is a time."""
-    return pb.StoredEvent(
-        id=text_of(event.id),
-        tenant_id=text_of(event.tenant_id),
-        source=text_of(event.source),
-        source_id=None if event.source_id == NULL else text_of(event.source_id),
-        event_type=text_of(event.event_type),
-        data_json=bytes(event.data),
-        timestamp=time_of(event.timestamp),
-        received_at=time_of(event.received_at),
-        metadata_json=b"" if event.metadata == NULL else bytes(event.metadata),
-    )
-
-
-def text_of(value: UUID | str | msgspec.Raw) -> str:
-    """A value as text. JSON stays as it is."""
-    return bytes(value).decode() if isinstance(value, msgspec.Raw) else str(value)
-
-
-def time_of(value: datetime | msgspec.Raw) -> Timestamp | None:
-    """A time as a message."""
-    if isinstance(value, msgspec.Raw):
-        return None
-    seconds, milliseconds = divmod(to_milliseconds(value), MS_PER_S)
-    return Timestamp(seconds=seconds, nanos=milliseconds * NS_PER_MS)

@@ -18,10 +18,13 @@ from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.events.catalog import Catalog
 from server.core.events.cursor import Cursors
+from server.core.exports import Exports
 from server.core.in_flight import InFlight
 from server.core.ingest.ingest import Ingest
+from server.core.ingest.raw import RawIngest
 from server.core.jobs.store import JobLease, LeaseStore
 from server.core.memory import memory_bytes, return_free_memory
+from server.core.read_limits import ReadLimits
 from server.core.reads import Reads
 from server.core.tail.tail import Tail
 from server.core.tail.tokens import ResumeTokens
@@ -117,12 +120,15 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     reading = database(reading_client, settings.storage.database)
     tail_client = connect(settings.storage.mongodb_url, "pymongo")  # `storage/tail.py` says why
     history = TailHistory(database(tail_client, settings.storage.database))
-    reads = Reads(StoredEvents(reading), StoredCatalog(reading))
+    stored, types, limits = StoredEvents(reading), StoredCatalog(reading), ReadLimits()
+    reads, exports = Reads(stored, types, limits), Exports(stored, types, limits)
     keys = Keys(storage)
     events = Events(storage)
     is_writable = Readiness(partial(probe, storage, READY_TIMEOUT_S), lambda: events.confirmed_at)
     catalog = Catalog(StoredCatalog(storage))
-    services = compose_services(storage, events, keys, catalog, reads, history, settings.cursor_secret, is_writable)
+    services = compose_services(
+        storage, events, keys, catalog, reads, exports, history, settings.cursor_secret, is_writable
+    )
     rest, grpc = HttpServer(http_config(settings, services), on_ready), GrpcServer(services)
     leases, usage = Leases(storage), usage_job(keys)
     try:
@@ -149,6 +155,7 @@ def compose_services(
     keys: Keys,
     catalog: Catalog,
     reads: Reads,
+    exports: Exports,
     history: TailHistory,
     secret: bytes,
     is_writable: Callable[[], Awaitable[None]],
@@ -162,11 +169,14 @@ def compose_services(
         await is_writable()
 
     admission, in_flight = Admission(keys), InFlight()
+    ingest = Ingest(admission, in_flight, events, IdempotencyRecords(storage), catalog)
     return Services(
-        ingest=Ingest(admission, in_flight, events, IdempotencyRecords(storage), catalog),
+        ingest=ingest,
+        ingest_raw=RawIngest(ingest, in_flight),
         admission=admission,
         in_flight=in_flight,
         reads=reads,
+        exports=exports,
         cursors=Cursors(secret),
         tail=Tail(history, admission, ResumeTokens(secret), draining),
         check_ready=check_ready,

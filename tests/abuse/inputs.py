@@ -14,6 +14,7 @@ from sluice.v1 import event_service_pb2 as pb
 
 from tests.abuse.http2 import DATA, END_HEADERS, END_STREAM, HEADERS, INGEST, PREFACE, SETTINGS, call_headers, frame
 from tests.support.harness import batch
+from tests.support.keys import basic
 from tests.support.wire import EVENTS, post
 
 MAX_MUTATIONS = 4
@@ -149,6 +150,9 @@ def headers(rng: random.Random) -> dict[str, str]:
         "Idempotency-Key": rng.choice(("", noise, "a b")),
         "Prefer": rng.choice(("handling", "handling=" + noise, noise, '"')),
         "X-API-Key": rng.choice(("", noise, "slc_", "slc_" + noise)),
+        "Authorization": rng.choice(
+            (noise, "Bearer " + noise, "Bearer slc_" + noise, "Basic " + noise, basic("slc_x"))
+        ),
         "Origin": rng.choice(("null", noise, "http://[")),
         "Accept": noise,
     }

@@ -32,6 +32,8 @@ PATHS = (
     "?source_id={source_id}",
     "?event_type={type}",
     "?cursor={id}",
+    "?after={id}",
+    "?after={id}&order=asc",
     "?skip=0&limit=1000",
     "?source[$ne]=x",
     "?tenant_id[$exists]=true",
@@ -52,6 +54,7 @@ class Victim:
         with server.client(self.key["key"]) as client:
             for number in range(VICTIM_BATCHES):
                 self._store(client, number)
+            self.cursor = httpx.URL(client.get(EVENTS, params={"limit": 1}).links["next"]["url"]).params["cursor"]
 
     def _store(self, client: httpx.Client, number: int) -> None:
         """Store a batch under an idempotency key."""
@@ -77,7 +80,6 @@ class Attacker:
         self._key = server.create_key(f"attacker-{uuid.uuid4().hex}", "--rate-limit", "0")
         self._client = server.client(self._key["key"])
         self._channel = channel_to(server.grpc)
-
         self._token = self._token_of(server, victim)
 
     @staticmethod
@@ -98,6 +100,7 @@ class Attacker:
             self._request,
             self._replay,
             self._call,
+            self._list,
             self._smuggle_fields,
             self._resume,
         )
@@ -110,6 +113,7 @@ class Attacker:
         names = {"id": event_id, "tenant": tenant, "source": f"source-{number}", "source_id": f"sid-{number}"}
         path = self._rng.choice(PATHS).replace("%s", tenant).format(**names, type=f"type-{number}")
         headers = {self._rng.choice(HEADERS): self._rng.choice((tenant, event_id, "GET"))}
+        headers["Accept"] = self._rng.choice(("*/*", "application/x-ndjson"))
         response = self._client.request(self._rng.choice(METHODS), EVENTS + path, headers=headers)
         self._check_leaks(response.text + str(response.headers), without=path)
         return str(response.status_code)
@@ -134,6 +138,23 @@ class Attacker:
         sent = [*metadata(self._key["key"]), ("x-tenant-id", self._victim.key["tenant_id"])]
         try:
             response = stub_of(self._channel).IngestEvents(request, metadata=sent, timeout=20)
+        except grpc.RpcError as error:
+            self._check_leaks(str(error))
+            return code_of(error).name
+        self._check_leaks(str(response))
+        return "OK"
+
+    def _list(self) -> str:
+        """List over gRPC with the victim's names, and a token that may be its cursor."""
+        number = self._rng.randrange(VICTIM_BATCHES)
+        request = pb.ListEventsRequest(
+            source=self._rng.choice(("", f"source-{number}")),
+            event_type=self._rng.choice(("", f"type-{number}")),
+            page_token=self._rng.choice(("", self._victim.cursor)),
+        )
+        sent = [*metadata(self._key["key"]), ("x-tenant-id", self._victim.key["tenant_id"])]
+        try:
+            response = stub_of(self._channel).ListEvents(request, metadata=sent, timeout=20)
         except grpc.RpcError as error:
             self._check_leaks(str(error))
             return code_of(error).name

@@ -20,6 +20,7 @@ from sluice.v1 import event_service_pb2 as pb
 
 from tests.support.grpc_client import channel_to, details_of, stub_of
 from tests.support.harness import Json, MongoClient, Server, batch, sluice, tls_options
+from tests.support.keys import basic
 from tests.support.mongod import Mongod, failing_inserts
 from tests.support.wire import EVENTS, head, post, talk
 
@@ -44,6 +45,11 @@ HEADERS: tuple[Json, ...] = (
     {"Host": CANARY},
     {"Host": f"{CANARY}@[{CANARY}"},
     {"Authorization": f"Bearer {CANARY}", "Cookie": CANARY, "Referer": CANARY},
+    {"Authorization": f"Bearer slc_{CANARY}"},
+    {"Authorization": f"Basic slc_{CANARY}"},
+    {"Authorization": basic(f"slc_{CANARY}")},
+    {"Authorization": basic(CANARY, f"slc_{CANARY}")},
+    {"Proxy-Authorization": f"Bearer {CANARY}"},
 )
 
 VALUES = (
@@ -92,21 +98,25 @@ def test_no_canary_is_seen(host: Host) -> None:
     host.server.stop()
     host.secure.stop()
     assert len(texts) > 50
+    secrets = (CANARY, host.key["key"], *(value.removeprefix("Basic ") for value in forms_of(host.key["key"])))
     for text in texts:
-        assert CANARY not in text
-        assert host.key["key"] not in text
+        assert not [secret for secret in secrets if secret in text]
         assert not TRACES.search(text), text
     for server in (host.server, host.secure):
         written = server.stderr() + server.output
         assert "the database takes writes" in written
-        assert CANARY not in written
-        assert host.key["key"] not in written
+        assert not [secret for secret in secrets if secret in written]
         assert "Traceback" not in written
+
+
+def forms_of(secret: str) -> list[str]:
+    """The values of `Authorization` that hold a key."""
+    return [f"Bearer {secret}", basic(secret), basic("any", secret)]
 
 
 def over_rest(host: Host) -> Iterator[str]:
     """Responses to canaries in headers, bodies, paths and queries."""
-    with host.server.client(host.key["key"]) as client:
+    with host.server.client(host.key["key"]) as client, host.server.client() as keyless:
         for headers in HEADERS:
             response = client.post(EVENTS, json=batch(), headers=headers)
             yield response.text + str(response.headers)
@@ -120,6 +130,11 @@ def over_rest(host: Host) -> Iterator[str]:
         for path in (f"{EVENTS}/{CANARY}", f"/{CANARY}", f"{EVENTS}?limit={CANARY}", f"{EVENTS}?since={CANARY}"):
             yield client.get(path).text
         yield client.request("DELETE", EVENTS, headers={"X-Canary": CANARY}).text
+        for authorization in forms_of(host.key["key"]):  # one key too many, and a key whose request is wrong
+            for client_ in (client, keyless):
+                yield client_.post(EVENTS, json=[], headers={"Authorization": authorization}).text
+                yield client_.get(f"{EVENTS}?limit={CANARY}", headers={"Authorization": authorization}).text
+        yield keyless.get(EVENTS, params={"api_key": host.key["key"]}).text
         idempotency_key = {"Idempotency-Key": CANARY}
         assert client.post(EVENTS, json=batch(), headers=idempotency_key).status_code == 201
         yield client.post(EVENTS, json=batch(2), headers=idempotency_key).text

@@ -226,7 +226,7 @@ def test_a_401_has_a_challenge(server: Server) -> None:
     with server.client() as client:
         for answer in (client.get(EVENTS), client.post(EVENTS, json=batch()), client.get(f"{EVENTS}/7")):
             assert answer.status_code == 401
-            assert answer.headers["www-authenticate"] == 'ApiKey realm="sluice"'
+            assert answer.headers["www-authenticate"] == 'Bearer realm="sluice"'
         assert "www-authenticate" not in client.get("/nothing").headers
 
 

@@ -35,8 +35,19 @@ def test_python_stream(server: Server, key: Json, mongo: MongoClient) -> None:
 
 @needs_curl
 def test_curl(server: Server, key: Json) -> None:
-    (example,) = examples("sh", ADDRESS)
-    assert json.loads(run(example, server, key, "bash", "-c"))["events_received"] == 2
+    batch, raw, _ = examples("sh", ADDRESS)
+    assert json.loads(run(batch, server, key, "bash", "-c"))["events_received"] == 2
+    assert json.loads(run(raw, server, key, "bash", "-c"))["events_received"] == 2
+
+
+@needs_curl
+@pytest.mark.skipif(shutil.which("jq") is None, reason="needs Debian's package jq")
+def test_jq(server: Server, key: Json, tmp_path: Path) -> None:
+    _, _, example = examples("sh", ADDRESS)
+    orders = [{"id": number, "created_at": "2026-03-01T12:00:00Z"} for number in range(3)]
+    (tmp_path / "orders.json").write_text(json.dumps({"orders": orders}))
+    code = example.replace("orders.json", str(tmp_path / "orders.json"))
+    assert json.loads(run(code, server, key, "bash", "-c"))["events_received"] == 3
 
 
 def test_python(server: Server, key: Json) -> None:

@@ -13,8 +13,9 @@ import pytest
 from server.core.deadline import Deadline
 from server.core.errors import ConfigurationError, Unavailable
 from server.core.events.catalog import Catalog
-from server.core.events.cursor import Cursors
+from server.core.exports import Exports
 from server.core.jobs.store import JobLease
+from server.core.read_limits import ReadLimits
 from server.core.reads import Reads
 from server.runtime.background import DeploymentJob, PeriodicJob
 from server.runtime.composition import compose_services
@@ -26,6 +27,7 @@ from storage.client import close, connect, database
 from storage.events import Events
 from storage.keys import Keys
 from storage.reads import StoredEvents
+from storage.tail import TailHistory
 
 SECRET = "slc_secret"
 TIMEOUT_S = 10
@@ -279,8 +281,19 @@ def test_a_worker_that_drains_is_not_ready() -> None:
         client = connect("mongodb://127.0.0.1:1/", "pymongo")  # never used
         storage = database(client, "sluice")
         catalog = StoredCatalog(storage)
-        events, reads = Events(storage), Reads(StoredEvents(storage), catalog)
-        services = compose_services(storage, events, Keys(storage), Catalog(catalog), reads, Cursors(b""), is_writable)
+        stored, limits = StoredEvents(storage), ReadLimits()
+        reads, exports = Reads(stored, catalog, limits), Exports(stored, catalog, limits)
+        services = compose_services(
+            storage,
+            Events(storage),
+            Keys(storage),
+            Catalog(catalog),
+            reads,
+            exports,
+            TailHistory(storage),
+            b"",
+            is_writable,
+        )
         services.draining.set()
         with pytest.raises(Unavailable, match="draining"):
             await services.check_ready()

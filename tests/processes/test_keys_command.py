@@ -15,7 +15,7 @@ import pytest
 from tests.support.harness import Json, MongoClient, Server, batch, sluice
 from tests.support.keys import CREATED, EVENTS, listed, statement, status
 
-LISTED = [*(field for field in CREATED if field != "key"), "revoked_at", "last_used_at"]
+LISTED = [*(field for field in CREATED if field != "key"), "revoked_at", "last_used_at", "previous_secret_valid_until"]
 
 SECRET = re.compile(r"slc_[A-Za-z0-9_-]{43,}")
 
@@ -42,7 +42,7 @@ def test_create_prints_the_key_once(server: Server, made: Json) -> None:
     assert timedelta() <= age < timedelta(minutes=10)
     (again,) = listed(server, "--tenant", "plain")
     assert list(again) == LISTED
-    assert {**again, "key": made["key"]} == {**made, "revoked_at": None, "last_used_at": None}
+    assert {**again, "key": made["key"]} == {**made, **dict.fromkeys(LISTED[-3:])}
     with server.client(made["key"]) as client:
         receipt = client.post(EVENTS, json=batch()).json()
     assert receipt["events"][0]["tenant_id"] == made["tenant_id"]

@@ -47,6 +47,11 @@ def test_a_secret_that_cannot_be_printed_is_told(server: Server, opener: Opener,
     rotated = run(server, opener(), "keys", "rotate", key_id, *json)
     assert rotated.returncode == 1
     assert key_id in rotated.stderr.splitlines()[1]
+    rotated = run(server, opener(), "keys", "rotate", key_id, "--overlap", "7d", *json)
+    assert rotated.returncode == 1
+    assert "keys rotate" not in rotated.stderr  # it would stop the secret that clients have
+    (found,) = [key for key in listed(server, "--tenant", "unprinted") if key["id"] == key_id]
+    assert found["previous_secret_valid_until"] in rotated.stderr.splitlines()[1]
     assert sluice("keys", "revoke", key_id, *server.database_options).returncode == 0
 
 

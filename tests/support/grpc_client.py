@@ -29,6 +29,8 @@ OWN_CONNECTION = [("grpc.use_local_subchannel_pool", 1)]
 
 Details = dict[str, Any]
 
+Metadata = tuple[tuple[str, str | bytes], ...]
+
 
 def channel_to(target: str) -> grpc.Channel:
     """A channel with a connection of its own."""
@@ -55,8 +57,10 @@ def raw_stream(channel: grpc.Channel) -> Any:
     return channel.stream_stream(STREAM)
 
 
-def metadata(secret: str | None) -> tuple[tuple[str, str | bytes], ...]:
-    """The metadata of a call with the key."""
+def metadata(secret: str | Metadata | None) -> Metadata:
+    """The metadata of a call with the key, or with this metadata."""
+    if isinstance(secret, tuple):
+        return secret
     return () if secret is None else (("x-api-key", secret),)
 
 
@@ -78,7 +82,10 @@ def big_batch(size: int) -> pb.EventBatch:
 
 
 def ingest(
-    channel: grpc.Channel, secret: str | None, batch: pb.EventBatch | None = None, wait_for_ready: bool = False
+    channel: grpc.Channel,
+    secret: str | Metadata | None,
+    batch: pb.EventBatch | None = None,
+    wait_for_ready: bool = False,
 ) -> pb.Receipt:
     """Send one batch, by default a good one, in a unary call. Raises grpc.RpcError."""
     request = pb.IngestEventsRequest(batch=good_batch() if batch is None else batch)
@@ -121,7 +128,7 @@ def reason_of(status: grpc.RpcError | status_pb2.Status) -> str:
 class Stream:
     """One open StreamEvents call: `send` and `receive` as the test likes."""
 
-    def __init__(self, channel: grpc.Channel, secret: str | None, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, channel: grpc.Channel, secret: str | Metadata | None, timeout_s: float = TIMEOUT_S) -> None:
         self._requests: SimpleQueue[pb.StreamEventsRequest | None] = SimpleQueue()
         requests: Iterator[pb.StreamEventsRequest] = iter(self._requests.get, None)
         self.call = stub_of(channel).StreamEvents(requests, metadata=metadata(secret), timeout=timeout_s)

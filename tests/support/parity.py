@@ -13,7 +13,7 @@ from google.rpc import code_pb2, status_pb2
 from grpc_status import rpc_status
 from sluice.v1 import event_service_pb2 as pb
 
-from tests.support.grpc_client import TIMEOUT_S, Stream, channel_to, details_of, metadata, stub_of
+from tests.support.grpc_client import TIMEOUT_S, Metadata, Stream, channel_to, details_of, metadata, stub_of
 from tests.support.harness import Json, MongoClient, Server
 from tests.support.values import RAW
 
@@ -146,7 +146,7 @@ def by_rest(client: httpx.Client, case: Case) -> Outcome:
     return Stored([item["id"] for item in events], tenant_id, source, time, errors)
 
 
-def by_unary(channel: grpc.Channel, secret: str | None, batch: pb.EventBatch) -> Outcome:
+def by_unary(channel: grpc.Channel, secret: str | Metadata | None, batch: pb.EventBatch) -> Outcome:
     """The outcome of a batch in a unary call."""
     try:
         response = stub_of(channel).IngestEvents(
@@ -157,7 +157,7 @@ def by_unary(channel: grpc.Channel, secret: str | None, batch: pb.EventBatch) ->
     return receipt_of(response.receipt)
 
 
-def by_stream(channel: grpc.Channel, secret: str | None, batch: pb.EventBatch) -> Outcome:
+def by_stream(channel: grpc.Channel, secret: str | Metadata | None, batch: pb.EventBatch) -> Outcome:
     """The outcome of a batch on a stream. Fails if a good batch after it is not stored, unless the stream ended."""
     with Stream(channel, secret) as stream:
         stream.send(2**64 - 1, batch)

@@ -19,24 +19,30 @@ TIMEOUT_S = 40
 
 
 def send_get(
-    connection: socket.socket, key: Json, query: str, receive_buffer: int | None = None, path: str = EVENTS
+    connection: socket.socket,
+    key: Json,
+    query: str,
+    receive_buffer: int | None = None,
+    path: str = EVENTS,
+    accept: str = "*/*",
 ) -> None:
     """Send a request for a list, and read nothing."""
     if receive_buffer is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
-    lines = (f"GET {path}?{query} HTTP/1.1", "Host: x", f"X-API-Key: {key['key']}", "Connection: close", "", "")
+    fields = {"Host": "x", "X-API-Key": key["key"], "Accept": accept, "Connection": "close"}
+    lines = (f"GET {path}?{query} HTTP/1.1", *map(": ".join, fields.items()), "", "")
     connection.sendall("\r\n".join(lines).encode())
 
 
 @contextmanager
 def silent_readers(
-    server: Server, key: Json, query: str, count: int, path: str = EVENTS
+    server: Server, key: Json, query: str, count: int, path: str = EVENTS, accept: str = "*/*"
 ) -> Iterator[list[socket.socket]]:
     """Clients that ask for a list and read nothing of it."""
     opened = [connect(server) for _ in range(count)]
     try:
         for connection in opened:
-            send_get(connection, key, query, SMALL_BUFFER_BYTES, path)
+            send_get(connection, key, query, SMALL_BUFFER_BYTES, path, accept)
         yield opened
     finally:
         for connection in opened:

@@ -84,3 +84,39 @@ def shut(*sockets: socket.socket) -> None:
         with contextlib.suppress(OSError):
             end.shutdown(socket.SHUT_RDWR)
         end.close()
+
+
+class CuttingRelay:
+    """Forwards clients to a server, and ends the connection after `cut_after` bytes of the response."""
+
+    def __init__(self, target: str, cut_after: int) -> None:
+        host, _, port = target.rpartition(":")
+        self._target = (host, int(port))
+        self._cut_after = cut_after
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        shut(self._listener)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):  # the listener is closed
+            while True:
+                pair = (self._listener.accept()[0], socket.create_connection(self._target))
+                threading.Thread(target=self._forward, args=pair, daemon=True).start()
+
+    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+        """Forward one request, which arrives at once, and its response."""
+        with contextlib.suppress(OSError):
+            server.sendall(client.recv(CHUNK_BYTES))
+            left = self._cut_after
+            while left and (chunk := server.recv(min(left, CHUNK_BYTES))):
+                client.sendall(chunk)
+                left -= len(chunk)
+        shut(client, server)

@@ -101,4 +101,4 @@ def code_of(error: Exception) -> str:
     if isinstance(error, httpx.HTTPStatusError):
         return f"{error.response.status_code} {error.response.json()['code']}"
     assert isinstance(error, grpc.RpcError)
-    return str(error.code().name)  # type: ignore[attr-defined]
+    return str(error.code().name)

@@ -7,6 +7,7 @@ import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -98,7 +99,8 @@ def exactly_once(directory: Path) -> None:
         writers, follower = Writers(server, secret), Follower(server, secret)
         writers.start()
         follower.thread.start()
-        for kill in (lambda: kill_worker(server), lambda: kill_primary(replica_set), lambda: kill_worker(server)):
+        kills: list[Callable[[], None]] = [lambda: kill_worker(server), lambda: kill_primary(replica_set)]
+        for kill in (*kills, kills[0]):
             time.sleep(WRITE_S / 4)
             kill()
         time.sleep(WRITE_S / 4)

@@ -21,7 +21,7 @@ TENANTS = 50
 FOLLOWERS = 500
 ROUNDS = 5
 ROUND_S = 8.0
-SENDERS = 4
+CLIENTS = 4
 
 
 def load(directory: Path) -> None:
@@ -39,7 +39,7 @@ def load(directory: Path) -> None:
             for followed in rates:
                 with multiprocessing.get_context("spawn").Pool(2) as pool:
                     followers = pool.apply_async(run_followers, (where.hostname, where.port, secrets, followed))
-                    rate = pool.apply(run_senders, (where.hostname, where.port, other))
+                    rate = pool.apply(run_clients, (where.hostname, where.port, other))
                     rates[followed].append(rate)
                     lags += followers.get()
         without, within = (statistics.median(rates[followed]) for followed in (False, True))
@@ -51,7 +51,7 @@ def load(directory: Path) -> None:
         )
 
 
-def run_senders(host: str, port: int, secret: str) -> float:
+def run_clients(host: str, port: int, secret: str) -> float:
     """Events a second that one tenant stores."""
     return asyncio.run(send_batches(host, port, secret))
 
@@ -69,7 +69,7 @@ async def send_batches(host: str, port: int, secret: str) -> float:
             count += 1_000
         return count
 
-    counts = await asyncio.gather(*(send() for _ in range(SENDERS)))
+    counts = await asyncio.gather(*(send() for _ in range(CLIENTS)))
     return sum(counts) / (time.monotonic() - started)
 
 

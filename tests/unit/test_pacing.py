@@ -6,7 +6,7 @@ from server.rpc.pacing import BURST_S, MAX_WAIT_S, MAX_WAITING, REJECTIONS_PER_S
 
 BURST = int(BURST_S * REJECTIONS_PER_S)
 
-LATE = 200
+LATE = 50
 """Rejections after the burst: half a second."""
 
 

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from server.core.errors import InvalidParameter
-from server.core.events.model import EventFilter
+from server.core.events.model import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS, EventFilter
 from server.core.times import format_time, from_milliseconds
-from server.rest.query import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP, PARAMETERS, Page, parse_page
+from server.rest.query import MAX_SKIP, PARAMETERS, Page, parse_page
 from tests.unit.strategies import MILLISECONDS, NAMES
 
 QUERIES = st.fixed_dictionaries(
@@ -20,7 +20,7 @@ QUERIES = st.fixed_dictionaries(
         "source_id": NAMES | st.just(""),
         "since": MILLISECONDS,
         "until": MILLISECONDS,
-        "limit": st.integers(1, MAX_LIMIT),
+        "limit": st.integers(1, MAX_PAGE_EVENTS),
         "skip": st.integers(0, MAX_SKIP),
     },
 )
@@ -33,12 +33,12 @@ def test_good_queries(query: dict[str, str | int]) -> None:
         for name, value in query.items()
     }
     names = {name: value for name, value in query.items() if name not in {"limit", "skip"}}
-    expected = Page(EventFilter(**names), int(query.get("limit", DEFAULT_LIMIT)), int(query.get("skip", 0)))  # type: ignore[arg-type]
+    expected = Page(EventFilter(**names), int(query.get("limit", DEFAULT_PAGE_EVENTS)), int(query.get("skip", 0)))  # type: ignore[arg-type]
     assert parse_page(urlencode(sent).encode()) == expected
 
 
 def test_no_query_asks_for_the_newest() -> None:
-    assert parse_page(b"") == Page(EventFilter(), DEFAULT_LIMIT, 0)
+    assert parse_page(b"") == Page(EventFilter(), DEFAULT_PAGE_EVENTS, 0)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +80,6 @@ def test_no_query_causes_another_error(query: list[tuple[str, str]] | bytes) -> 
     except InvalidParameter as error:
         detail = error.detail
     else:
-        assert 1 <= page.limit <= MAX_LIMIT
+        assert 1 <= page.limit <= MAX_PAGE_EVENTS
         assert 0 <= page.skip <= MAX_SKIP
     assert len(detail) < 1000

@@ -10,13 +10,20 @@ from uuid import UUID
 import pytest
 from msgspec import Raw
 
-from server.core import reads
+from server.core import read_limits
 from server.core.deadline import Deadline
 from server.core.errors import NotFound, Unavailable
 from server.core.events.catalog import CatalogStore, EventType, FetchedTypes
 from server.core.events.model import EventFilter, StoredEvent
-from server.core.events.store import Fetched, Match, Matches, Position
-from server.core.reads import FETCH_BYTES, MAX_TENANT_FETCHES, MAX_TENANT_HELD_BYTES, RESERVED_BYTES, Page, Reads
+from server.core.events.store import Fetched, Match, Matches, PageSize, Position
+from server.core.read_limits import (
+    FETCH_BYTES,
+    MAX_TENANT_FETCHES,
+    MAX_TENANT_HELD_BYTES,
+    RESERVED_BYTES,
+    ReadLimits,
+)
+from server.core.reads import Page, Reads
 
 TENANT, OTHER = UUID(int=1), UUID(int=2)
 ALL = EventFilter()
@@ -45,10 +52,10 @@ class Store:
             self.running -= 1
 
     async def find(
-        self, _tenant_id: UUID, _where: EventFilter, start: Position, count: int, _deadline: Deadline
+        self, _tenant_id: UUID, _where: EventFilter, start: Position, size: PageSize, _deadline: Deadline
     ) -> Matches:
         async with self.work():
-            end = min(start.skip + count, len(self.sizes))
+            end = min(start.skip + size.events, len(self.sizes))
             found = [Match(index, self.sizes[index]) for index in range(start.skip, end)]
             return Matches(found, Position(end) if end < len(self.sizes) else None)
 
@@ -81,12 +88,12 @@ def events(indexes: list[int]) -> Iterator[StoredEvent]:
 
 
 def reads_of(store: Store) -> Reads:
-    return Reads(store, cast("CatalogStore", store))
+    return Reads(store, cast("CatalogStore", store), ReadLimits())
 
 
 async def read(found: Reads, start: Position = START, limit: int = 1_000, tenant_id: UUID = TENANT) -> list[int]:
     """The ids of a page."""
-    async with found.page(tenant_id, ALL, start, limit, Deadline()) as page:
+    async with found.page(tenant_id, ALL, start, PageSize(limit), Deadline()) as page:
         return await ids_of(page)
 
 
@@ -114,10 +121,10 @@ def test_fetches_follow_the_size_of_events(sizes: list[int], fetches: list[int])
 def test_a_page_says_where_the_next_one_starts() -> None:
     async def scenario() -> None:
         found = reads_of(Store([300] * 10))
-        async with found.page(TENANT, ALL, Position(3), 4, Deadline()) as page:
+        async with found.page(TENANT, ALL, Position(3), PageSize(4), Deadline()) as page:
             assert await ids_of(page) == [3, 4, 5, 6]
             assert page.rest == Position(7)
-        async with found.page(TENANT, ALL, Position(7), 4, Deadline()) as page:
+        async with found.page(TENANT, ALL, Position(7), PageSize(4), Deadline()) as page:
             assert (await ids_of(page), page.rest) == ([7, 8, 9], None)
 
     asyncio.run(scenario())
@@ -150,7 +157,7 @@ def test_a_read_that_gets_no_slot_in_time_is_rejected_and_one_whose_client_left_
         pages = [asyncio.create_task(read(found)) for _ in range(MAX_TENANT_FETCHES)]
         await asyncio.sleep(0)
         with pytest.raises(Unavailable, match="as many reads"):
-            async with found.page(TENANT, ALL, START, 1, Deadline(0.01)):
+            async with found.page(TENANT, ALL, START, PageSize(1), Deadline(0.01)):
                 pass
         for page in pages:
             page.cancel()
@@ -169,7 +176,9 @@ def test_readers_that_do_not_read_hold_what_their_tenant_may_hold() -> None:
             slow, rejected = list[Page](), 0
             for _ in range(60):
                 try:
-                    page = await stack.enter_async_context(found.page(TENANT, ALL, START, 100, Deadline(0.01)))
+                    page = await stack.enter_async_context(
+                        found.page(TENANT, ALL, START, PageSize(100), Deadline(0.01))
+                    )
                     await anext(page.events)
                     slow.append(page)
                 except Unavailable:
@@ -218,7 +227,7 @@ def test_many_small_reads_of_slow_clients_fit() -> None:
         found = reads_of(Store([300] * 4))
         async with AsyncExitStack() as stack:
             for _ in range(500):
-                page = await stack.enter_async_context(found.page(TENANT, ALL, START, 4, Deadline(1)))
+                page = await stack.enter_async_context(found.page(TENANT, ALL, START, PageSize(4), Deadline(1)))
                 await anext(page.events)
 
     asyncio.run(scenario())
@@ -245,5 +254,5 @@ def test_an_unavailable_database_gets_words_for_a_read(monkeypatch: pytest.Monke
     monkeypatch.setattr(store, step, fail)
     with pytest.raises(Unavailable) as caught:
         asyncio.run(read(reads_of(store)))
-    assert caught.value.detail == reads.UNAVAILABLE
+    assert caught.value.detail == read_limits.UNAVAILABLE
     assert "stored" not in caught.value.detail

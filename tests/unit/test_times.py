@@ -15,6 +15,7 @@ from server.core.times import (
     from_milliseconds,
     in_range,
     parse_bound,
+    parse_number,
     parse_time,
     to_milliseconds,
 )
@@ -90,3 +91,36 @@ def test_format_time_leaves_out_zero_milliseconds() -> None:
     moment = datetime(2026, 3, 1, 12, 0, 0, 120_000, tzinfo=UTC)
     assert format_time(moment) == "2026-03-01T12:00:00.120"
     assert format_time(moment.replace(microsecond=0)) == "2026-03-01T12:00:00"
+
+
+@given(st.integers(0, -MIN_MS))
+def test_a_number_is_exact_to_the_millisecond(milliseconds: int) -> None:
+    seconds = float(f"{milliseconds // 1000}.{milliseconds % 1000:03}")
+    assert parse_number(seconds) == milliseconds
+    assert parse_number(-seconds) == -milliseconds
+
+
+NUMBERS = {
+    "seconds": (1_772_366_400, 1_772_366_400_000),
+    "a fraction whose product is too small": (1_700_000_000.123, 1_700_000_000_123),
+    "rounded down": (1_700_000_000.1239, 1_700_000_000_123),
+    "rounded down before 1970": (-0.0001, -1),
+    "milliseconds": (1_772_366_400_123, 1_772_366_400_123),
+    "milliseconds with a fraction": (1_772_366_400_123.9, 1_772_366_400_123),
+    "the largest number of seconds": (10**11 - 1, (10**11 - 1) * 1000),
+    "the least number of milliseconds": (10**11, 10**11),
+    "zero": (0, 0),
+    "the least": (MIN_MS // 1000, MIN_MS),
+    "the largest": (MAX_MS, MAX_MS),
+}
+
+
+@pytest.mark.parametrize(("number", "milliseconds"), NUMBERS.values(), ids=NUMBERS)
+def test_parse_number(number: float, milliseconds: int) -> None:
+    assert parse_number(number) == milliseconds
+
+
+@pytest.mark.parametrize("number", [MIN_MS // 1000 - 1, MAX_MS + 1, 2**63, 1e300, float("inf"), float("nan")])
+def test_numbers_out_of_range(number: float) -> None:
+    with pytest.raises(ValueError, match=OUT_OF_RANGE):
+        parse_number(number)

@@ -77,28 +77,6 @@ class Rejection(_message.Message):
     message: str
     def __init__(self, index: _Optional[int] = ..., path: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
-class StoredEvent(_message.Message):
-    __slots__ = ("id", "tenant_id", "source", "source_id", "event_type", "data_json", "timestamp", "received_at", "metadata_json")
-    ID_FIELD_NUMBER: _ClassVar[int]
-    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
-    SOURCE_FIELD_NUMBER: _ClassVar[int]
-    SOURCE_ID_FIELD_NUMBER: _ClassVar[int]
-    EVENT_TYPE_FIELD_NUMBER: _ClassVar[int]
-    DATA_JSON_FIELD_NUMBER: _ClassVar[int]
-    TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
-    RECEIVED_AT_FIELD_NUMBER: _ClassVar[int]
-    METADATA_JSON_FIELD_NUMBER: _ClassVar[int]
-    id: str
-    tenant_id: str
-    source: str
-    source_id: str
-    event_type: str
-    data_json: bytes
-    timestamp: _timestamp_pb2.Timestamp
-    received_at: _timestamp_pb2.Timestamp
-    metadata_json: bytes
-    def __init__(self, id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., source: _Optional[str] = ..., source_id: _Optional[str] = ..., event_type: _Optional[str] = ..., data_json: _Optional[bytes] = ..., timestamp: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., received_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., metadata_json: _Optional[bytes] = ...) -> None: ...
-
 class IngestEventsRequest(_message.Message):
     __slots__ = ("batch",)
     BATCH_FIELD_NUMBER: _ClassVar[int]
@@ -128,6 +106,54 @@ class StreamEventsResponse(_message.Message):
     receipt: Receipt
     error: _status_pb2.Status
     def __init__(self, sequence: _Optional[int] = ..., receipt: _Optional[_Union[Receipt, _Mapping]] = ..., error: _Optional[_Union[_status_pb2.Status, _Mapping]] = ...) -> None: ...
+
+class StoredEvent(_message.Message):
+    __slots__ = ("id", "tenant_id", "source", "source_id", "event_type", "data_json", "timestamp", "received_at", "metadata_json")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TENANT_ID_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_ID_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    DATA_JSON_FIELD_NUMBER: _ClassVar[int]
+    TIMESTAMP_FIELD_NUMBER: _ClassVar[int]
+    RECEIVED_AT_FIELD_NUMBER: _ClassVar[int]
+    METADATA_JSON_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    tenant_id: str
+    source: str
+    source_id: str
+    event_type: str
+    data_json: bytes
+    timestamp: _timestamp_pb2.Timestamp
+    received_at: _timestamp_pb2.Timestamp
+    metadata_json: bytes
+    def __init__(self, id: _Optional[str] = ..., tenant_id: _Optional[str] = ..., source: _Optional[str] = ..., source_id: _Optional[str] = ..., event_type: _Optional[str] = ..., data_json: _Optional[bytes] = ..., timestamp: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., received_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., metadata_json: _Optional[bytes] = ...) -> None: ...
+
+class ListEventsRequest(_message.Message):
+    __slots__ = ("source", "event_type", "source_id", "since", "until", "page_size", "page_token")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SOURCE_ID_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    event_type: str
+    source_id: str
+    since: _timestamp_pb2.Timestamp
+    until: _timestamp_pb2.Timestamp
+    page_size: int
+    page_token: str
+    def __init__(self, source: _Optional[str] = ..., event_type: _Optional[str] = ..., source_id: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+
+class ListEventsResponse(_message.Message):
+    __slots__ = ("events", "next_page_token")
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    events: _containers.RepeatedCompositeFieldContainer[StoredEvent]
+    next_page_token: str
+    def __init__(self, events: _Optional[_Iterable[_Union[StoredEvent, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
 
 class TailEventsRequest(_message.Message):
     __slots__ = ("source", "event_type", "since", "resume_token")

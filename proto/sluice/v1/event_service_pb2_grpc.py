@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EventServiceStub:
-    """Takes in events and keeps them.
+    """Takes in events, keeps them, and lists them.
     """
 
     def __init__(self, channel):
@@ -45,6 +45,11 @@ class EventServiceStub:
                 request_serializer=sluice_dot_v1_dot_event__service__pb2.StreamEventsRequest.SerializeToString,
                 response_deserializer=sluice_dot_v1_dot_event__service__pb2.StreamEventsResponse.FromString,
                 _registered_method=True)
+        self.ListEvents = channel.unary_unary(
+                '/sluice.v1.EventService/ListEvents',
+                request_serializer=sluice_dot_v1_dot_event__service__pb2.ListEventsRequest.SerializeToString,
+                response_deserializer=sluice_dot_v1_dot_event__service__pb2.ListEventsResponse.FromString,
+                _registered_method=True)
         self.TailEvents = channel.unary_stream(
                 '/sluice.v1.EventService/TailEvents',
                 request_serializer=sluice_dot_v1_dot_event__service__pb2.TailEventsRequest.SerializeToString,
@@ -53,7 +58,7 @@ class EventServiceStub:
 
 
 class EventServiceServicer:
-    """Takes in events and keeps them.
+    """Takes in events, keeps them, and lists them.
     """
 
     def IngestEvents(self, request, context):
@@ -69,6 +74,17 @@ class EventServiceServicer:
         its sequence can. Initial metadata comes as soon as the key is accepted. The server takes a fixed number of
         batches ahead of its responses, and then stops reading. When the client half-closes, every batch is answered and
         the stream ends with OK; a server that drains answers what it took and ends the stream with UNAVAILABLE.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvents(self, request, context):
+        """Lists events, newest first by receipt, page by page (AIP-158). Following next_page_token until it is empty yields
+        each matching event that existed at the start exactly once, while others are being stored. A page may be short, or
+        empty, and have a token. It holds at most 576 KiB of events as they are stored, or one larger event. So a response
+        is below the 4 MiB that clients receive by default, but for one event of over 680 KiB of control characters, which
+        JSON writes as six each.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -97,6 +113,11 @@ def add_EventServiceServicer_to_server(servicer, server):
                     request_deserializer=sluice_dot_v1_dot_event__service__pb2.StreamEventsRequest.FromString,
                     response_serializer=sluice_dot_v1_dot_event__service__pb2.StreamEventsResponse.SerializeToString,
             ),
+            'ListEvents': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvents,
+                    request_deserializer=sluice_dot_v1_dot_event__service__pb2.ListEventsRequest.FromString,
+                    response_serializer=sluice_dot_v1_dot_event__service__pb2.ListEventsResponse.SerializeToString,
+            ),
             'TailEvents': grpc.unary_stream_rpc_method_handler(
                     servicer.TailEvents,
                     request_deserializer=sluice_dot_v1_dot_event__service__pb2.TailEventsRequest.FromString,
@@ -111,7 +132,7 @@ def add_EventServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EventService:
-    """Takes in events and keeps them.
+    """Takes in events, keeps them, and lists them.
     """
 
     @staticmethod
@@ -158,6 +179,33 @@ class EventService:
             '/sluice.v1.EventService/StreamEvents',
             sluice_dot_v1_dot_event__service__pb2.StreamEventsRequest.SerializeToString,
             sluice_dot_v1_dot_event__service__pb2.StreamEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sluice.v1.EventService/ListEvents',
+            sluice_dot_v1_dot_event__service__pb2.ListEventsRequest.SerializeToString,
+            sluice_dot_v1_dot_event__service__pb2.ListEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

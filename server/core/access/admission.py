@@ -1,8 +1,9 @@
 """Admission: which requests may go on. It checks the key as it is at this moment and, if the key has a rate limit,
 uses a permit.
 
-Every request reads its key, so a revoked key stops at once on every worker. The reads of requests that wait at the same
-time are one. A request that needs a permit and finds none asks for it together with its read.
+Every request reads its key, so a revoked key stops at once on every worker, and so does a previous secret at the end of
+its overlap. The reads of requests that wait at the same time are one. A request that needs a permit and finds none asks
+for it together with its read.
 """
 
 import asyncio
@@ -89,7 +90,7 @@ class Admission:
                 return Admitted(key, lease.quota(key.rate_limit))
         while True:
             found = await self._lease(PermitRequest(lease), deadline)
-            key = active(found.key if found and found.digest == digest else None)
+            key = await self._key_of(digest, found, deadline)
             key.check(credentials, scope)
             if key.rate_limit == 0:
                 return Admitted(key, None)
@@ -102,6 +103,19 @@ class Admission:
     async def close(self) -> None:
         """Return all permits, so that other workers can use them."""
         await asyncio.gather(*(self._settle(lease) for lease in self._leases.values() if lease.is_unsettled()))
+
+    async def _key_of(self, digest: bytes, found: FoundKey | None, deadline: Deadline) -> Key:
+        """The key with this digest, which is usually the one found. Raises Unauthenticated and Unavailable.
+
+        If the digest found is another, this may be that of the key's previous secret, which `find` knows. One that no
+        longer works is forgotten, so that a client which goes on with it takes no more permits from the key.
+        """
+        if found is not None and found.digest == digest:
+            return active(found.key)
+        key = await self._find(digest, deadline)
+        if key is None:
+            self._known.pop(digest, None)
+        return active(key)
 
     def _known_lease(self, digest: bytes) -> Lease | None:
         """The lease of a key with a limit that was seen before."""

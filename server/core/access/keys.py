@@ -8,7 +8,7 @@ import re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -30,6 +30,9 @@ SECRET_PREFIX = "slc_"
 SECRET_BYTES = 32
 MAX_SECRET_CHARS = 100
 """The length of the longest secret that is looked up: twice that of a real one."""
+
+MAX_OVERLAP = timedelta(days=7)
+"""The longest time that a key may have two secrets: enough to change all clients, and an end of each leak."""
 
 DOMAIN = re.compile(r"(\*\.)?([a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\.)*[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -59,6 +62,8 @@ class Key(Struct, frozen=True, kw_only=True):
     created_at: datetime
     revoked_at: datetime | None = None
     last_used_at: datetime | None = None
+    previous_secret_valid_until: datetime | None = None
+    """When the secret before this one stops, or has stopped; None if it stopped at once."""
 
     def check(self, credentials: Credentials, scope: Scope) -> None:
         """Raises InsufficientScope if the key lacks `scope`, and DomainNotAllowed if its allowed domains say so.

@@ -11,7 +11,7 @@ from server.core.deadline import Deadline
 
 
 class FoundKey(Struct, frozen=True):
-    """A key as it is now, the digest of its secret, and its window; None if it has none."""
+    """A key as it is now, the digest of its current secret, and its window; None if it has none."""
 
     key: Key
     digest: bytes
@@ -22,7 +22,10 @@ class KeyStore(Protocol):
     """Finds keys and leases their permits."""
 
     async def find(self, digests: Sequence[bytes], deadline: Deadline) -> dict[bytes, Key]:
-        """The keys whose secrets have these digests, by digest, as they are now, revoked or not. Raises Unavailable."""
+        """The keys whose secrets have these digests, by digest, as they are now, revoked or not. Raises Unavailable.
+
+        A key that was rotated with an overlap is found by its previous secret too, until the overlap ends.
+        """
 
     async def lease(self, requests: Sequence[LeaseRequest], deadline: Deadline) -> dict[str, FoundKey]:
         """Grant lease requests, at most one for each key, as far as each key's window has permits, atomically.

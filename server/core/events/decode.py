@@ -20,6 +20,7 @@ from server.core.events.model import (
     Batch,
     DecodedBatch,
     Event,
+    EventList,
     Name,
     PackedEvents,
     SourceId,
@@ -108,7 +109,7 @@ def decoding(body: bytes) -> Steps[DecodedBatch]:
     source_id = decode_name(parts.source_id, SourceId | None, "source_id")
     if len(parts.events) > MAX_BATCH_EVENTS:
         raise InvalidBatch(TOO_MANY, field="events")
-    found = FoundEvents()
+    found = FoundEvents(PackedEvents())
     for index, event in enumerate(parts.events):
         yield
         yield from found.adding(index, show_surrogates(bytes(event)))
@@ -118,8 +119,8 @@ def decoding(body: bytes) -> Steps[DecodedBatch]:
 class FoundEvents:
     """The events of a batch, which are decoded one after the other."""
 
-    def __init__(self) -> None:
-        self._events, self._times = PackedEvents(), list[int | None]()
+    def __init__(self, events: PackedEvents | EventList) -> None:
+        self._events, self._times = events, list[int | None]()
         self._indexes, self._errors = list[int](), list[EventError]()
 
     def adding(self, index: int, text: bytes) -> Steps[None]:

@@ -5,13 +5,14 @@ A `Batch` is validated by decoding into it (`decode.py`). Constructing one valid
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, NamedTuple, cast
 from uuid import UUID
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
 from server.core.errors import EventError
+from server.core.times import format_time
 
 MAX_NAME_CHARS = 255
 """The length of `source`, `source_id` and `type`: they are index keys, and names rather than content."""
@@ -27,6 +28,10 @@ MAX_EVENT_BYTES = 1024 * 1024
 
 MAX_BATCH_BYTES = 32 * 1024 * 1024
 """A batch as BSON: at most 3 commands to MongoDB, and more than a usual body of 10 MiB comes to."""
+
+DEFAULT_PAGE_EVENTS = 100
+MAX_PAGE_EVENTS = 1_000
+"""Events on a page: 300 kB if they are small."""
 
 MAX_NESTING = 100
 """Levels of `data` and of `metadata`, they being the first: MongoDB's documented bound on BSON."""
@@ -87,6 +92,14 @@ class PackedEvents(Sequence[Event]):
         return decode_event(self._packed[at])
 
 
+class EventList(list[Event]):
+    """Events that are held as values, with the methods of PackedEvents."""
+
+    def append_json(self, text: bytes) -> None:
+        """Add an event by its JSON, which must decode."""
+        self.append(decode_event(text))
+
+
 class DecodedBatch(Struct, frozen=True):
     """A decoded batch: its well-formed `events`, their `indexes` in the request, and the `errors` of the other events.
 
@@ -139,6 +152,45 @@ class StoredEvent(NamedTuple):
     timestamp: datetime | Raw
     received_at: datetime | Raw
     metadata: Raw
+
+
+class EventBody(Struct):
+    """A stored event in JSON, as lists and exports show it."""
+
+    id: str
+    tenant_id: str
+    source: str
+    source_id: str | None
+    event_type: str
+    data: dict[str, Any]
+    timestamp: str
+    received_at: str
+    metadata: dict[str, Any] | None
+
+
+def body_of(event: StoredEvent) -> EventBody:
+    """A stored event as it is shown."""
+    return EventBody(
+        id=text_of(event.id),
+        tenant_id=text_of(event.tenant_id),
+        source=text_of(event.source),
+        source_id=text_of(event.source_id),
+        event_type=text_of(event.event_type),
+        data=cast("Any", event.data),
+        timestamp=text_of(event.timestamp),
+        received_at=text_of(event.received_at),
+        metadata=cast("Any", event.metadata),
+    )
+
+
+def text_of(value: UUID | datetime | str | Raw) -> Any:
+    """A value as the text that it is shown as. JSON stays as it is."""
+    match value:
+        case UUID():
+            return str(value)
+        case datetime():
+            return format_time(value)
+    return value
 
 
 class EventFilter(NamedTuple):

@@ -6,7 +6,7 @@ for lenient handling.
 
 from collections.abc import Awaitable, Callable, Sequence
 from time import time_ns
-from typing import NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 from uuid import UUID
 
 from msgspec import Struct
@@ -28,6 +28,8 @@ from server.core.slow_work import SlowWork, Steps, on_loop, run_at_once
 from server.core.times import NS_PER_MS
 
 T = TypeVar("T")
+Body = TypeVar("Body")
+Result = TypeVar("Result")
 
 NOTHING_ARRIVED = Arrived()
 
@@ -51,6 +53,8 @@ class Submission(Struct):
     """Bytes of the body or message."""
     decode_slowly: Callable[[], Awaitable[DecodedBatch]]
     """Decodes the batch again, event by event."""
+    fingerprint: bytes | None = None
+    """That of the batch for its idempotency key, if it need not be made from the events."""
 
     async def pack(self) -> None:
         """Hold the batch as JSON, so that it takes little memory while it waits. Raises what decoding does."""
@@ -80,10 +84,10 @@ class AdmittedRequest(Struct, frozen=True):
             return await self.slow_work(steps, size, self.tenant_id, self.deadline)
 
 
-class Ingested(NamedTuple):
-    """The receipt of a stored batch, and the quota of the key that sent it; None if the key has no limit."""
+class Ingested(NamedTuple, Generic[Result]):
+    """The receipt of what was stored, and the quota of the key that sent it; None if the key has no limit."""
 
-    receipt: Receipt
+    receipt: Result
     quota: Quota | None
 
 
@@ -107,15 +111,25 @@ class Ingest:
         self._slow_work = SlowWork(on_loop)
         self._settle = Settlement(events, self._idempotency)
 
-    async def __call__(
+    def __call__(
         self,
         credentials: Credentials,
         read: Callable[[AdmittedRequest], Awaitable[Submission]],
         arrived: Arrived = NOTHING_ARRIVED,
-    ) -> Ingested:
-        """Admit a request, `read` its batch and store it.
+    ) -> Awaitable[Ingested[Receipt]]:
+        """Admit a request, `read` its batch and store it. Raises what `handle` does."""
+        return self.handle(credentials, read, self.store, arrived)
 
-        Raises what `Admission.admit`, `read` and `_store` do. An error raised after admission carries the quota.
+    async def handle(
+        self,
+        credentials: Credentials,
+        read: Callable[[AdmittedRequest], Awaitable[Body]],
+        store: Callable[[AdmittedRequest, Body], Awaitable[Result]],
+        arrived: Arrived = NOTHING_ARRIVED,
+    ) -> Ingested[Result]:
+        """Admit a request, `read` its body and `store` it.
+
+        Raises what `Admission.admit`, `read` and `store` do. An error raised after admission carries the quota.
         """
         deadline, quota, key_id = Deadline(), None, None
         with self._in_flight.slot(arrived) as slot:
@@ -123,7 +137,7 @@ class Ingest:
                 key, quota = await self._admission.admit(credentials, "events:write", deadline)
                 key_id = key.id
                 request = AdmittedRequest(key.tenant_id, slot, deadline, self._slow_work)
-                receipt = await self._store(request, await read(request))
+                receipt = await store(request, await read(request))
             except Unavailable as error:
                 unavailable = error.for_batch()
                 unavailable.quota, unavailable.key_id = quota, key_id or error.key_id
@@ -137,7 +151,7 @@ class Ingest:
                 raise InternalError(quota) from error
         return Ingested(receipt, quota)
 
-    async def _store(self, request: AdmittedRequest, submission: Submission) -> Receipt:
+    async def store(self, request: AdmittedRequest, submission: Submission) -> Receipt:
         """Store a batch: all of it, or in lenient handling its good events. With an idempotency key, once.
 
         Raises InvalidBatch, PayloadTooLarge, IdempotencyConflict or Unavailable. Nothing is stored then, unless
@@ -204,5 +218,7 @@ class Ingest:
 
 async def fingerprint_of(request: AdmittedRequest, submission: Submission, errors: Sequence[EventError]) -> bytes:
     """The fingerprint of a batch with these errors. Raises what `AdmittedRequest.slowly` does."""
+    if submission.fingerprint is not None:
+        return submission.fingerprint
     steps = fingerprinting(submission.batch, errors, submission.options.lenient)
     return await request.slowly(steps, submission.size) if submission.is_packed() else run_at_once(steps)

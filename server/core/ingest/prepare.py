@@ -61,10 +61,13 @@ def encode_one(
     return document
 
 
-def invalid_batch(errors: Sequence[EventError]) -> InvalidBatch:
-    """The error for a batch with bad events: the first in its text, and up to 100 in its list."""
+def invalid_batch(errors: Sequence[EventError], count: int | None = None) -> InvalidBatch:
+    """The error for bad events: the first in its text, and up to 100 in its list.
+
+    `count` is their number if `errors` are only the first of them.
+    """
     errors = sorted(errors)
     first = errors[0]
-    more = len(errors) - 1
+    more = (count or len(errors)) - 1
     others = f" (and {more} more bad event{'s' if more > 1 else ''})" if more else ""
     return InvalidBatch(f"{first.path}: {first.message}{others}", errors[:MAX_LISTED_ERRORS])

@@ -4,20 +4,46 @@ Headers are read from the ASGI scope. Litestar's own form of them costs more tha
 """
 
 import re
-from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
+from server.authorization import Schemes, bearer_token, secret_of, user_and_password
 from server.core.access.keys import Credentials
 from server.core.access.rate_limit import WINDOW_S
-from server.core.errors import InvalidHeader, MalformedRequest, Quota, Unauthenticated, UnsupportedMediaType
+from server.core.errors import InvalidHeader, MalformedRequest, Quota, UnsupportedMediaType
 from server.core.ingest.idempotency import parse_idempotency_key
 from server.core.ingest.ingest import IngestOptions
 
 Headers = Mapping[str, list[str]]
-"""Values by name in lower case, in the order sent."""
+"""Values by name in lower case, in the order sent. It has those that Sluice reads."""
+
+READ_HEADERS = {
+    name.encode(): name
+    for name in (
+        "accept",
+        "accept-encoding",
+        "authorization",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "idempotency-key",
+        "last-event-id",
+        "origin",
+        "prefer",
+        "referer",
+        "transfer-encoding",
+        "x-api-key",
+    )
+}
+"""The names of the headers that Sluice reads, as they arrive. Most of a request's headers are others."""
+
+SCHEMES: Schemes = {"bearer": bearer_token, "basic": user_and_password}
+"""The schemes of `Authorization` that may hold a key."""
 
 JSON = "application/json"
 IDENTITY = "identity"
+Handling = Literal["strict", "lenient"]
+HANDLINGS: dict[str, Handling] = {"strict": "strict", "lenient": "lenient"}
 RATE_LIMIT_POLICY = "default"
 ENCODINGS = ("gzip", "zstd")
 """What a body may be compressed by. HTTP has no common meaning of `deflate`."""
@@ -47,25 +73,25 @@ class BodyFormat(NamedTuple):
     encoding: str
     length: int | None
     """In bytes; None if the body is chunked."""
+    media_type: str = JSON
 
 
 def headers_of(scope: Mapping[str, Any]) -> Headers:
     """The headers of a request."""
     headers: dict[str, list[str]] = {}
-    for name, value in scope["headers"]:
-        headers.setdefault(name.decode("latin-1"), []).append(value.decode("latin-1"))
+    for sent_name, value in scope["headers"]:
+        name = READ_HEADERS.get(sent_name)
+        if name is not None:
+            headers.setdefault(name, []).append(value.decode("latin-1"))
     return headers
 
 
 def credentials_of(headers: Headers) -> Credentials:
-    """Who sends the request. Raises Unauthenticated for more than one key.
+    """Who sends the request. Raises Unauthenticated for more than one key, as `secret_of` does.
 
     More than one page is an error that the credentials carry: it is no reason to tell a client whose key is bad.
     """
-    keys = headers.get("x-api-key", ())
-    if len(keys) > 1:
-        raise Unauthenticated
-    secret = keys[0] if keys else None
+    secret = secret_of(headers.get("x-api-key", ()), headers.get("authorization", ()), SCHEMES)
     try:
         return Credentials(secret, single_header(headers, "origin"), single_header(headers, "referer"))
     except InvalidHeader as error:
@@ -80,17 +106,17 @@ def ingest_options_of(headers: Headers) -> IngestOptions:
     )
 
 
-def body_format_of(headers: Headers) -> BodyFormat:
-    """How the body is sent.
+def body_format_of(headers: Headers, media_types: Sequence[str] = (JSON,)) -> BodyFormat:
+    """How the body is sent, which may have one of these types.
 
     Raises MalformedRequest, InvalidHeader, and UnsupportedMediaType for an unknown type or encoding.
     """
     if "transfer-encoding" in headers and [*map(str.lower, headers["transfer-encoding"])] != ["chunked"]:
         raise MalformedRequest("Transfer-Encoding may be chunked only: a compressed body is named by Content-Encoding")
-    check_content_type(single_header(headers, "content-type") or "")
+    media_type = check_content_type(single_header(headers, "content-type") or "", media_types)
     encoding = parse_encoding(single_header(headers, "content-encoding")) if "content-encoding" in headers else IDENTITY
     length = single_header(headers, "content-length")
-    return BodyFormat(encoding, None if length is None else int(length))
+    return BodyFormat(encoding, None if length is None else int(length), media_type)
 
 
 def parse_encoding(content_encoding: str | None) -> str:
@@ -117,7 +143,12 @@ def single_header(headers: Headers, name: str) -> str | None:
 
 
 def wants_lenient(prefer: Iterable[str]) -> bool:
-    """Whether the `Prefer` headers (RFC 7240) ask for lenient handling. Raises InvalidHeader for another handling.
+    """Whether the `Prefer` headers ask for lenient handling. Raises InvalidHeader for another handling."""
+    return handling_of(prefer) == "lenient"
+
+
+def handling_of(prefer: Iterable[str]) -> Handling | None:
+    """The handling that the `Prefer` headers (RFC 7240) ask for, if any. Raises InvalidHeader for an unknown one.
 
     The first mention counts. Other preferences are ignored, as the RFC asks.
     """
@@ -125,21 +156,25 @@ def wants_lenient(prefer: Iterable[str]) -> bool:
         name, _, value = preference.partition(";")[0].partition("=")
         if name.strip().lower() == "handling":
             handling: str = value.strip().strip('"').lower()
-            if handling not in {"strict", "lenient"}:
+            if handling not in HANDLINGS:
                 raise InvalidHeader("Prefer: handling may be strict or lenient")
-            return handling == "lenient"
-    return False
+            return HANDLINGS[handling]
+    return None
 
 
-def check_content_type(content_type: str) -> None:
-    """Raises UnsupportedMediaType unless the header says JSON, which is always UTF-8."""
+def check_content_type(content_type: str, media_types: Sequence[str] = (JSON,)) -> str:
+    """The type of the body, without parameters. All are forms of JSON, which is always UTF-8.
+
+    Raises UnsupportedMediaType for any other.
+    """
     if content_type == JSON:  # as nearly all clients send it
-        return
+        return JSON
     media_type, *parameters = (part.strip().lower() for part in content_type.split(";"))
     values = [part.partition("=") for part in parameters]
     charsets = {value.strip(" \t'\"") for name, _, value in values if name.strip() == "charset"}
-    if media_type != JSON or not charsets <= UTF8_NAMES:
-        raise UnsupportedMediaType("Content-Type must be application/json, in UTF-8")
+    if media_type not in media_types or not charsets <= UTF8_NAMES:
+        raise UnsupportedMediaType(f"Content-Type must be {' or '.join(media_types)}, in UTF-8")
+    return media_type
 
 
 def quota_headers(quota: Quota | None) -> dict[str, str]:

@@ -1,21 +1,22 @@
 """Renders errors as problem+json (RFC 9457)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import ClientException, HTTPException, MethodNotAllowedException, NotFoundException
 
-from server.core.errors import ClientGone, Code, MalformedRequest, MethodNotAllowed, NotFound, SluiceError
+from server.core.errors import ClientGone, Code, EventError, MalformedRequest, MethodNotAllowed, NotFound, SluiceError
 from server.rest.http.headers import ENCODINGS, NO_STORE, UnsupportedEncoding, quota_headers
 from server.rest.http.request_line import UnsupportedRequest
 from server.status import STATUS, Refusal, refusal_of
 
 PROBLEM_JSON = "application/problem+json"
 
-CHALLENGE = 'ApiKey realm="sluice"'
-"""What a 401 asks for (RFC 9110 §15.5.2). HTTP has no scheme for `X-API-Key`, but some clients fail without one."""
+CHALLENGE = 'Bearer realm="sluice"'
+"""What a 401 asks for (RFC 9110 §15.5.2). It does not ask for `Basic`: a browser would open a login box, and would then
+add the key to requests that other sites make."""
 
 
 class ProblemEvent(msgspec.Struct):
@@ -36,6 +37,13 @@ class ProblemBody(msgspec.Struct, omit_defaults=True):
     errors: list[ProblemEvent] = []
     outcome: str | None = None
     since: str | None = None
+    events_received: int | None = None
+    """How many events of a raw body are certainly stored, if it was not stored as a whole."""
+
+
+def problem_events(errors: Sequence[EventError]) -> list[ProblemEvent]:
+    """Errors as clients see them."""
+    return [ProblemEvent(error.path, error.message) for error in errors]
 
 
 def problem_body(refusal: Refusal) -> bytes:
@@ -48,9 +56,10 @@ def problem_body(refusal: Refusal) -> bytes:
             status=status.http,
             detail=refusal.detail,
             code=refusal.code,
-            errors=[ProblemEvent(error.path, error.message) for error in refusal.errors],
+            errors=problem_events(refusal.errors),
             outcome=refusal.outcome,
             since=refusal.since,
+            events_received=refusal.events_received,
         )
     )
 

@@ -40,6 +40,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from server.core.errors import HeadersTooLarge, RequestTimeout, SluiceError, Unavailable
 from server.rest.http.capacity import is_full, is_overfull
+from server.rest.http.disconnect import ABORT
 from server.rest.http.parsing import ParsingProtocol
 from server.rest.http.problems import raw_response
 from server.rest.http.response_writing import (
@@ -105,7 +106,7 @@ class HttpProtocol(ParsingProtocol):
         """Wait for a request, unless there are too many connections."""
         super().connection_made(transport)
         self.flow = ParsingFlowControl(transport)
-        self._responses: Any = ResponseTransport(transport, self._end_after_response)
+        self._responses: Any = ResponseTransport(self.loop, transport, self._end_after_response)
         self._write_watch = WriteWatch(self.loop, transport)
         if is_overfull(self.connections):
             transport.abort()
@@ -188,6 +189,7 @@ class HttpProtocol(ParsingProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Let the application answer the next request."""
         self._running = cycle
+        cycle.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item]
         if cycle.scope["http_version"] == "1.0":
             app = without_chunks(app, cycle)
         elif cycle.waiting_for_100_continue:

@@ -81,12 +81,41 @@ class WriteWatch:
 
 
 class ResponseTransport:
-    """What uvicorn writes responses to: the connection, but for `close`, which ends it as `close` says."""
+    """What uvicorn writes responses to: the connection, but for `close`, which ends it as `close` says.
 
-    def __init__(self, transport: asyncio.Transport, close: Callable[[], None]) -> None:
-        self.write = transport.write
+    uvicorn writes the head of a response and then its body. Here the head waits for the body, so that both leave in one
+    packet: each costs the server a tenth of a request with a single event. If none comes, it leaves in the next turn of
+    the event loop.
+    """
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, close: Callable[[], None]
+    ) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._close = close
+        self._held: bytes | None = None
         self.is_closing = transport.is_closing
-        self.close = close
+
+    def write(self, data: bytes) -> None:
+        """Write `data`, together with what was held back. If nothing was, hold it back."""
+        if self._held is None:
+            self._held = data
+            self._loop.call_soon(self._flush)
+        else:
+            self._transport.writelines((self._held, data))
+            self._held = None
+
+    def _flush(self) -> None:
+        """Write what is held back, unless the client is gone."""
+        held, self._held = self._held, None
+        if held is not None and not self.is_closing():
+            self._transport.write(held)
+
+    def close(self) -> None:
+        """End the connection, once all is written."""
+        self._flush()
+        self._close()
 
 
 def without_chunks(app: Any, cycle: RequestResponseCycle) -> Any:

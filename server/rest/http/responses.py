@@ -18,7 +18,12 @@ JSON_HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-
 
 async def send_stream(send: Send, chunks: AsyncIterator[bytes], headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
     """Send a JSON response chunk by chunk, at the client's pace."""
-    await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": [*JSON_HEADERS, *headers]})
+    await send_chunks(send, chunks, [*JSON_HEADERS, *headers])
+
+
+async def send_chunks(send: Send, chunks: AsyncIterator[bytes], headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Send a response chunk by chunk, at the client's pace. If `chunks` raises, the response has no end."""
+    await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": headers})
     async for chunk in chunks:
         await send_pieces(send, chunk)
         await send(body_event(b"", more_body=True))  # the server waits here until the client has taken the chunk

@@ -34,7 +34,8 @@ ERROR_HELP: dict[Code, Help] = {
     ),
     Code.UNAUTHENTICATED: Help(
         "The API key is missing, unknown, replaced or revoked, or there is more than one.",
-        "Send one valid key in `X-API-Key`. `sluice keys create` makes one.",
+        "Send one valid key in one place: `X-API-Key`, or `Authorization` as `Bearer` or `Basic`. `sluice keys create` "
+        "makes one.",
     ),
     Code.INSUFFICIENT_SCOPE: Help(
         "The key is valid, but lacks the scope that `detail` names.", "Use a key with that scope."
@@ -53,7 +54,7 @@ ERROR_HELP: dict[Code, Help] = {
     Code.METHOD_NOT_ALLOWED: Help("The path exists, but not with this method.", "Use a method that `Allow` names."),
     Code.UNSUPPORTED_MEDIA_TYPE: Help(
         "The body has a `Content-Type` or `Content-Encoding` that Sluice does not read.",
-        "Send `application/json`, plain or with gzip or zstd.",
+        "Send `application/json`, or NDJSON with `source` in the query; plain or with gzip or zstd.",
     ),
     Code.REQUEST_TIMEOUT: Help(
         "The request stopped arriving: the head for 10 s, or the body for 30 s.",
@@ -77,7 +78,7 @@ ERROR_HELP: dict[Code, Help] = {
     Code.INTERNAL: Help("A bug in the server.", "Report it to the operator, whose log says where it is."),
     Code.UNAVAILABLE: Help(
         "The database cannot be reached or is slow, or the server is full or draining. For a batch, `outcome` says "
-        "whether a part of it may be stored.",
+        "whether a part of it may be stored, and for a raw body `events_received` how many events certainly are.",
         "Retry after the seconds in `Retry-After`. If `outcome` is `unknown`, use the same `Idempotency-Key`.",
     ),
 }

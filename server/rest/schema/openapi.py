@@ -12,13 +12,22 @@ import msgspec
 from litestar import Response
 
 from server.core.errors import Code
-from server.core.events.model import MAX_BODY_BYTES, MAX_NAME_CHARS, Batch
+from server.core.events.model import (
+    DEFAULT_PAGE_EVENTS,
+    MAX_BODY_BYTES,
+    MAX_NAME_CHARS,
+    MAX_PAGE_EVENTS,
+    Batch,
+    EventBody,
+)
 from server.core.ingest.idempotency import MAX_IDEMPOTENCY_KEY_CHARS
 from server.rest.event_types import EventTypeBody
-from server.rest.events import EventBody
+from server.rest.http.negotiation import NDJSON
 from server.rest.http.problems import PROBLEM_JSON, ProblemBody
 from server.rest.ingest import ReceiptBody
-from server.rest.query import DEFAULT_LIMIT, MAX_LIMIT, MAX_SKIP
+from server.rest.query import MAX_SKIP, NEWEST_FIRST, OLDEST_FIRST
+from server.rest.raw import RawReceiptBody
+from server.rest.schema import raw_bodies
 from server.status import STATUS
 
 Json = dict[str, Any]
@@ -28,11 +37,25 @@ EXAMPLE_BATCH: Json = {
     "events": [{"type": "purchase", "data": {"transaction_id": "TXN-001", "value": 99.99, "currency": "USD"}}],
 }
 
+SECURITY_SCHEMES: Json = {
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+    "bearer": {"type": "http", "scheme": "bearer", "description": "The key as the token"},
+    "basic": {"type": "http", "scheme": "basic", "description": "The key as the user name or as the password"},
+}
+"""The places where a request may name its key. It names it in one of them."""
+
 TIME_FIELDS = ("received_at", "timestamp")
 TIME = "In UTC, without a zone: `YYYY-MM-DDTHH:MM:SS`, and `.mmm` unless that is zero"
 TIMES = (
     'All times are in UTC, and are shown without a zone. To read one: `new Date(event.received_at + "Z")` in '
     "JavaScript, `LocalDateTime.parse(receivedAt).toInstant(ZoneOffset.UTC)` in Java."
+)
+
+EXPORT = (
+    f"With `Accept: {NDJSON}`, every event that matches is sent, one a line, in the form of the list, and compressed "
+    "if `Accept-Encoding` allows. Every event that was there at the start comes once. An export that fails midway ends "
+    "without its last chunk. To go on, send the same request with `after`, the `id` in the last whole line. `limit`, "
+    "`skip` and `cursor` are for lists; `order` and `after` are for exports."
 )
 
 WIRE_CODES = (Code.MALFORMED_REQUEST, Code.REQUEST_TIMEOUT, Code.HEADERS_TOO_LARGE)
@@ -43,6 +66,7 @@ INGEST_CODES = (
     Code.MALFORMED_JSON,
     Code.INVALID_BATCH,
     Code.INVALID_HEADER,
+    Code.INVALID_PARAMETER,
     *ACCESS_CODES,
     Code.PAYLOAD_TOO_LARGE,
     Code.UNSUPPORTED_MEDIA_TYPE,
@@ -91,7 +115,7 @@ def openapi_document() -> Json:
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": "/", "description": "This server"}],
-        "security": [{"key": []}],
+        "security": [{scheme: []} for scheme in SECURITY_SCHEMES],
         "paths": {
             "/api/v1/events": {"post": ingest_operation(), "get": list_operation()},
             "/api/v1/events/tail": {"get": tail_operation()},
@@ -102,7 +126,7 @@ def openapi_document() -> Json:
         },
         "components": {
             "schemas": schemas(),
-            "securitySchemes": {"key": {"type": "apiKey", "in": "header", "name": "X-API-Key"}},
+            "securitySchemes": SECURITY_SCHEMES,
         },
     }
 
@@ -110,7 +134,7 @@ def openapi_document() -> Json:
 def schemas() -> Json:
     """The shapes of bodies, in a form from which generators make usable types."""
     _, components = msgspec.json.schema_components(
-        [Batch, ReceiptBody, EventBody, EventTypeBody, ProblemBody],
+        [Batch, ReceiptBody, RawReceiptBody, EventBody, EventTypeBody, ProblemBody],
         ref_template="#/components/schemas/{name}",
     )
     for component in components.values():
@@ -131,8 +155,10 @@ def ingest_operation() -> Json:
         "operationId": "ingestEvents",
         "summary": "Store a batch of events",
         "description": "The batch is stored as a whole or rejected as a whole, unless `Prefer: handling=lenient` asks "
-        "for what is good of it. Sent again under the same `Idempotency-Key`, it is not stored again.",
+        "for what is good of it. Sent again under the same `Idempotency-Key`, it is not stored again.\n\n"
+        + raw_bodies.DESCRIPTION,
         "parameters": [
+            *(query(name, *schema_and_text) for name, schema_and_text in raw_bodies.PARAMETERS.items()),
             header("Idempotency-Key", {"type": "string", "pattern": f"^[!-~]{{1,{MAX_IDEMPOTENCY_KEY_CHARS}}}$"}),
             header("Prefer", {"type": "string", "description": "handling=strict (default) or handling=lenient"}),
             header("Content-Encoding", {"type": "string", "enum": ["identity", "gzip", "zstd"]}),
@@ -140,11 +166,20 @@ def ingest_operation() -> Json:
         "requestBody": {
             "required": True,
             "description": f"At most {MAX_BODY_BYTES >> 20} MiB, before and after decompression.",
-            "content": {"application/json": {"schema": reference("Batch"), "example": EXAMPLE_BATCH}},
+            "content": {
+                "application/json": {
+                    "schema": {"anyOf": [reference("Batch"), *raw_bodies.JSON_ITEMS]},
+                    "example": EXAMPLE_BATCH,
+                },
+                **raw_bodies.line_contents(),
+            },
         },
         "responses": {
             "201": {
-                **success_response("Stored on a majority of the replica set", reference("ReceiptBody")),
+                **success_response(
+                    "Stored on a majority of the replica set",
+                    {"anyOf": [reference("ReceiptBody"), reference("RawReceiptBody")]},
+                ),
                 "headers": {"Preference-Applied": {"schema": {"type": "string"}}, **REPLAY_HEADER, **QUOTA_HEADERS},
             },
             **problem_responses(INGEST_CODES),
@@ -157,10 +192,11 @@ def list_operation() -> Json:
     name = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARS}
     source_id = {"type": "string", "maxLength": MAX_NAME_CHARS}
     time = {"type": "string", "format": "iso-8601", "description": "ISO 8601; UTC unless it says otherwise"}
-    limit = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
+    limit = {"type": "integer", "minimum": 1, "maximum": MAX_PAGE_EVENTS, "default": DEFAULT_PAGE_EVENTS}
     return {
         "operationId": "listEvents",
-        "summary": "List events, newest first",
+        "summary": "List events, newest first, or export all",
+        "description": EXPORT,
         "parameters": [
             query("source", name, "Only events of this source"),
             query("event_type", name, "Only events of this type"),
@@ -170,19 +206,29 @@ def list_operation() -> Json:
             query("limit", limit, "How many"),
             query("skip", {"type": "integer", "minimum": 0, "maximum": MAX_SKIP, "default": 0}, "After how many"),
             query("cursor", {"type": "string"}, "Where the page starts: from the `Link` header of the page before"),
+            query(
+                "order", {"type": "string", "enum": [OLDEST_FIRST, NEWEST_FIRST]}, "Of an export: oldest first, or not"
+            ),
+            query("after", {"type": "string", "format": "uuid"}, "Of an export: behind the event with this id"),
+            header("Accept-Encoding", {"type": "string", "enum": ["gzip", "zstd", "identity"]}),
         ],
         "responses": {
             "200": {
-                **success_response("The events", {"type": "array", "items": reference("EventBody")}),
+                "description": "The events",
+                "content": {
+                    "application/json": {"schema": {"type": "array", "items": reference("EventBody")}},
+                    NDJSON: {"schema": {"type": "string", "description": "An `EventBody` on each line"}},
+                },
                 "headers": {
+                    "Content-Encoding": {"description": "Of an export", "schema": {"type": "string"}},
                     "Link": {
                         "description": 'The next page, as `<URL>; rel="next"`. Without it, the list is at its end. A '
                         "page may be short, or empty, and have one: rare events are searched for about a second.",
                         "schema": {"type": "string"},
-                    }
+                    },
                 },
             },
-            **problem_responses((Code.INVALID_PARAMETER, *ACCESS_CODES)),
+            **problem_responses((Code.INVALID_PARAMETER, Code.INVALID_HEADER, *ACCESS_CODES)),
         },
     }
 

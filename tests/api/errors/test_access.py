@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.bodies import GOOD, JSON, MIB, header_bytes
 from tests.support.harness import Json, MongoClient, Server, batch, sluice
+from tests.support.keys import basic
 from tests.support.problems import EVENTS, assert_problem, count_events, read_response
 from tests.support.wire import connect, head
 
@@ -26,10 +27,17 @@ SECRETS = {
     "an operator": b'{"$ne": null}',
 }
 
-CALLS = [("POST", EVENTS), ("GET", EVENTS), ("GET", f"{EVENTS}/{uuid.UUID(int=7)}")]
+CALLS = {
+    ("POST", EVENTS): 201,
+    ("GET", EVENTS): 200,
+    ("HEAD", EVENTS): 200,
+    ("GET", f"{EVENTS}/{uuid.UUID(int=7)}"): 404,
+    ("GET", "/api/v1/event-types"): 200,
+}
+"""The requests that need a key, and the status of each with a good one."""
 
 
-@pytest.mark.parametrize(("method", "path"), CALLS, ids=["ingest", "list", "get"])
+@pytest.mark.parametrize(("method", "path"), [call for call in CALLS if call[0] != "HEAD"], ids=" ".join)
 @pytest.mark.parametrize("secret", SECRETS.values(), ids=SECRETS)
 def test_bad_key(server: Server, secret: bytes | None, method: str, path: str) -> None:
     headers = [] if secret is None else [(b"X-API-Key", secret)]
@@ -37,6 +45,28 @@ def test_bad_key(server: Server, secret: bytes | None, method: str, path: str) -
     with server.client() as client:
         response = client.request(method, path, content=content, headers=[*header_bytes(JSON), *headers])
     assert_problem(response, 401, "unauthenticated", "^Invalid or missing API key$")
+
+
+@pytest.mark.parametrize("call", CALLS, ids=" ".join)
+def test_every_route_takes_a_key_in_three_places(server: Server, key: Json, call: tuple[str, str]) -> None:
+    secret = key["key"]
+    bad, good = "slc_" + "A" * 43, [{"X-API-Key": secret}, {"Authorization": f"Bearer {secret}"}]
+    good += [{"Authorization": value} for value in (basic(secret), basic("", secret), basic("any", secret))]
+    with server.client() as client:
+        for headers in good:
+            content = GOOD if call[0] == "POST" else b""
+            assert client.request(*call, content=content, headers={**JSON, **headers}).status_code == CALLS[call]
+            worse = {
+                name: basic(bad) if value.startswith("Basic") else f"Bearer {bad}" for name, value in headers.items()
+            }
+            assert client.request(*call, content=content, headers={**JSON, **worse}).status_code == 401
+
+
+def test_allowed_domains_hold_for_every_place_of_a_key(server: Server, page_key: Json) -> None:
+    with server.client() as client:
+        for authorization in (f"Bearer {page_key['key']}", basic(page_key["key"])):
+            headers = {"Authorization": authorization, "Origin": "https://evil.example"}
+            assert_problem(client.get(EVENTS, headers=headers), 403, "domain_not_allowed", "^Domain not allowed$")
 
 
 def test_rotated_and_revoked_keys(server: Server, make_key: Callable[..., Json], mongo: MongoClient) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import httpx
@@ -70,7 +70,7 @@ def since_over_grpc(server: Server, secret: str, token: str) -> str:
     with channel_to(server.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
         next(stub_of(channel).TailEvents(pb.TailEventsRequest(resume_token=token), metadata=metadata(secret)))
     assert code_of(caught.value) == "OUT_OF_RANGE"
-    status = rpc_status.from_call(caught.value)
+    status = rpc_status.from_call(cast("grpc.Call", caught.value))
     info = ErrorInfo()
     assert status is not None
     assert status.details[0].Unpack(info)

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
+from tests.support.exports import export
 from tests.support.harness import Json, Server, batch
 from tests.support.mongod import ReplicaSet
 from tests.support.reading import EVENTS, walk
@@ -109,5 +110,26 @@ def test_every_event_that_existed_at_the_start_is_shown_once(host: Host, query: 
                     shown.update(event["id"] for event in page)
                     if number == 1:
                         host.elect()
+                assert before <= shown.keys()
+                assert set(shown.values()) == {1}
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("source", [None, "writer 2"])
+def test_every_event_that_existed_at_the_start_is_exported_once(host: Host, order: str, source: str | None) -> None:
+    server, query = host.server, {"order": order, **({} if source is None else {"source": source})}
+    key, written = server.create_key(f"export-{order}-{source}", "--rate-limit", "0"), Written()
+    with server.client(key["key"]) as reader:
+        existed = set[str]()
+        for number in range(WRITERS):
+            for _ in range(5):
+                response = reader.post(EVENTS, json=batch(200, source=f"writer {number}"))
+                written.add(response)
+                if source in (None, f"writer {number}"):
+                    existed |= {event["id"] for event in response.json()["events"]}
+        with writing(server, key, written):
+            for _ in range(WALKS):
+                before = existed if source is not None else written.all()
+                shown = Counter(event["id"] for event in export(reader, query))
                 assert before <= shown.keys()
                 assert set(shown.values()) == {1}

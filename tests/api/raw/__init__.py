@@ -1,0 +1,1 @@
+"""Reading events back: the list with its filters, and one event by its id."""

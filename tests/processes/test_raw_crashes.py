@@ -1,0 +1,110 @@
+"""A worker is killed, or the database fails, in the middle of a raw body: a retry completes it, and doubles nothing."""
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import httpx
+import pytest
+
+from tests.support.harness import MongoClient, Server, wait_until
+from tests.support.mongod import Mongod, fail_point, failing_inserts
+from tests.support.raw import numbered, post_raw, stored_of
+
+COUNT = 6_500
+PIECES = 3
+"""Pieces of 1,000 that are stored before a fault."""
+
+QUERY = "source=s&type=t"
+HANG_MS = 15_000
+"""How long an insert hangs: longer than a request may take."""
+
+NOT_PRIMARY = 10107
+
+WAYS: dict[str, tuple[str, dict[str, str]]] = {
+    "key": (QUERY, {"Idempotency_Key": "k"}),
+    "content": (f"{QUERY}&dedupe=content", {}),
+}
+
+
+class Crashing(NamedTuple):
+    """A server with one worker, which the tests kill, and its database."""
+
+    server: Server
+    mongo: MongoClient
+
+
+@pytest.fixture(scope="module")
+def crashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crashing]:
+    path = tmp_path_factory.mktemp("raw")
+    with (
+        Mongod(path / "db") as mongod,
+        mongod.client() as mongo,
+        Server(path / "data", "--mongodb-url", mongod.url) as server,
+    ):
+        yield Crashing(server, mongo)
+
+
+def accepts(client: httpx.Client) -> bool:
+    """Whether a worker listens and reaches the database."""
+    try:
+        return client.get("/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def after_pieces(mongo: MongoClient, **data: Any) -> AbstractContextManager[None]:
+    """Inside, inserts of events do what `data` says, but for the first PIECES."""
+    where = {"failCommands": ["insert"], "appName": "sluice", "namespace": "sluice.events"}
+    return fail_point(mongo, "failCommand", {"skip": PIECES}, **where, **data)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_kill_9_of_a_worker_in_the_middle_of_a_body(crashing: Crashing, way: str) -> None:
+    server, mongo = crashing
+    query, headers = WAYS[way]
+    key = server.create_key(f"killed-{way}", "--rate-limit", "0")
+    hanging = after_pieces(mongo, blockConnection=True, blockTimeMS=HANG_MS)
+    with server.client(key["key"]) as client, ThreadPoolExecutor() as threads, hanging:
+        cut = threads.submit(post_raw, client, query, numbered(COUNT), **headers)
+        wait_until(lambda: len(stored_of(mongo, key)) == PIECES * 1_000, "the first pieces")
+        (worker,) = server.worker_pids()
+        os.kill(worker, signal.SIGKILL)
+        assert isinstance(cut.exception(), httpx.TransportError)
+    assert len(stored_of(mongo, key)) < COUNT
+    wait_until(lambda: server.worker_pids() not in ([], [worker]), "another worker")
+    with server.client(key["key"]) as client:
+        wait_until(lambda: accepts(client), "the other worker to accept")
+        response = post_raw(client, query, numbered(COUNT), **headers)
+    assert response.json() == {"success": True, "events_received": COUNT}
+    assert response.headers["idempotent-replayed"] == "true"
+    assert [each["data"]["index"] for each in stored_of(mongo, key)] == list(range(COUNT))
+
+
+def test_a_database_that_fails_in_the_middle(crashing: Crashing) -> None:
+    server, mongo = crashing
+    query, headers = WAYS["key"]
+    key = server.create_key("failed", "--rate-limit", "0")
+    with server.client(key["key"]) as client:
+        with after_pieces(mongo, errorCode=NOT_PRIMARY):
+            response = post_raw(client, query, numbered(COUNT), **headers)
+        problem = response.json()
+        assert (response.status_code, problem["outcome"]) == (503, "unknown")
+        assert problem["events_received"] == len(stored_of(mongo, key)) == PIECES * 1_000
+        assert int(response.headers["retry-after"]) >= 1
+        wait_until(lambda: accepts(client), "the database to be writable")
+        again = post_raw(client, query, numbered(COUNT), **headers)
+    assert again.json() == {"success": True, "events_received": COUNT}
+    assert [each["data"]["index"] for each in stored_of(mongo, key)] == list(range(COUNT))
+
+
+def test_a_database_that_fails_at_the_start(crashing: Crashing) -> None:
+    server, mongo = crashing
+    key = server.create_key("failed-at-once", "--rate-limit", "0")
+    with server.client(key["key"]) as client, failing_inserts(mongo, errorCode=NOT_PRIMARY):
+        problem = post_raw(client, QUERY, numbered(10)).json()
+    assert (problem["status"], problem["events_received"]) == (503, 0)
+    assert stored_of(mongo, key) == []
