@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from itertools import islice
 from typing import Any
 
@@ -164,6 +165,29 @@ def test_a_revoked_key_ends_a_tail(server: Server, key: Json, follow: Any) -> No
             with pytest.raises(grpc.RpcError) as caught:
                 list(messages)
             assert code_of(caught.value) == "UNAUTHENTICATED"
+
+
+def test_a_heartbeat_of_a_quiet_tail_resumes(server: Server, client: httpx.Client, key: Json) -> None:
+    """Both protocols at once, since a heartbeat comes after 10 s."""
+
+    def send(source: str) -> str:
+        return ids_of(client.post(EVENTS, json=batch(1, source=source)))[0]
+
+    tokens = {}
+    with ExitStack() as tails:
+        opened = {name: tails.enter_context(FOLLOW[name](server, key["key"], source="quiet")) for name in FOLLOW}
+        before = {name: next(messages) for name, messages in opened.items()}
+        send("loud")
+        for name, messages in opened.items():
+            heartbeat = next(messages)
+            assert heartbeat.kind == "heartbeat"
+            assert heartbeat.token != before[name].token
+            tokens[name] = heartbeat.token
+    send("loud")
+    missed = send("quiet")
+    for name, token in tokens.items():
+        with FOLLOW[name](server, key["key"], token=token, source="quiet") as messages:
+            assert [message.data.get("id") for message in until_caught_up(messages)] == [missed, None]
 
 
 def test_a_tail_uses_one_permit(server: Server) -> None:

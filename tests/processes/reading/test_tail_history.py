@@ -22,7 +22,9 @@ CHUNK = {"text": "x" * 1_000_000}
 
 @pytest.fixture
 def mongod(tmp_path: Path) -> Iterator[Mongod]:
-    with Mongod(tmp_path / "mongod") as running:
+    running = Mongod(tmp_path / "mongod")
+    running.options = ["--syncdelay", "1"]  # the oplog is cut up to the last checkpoint, usually one a minute
+    with running:
         yield running
 
 
