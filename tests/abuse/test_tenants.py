@@ -6,7 +6,7 @@ from tests.abuse.tenants import run_attempts
 from tests.support.harness import Server
 
 ATTEMPTS = 500
-KNOWN = {"200", "201", "400", "404", "405", "415", "422", "OK", "ALREADY_EXISTS"}
+KNOWN = {"200", "201", "400", "404", "405", "415", "422", "OK", "ALREADY_EXISTS", "INVALID_ARGUMENT"}
 
 
 def test_no_attempt_gets_anything(server: Server) -> None:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.support.harness import Json, Server, batch, event, sluice
+from tests.support.logs import assert_no_internal_errors
 from tests.support.reading import EVENTS
 from tests.support.tail import FOLLOW, Message, code_of
 
@@ -188,6 +189,14 @@ def test_a_heartbeat_of_a_quiet_tail_resumes(server: Server, client: httpx.Clien
     for name, token in tokens.items():
         with FOLLOW[name](server, key["key"], token=token, source="quiet") as messages:
             assert [message.data.get("id") for message in until_caught_up(messages)] == [missed, None]
+
+
+def test_head_ends_without_a_message(server: Server, client: httpx.Client) -> None:
+    response = client.head(f"{EVENTS}/tail")
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "text/event-stream"
+    assert response.content == b""
+    assert_no_internal_errors(server)
 
 
 def test_a_tail_uses_one_permit(server: Server) -> None:
