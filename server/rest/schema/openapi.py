@@ -210,10 +210,7 @@ def list_operation() -> Json:
                 "order", {"type": "string", "enum": [OLDEST_FIRST, NEWEST_FIRST]}, "Of an export: oldest first, or not"
             ),
             query("after", {"type": "string", "format": "uuid"}, "Of an export: behind the event with this id"),
-            header(
-                "Accept-Encoding",
-                {"type": "string", "description": "Of an export: zstd and gzip are used if they are in it"},
-            ),
+            header("Accept-Encoding", {"type": "string", "description": "Of an export: gzip, zstd or identity"}),
         ],
         "responses": {
             "200": {

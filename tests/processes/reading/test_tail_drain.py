@@ -26,7 +26,7 @@ def store(server: Server, secret: str, count: int) -> list[str]:
 
 def read_to_the_end(messages: Iterator[Message]) -> tuple[list[Message], str]:
     """The messages that are left, and why the tail ended."""
-    read = []
+    read: list[Message] = []
     try:
         for message in messages:
             if message.kind == "end":
