@@ -11,6 +11,7 @@ from server.core.in_flight import InFlight
 from server.core.ingest.ingest import Ingest
 from server.core.ingest.raw import RawIngest
 from server.core.reads import Reads
+from server.core.tail.tail import Tail
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Services:
     reads: Reads
     exports: Exports
     cursors: Cursors
+    tail: Tail
     check_ready: Callable[[], Awaitable[None]]
     """Returns if the worker can take events. Raises Unavailable, which says why it cannot."""
     draining: asyncio.Event

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from server.core.errors import (
     Code,
     EventError,
+    Gone,
     InternalError,
     InvalidBatch,
     MethodNotAllowed,
@@ -46,6 +47,7 @@ STATUS: dict[Code, Status] = {
     Code.INSUFFICIENT_SCOPE: Status(HTTPStatus.FORBIDDEN, "PERMISSION_DENIED", "Insufficient scope"),
     Code.DOMAIN_NOT_ALLOWED: Status(HTTPStatus.FORBIDDEN, None, "Domain not allowed"),
     Code.NOT_FOUND: Status(HTTPStatus.NOT_FOUND, "NOT_FOUND", "Not found"),
+    Code.GONE: Status(HTTPStatus.GONE, "OUT_OF_RANGE", "Gone"),
     Code.METHOD_NOT_ALLOWED: Status(HTTPStatus.METHOD_NOT_ALLOWED, None, "Method not allowed"),
     Code.UNSUPPORTED_MEDIA_TYPE: Status(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, None, "Unsupported media type"),
     Code.REQUEST_TIMEOUT: Status(HTTPStatus.REQUEST_TIMEOUT, None, "Request timeout"),
@@ -73,6 +75,8 @@ class Refusal(NamedTuple):
     quota: Quota | None
     allowed_methods: Sequence[str]
     """The methods that the path has, if the request's is not one of them."""
+    since: str | None
+    """The time from which to read again what a resume token no longer reaches."""
     closes_connection: bool
     """Whether the connection cannot be used for another request."""
 
@@ -107,6 +111,7 @@ def describe(error: Exception) -> Refusal:
         retry_after_s=error.retry_after_s if status.retryable else None,
         quota=error.quota,
         allowed_methods=error.allowed if isinstance(error, MethodNotAllowed) else (),
+        since=error.since if isinstance(error, Gone) else None,
         closes_connection=isinstance(error, RequestTimeout),
     )
 

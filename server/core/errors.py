@@ -29,6 +29,7 @@ class Code(StrEnum):
     INSUFFICIENT_SCOPE = "insufficient_scope"
     DOMAIN_NOT_ALLOWED = "domain_not_allowed"
     NOT_FOUND = "not_found"
+    GONE = "gone"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
     REQUEST_TIMEOUT = "request_timeout"
@@ -142,6 +143,19 @@ class NotFound(SluiceError):
     """No such thing, or not for this tenant."""
 
     code = Code.NOT_FOUND
+
+
+class Gone(SluiceError):
+    """The database no longer has the history after a resume token. `since` is the time from which to read again."""
+
+    code = Code.GONE
+
+    def __init__(self, since: str) -> None:
+        super().__init__(
+            f"The database no longer has what came after this token: follow again without it, with since={since}. "
+            "Some events may come a second time: compare their ids"
+        )
+        self.since = since
 
 
 class MethodNotAllowed(SluiceError):

@@ -15,6 +15,7 @@ from server.rest.http.problems import EXCEPTION_HANDLERS
 from server.rest.ingest import ingest
 from server.rest.schema.openapi import openapi_json
 from server.rest.schema.page import FILES_PATH, schema_file, schema_page, to_schema
+from server.rest.tail import TAIL_PATH, tail_events
 from server.services import Services
 
 EVENTS_PATH = "/api/v1/events"
@@ -27,6 +28,7 @@ def create_app(services: Services) -> ASGIApp:
         route_handlers=[
             # Plain ASGI: for a single event, Litestar's handling of arguments would cost as much as all the rest.
             asgi(EVENTS_PATH, copy_scope=False)(by_method(POST=store_batch, GET=list_events(services))),
+            asgi(TAIL_PATH, copy_scope=False)(by_method(GET=tail_events(services))),
             get(EVENTS_PATH + "/{event_id:str}")(get_event(services)),
             asgi("/api/v1/event-types", copy_scope=False)(by_method(GET=list_event_types(services))),
             get("/health/live")(live()),

@@ -23,6 +23,8 @@ def status_of(error: Exception) -> status_pb2.Status:
     info = error_details_pb2.ErrorInfo(reason=refusal.code.upper(), domain=DOMAIN)
     if refusal.outcome is not None:
         info.metadata["outcome"] = refusal.outcome
+    if refusal.since is not None:
+        info.metadata["since"] = refusal.since
     details: list[Message] = [info]
     violation = error_details_pb2.BadRequest.FieldViolation
     violations = [violation(field=item.path, description=item.message) for item in refusal.errors]

@@ -2,30 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.protobuf.timestamp_pb2 import Timestamp
-from msgspec import Raw
 from sluice.v1 import event_service_pb2 as pb
 
 from server.core.deadline import Deadline
 from server.core.errors import ClientGone, InvalidParameter, Unauthenticated, Unavailable
-from server.core.events.model import (
-    DEFAULT_PAGE_EVENTS,
-    MAX_NAME_CHARS,
-    MAX_PAGE_EVENTS,
-    EventFilter,
-    StoredEvent,
-    text_of,
-)
+from server.core.events.model import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS, EventFilter
 from server.core.events.store import PageSize, Position
-from server.core.times import MAX_MS, MIN_MS, MS_PER_S, NS_PER_MS
 from server.rpc.accepting import Handlers
 from server.rpc.arrivals import Context, MessageReader
 from server.rpc.errors import end_with
+from server.rpc.filters import moment, name
 from server.rpc.ingest import DRAINING, SERVICE, credentials_of
+from server.rpc.messages import event_message
 from server.rpc.open_reads import OpenReads
 from server.rpc.pacing import Pace
 from server.services import Services
@@ -111,27 +102,13 @@ def parse_request(message: bytes | None) -> pb.ListEventsRequest:
 
 def filter_of(request: pb.ListEventsRequest) -> EventFilter:
     """The filter of a request. Raises InvalidParameter."""
-    for field in ("source", "event_type", "source_id"):
-        if len(getattr(request, field)) > MAX_NAME_CHARS:
-            raise InvalidParameter(f"{field}: must be at most {MAX_NAME_CHARS} characters", field)
     return EventFilter(
-        source=request.source or None,
-        event_type=request.event_type or None,
-        source_id=request.source_id if request.HasField("source_id") else None,
+        source=name(request, "source") or None,
+        event_type=name(request, "event_type") or None,
+        source_id=name(request, "source_id") if request.HasField("source_id") else None,
         since=moment(request, "since"),
         until=moment(request, "until"),
     )
-
-
-def moment(request: pb.ListEventsRequest, field: str) -> int | None:
-    """A bound in milliseconds since 1970, rounded up, since stored times are whole ones. Raises InvalidParameter."""
-    if not request.HasField(field):
-        return None
-    time: Timestamp = getattr(request, field)
-    milliseconds = time.seconds * MS_PER_S - (-time.nanos // NS_PER_MS)
-    if not (0 <= time.nanos < NS_PER_MS * MS_PER_S and MIN_MS <= milliseconds <= MAX_MS):
-        raise InvalidParameter(f"{field}: must be a time in the years 1 to 9999, with 0 to 999,999,999 nanos", field)
-    return milliseconds
 
 
 def page_size_of(request: pb.ListEventsRequest) -> PageSize:
@@ -139,28 +116,3 @@ def page_size_of(request: pb.ListEventsRequest) -> PageSize:
     if request.page_size < 0:
         raise InvalidParameter("page_size: must not be negative; 0 is the default", "page_size")
     return PageSize(min(request.page_size or DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS), MAX_PAGE_BYTES)
-
-
-def event_message(event: StoredEvent) -> pb.StoredEvent:
-    """A stored event as a message. What is not of its field's type is left out, or is JSON in a field of text."""
-    metadata = bytes(event.metadata)
-    return pb.StoredEvent(
-        id=plain_text(event.id),
-        tenant_id=plain_text(event.tenant_id),
-        source=plain_text(event.source),
-        source_id=plain_text(event.source_id),
-        event_type=plain_text(event.event_type),
-        data_json=bytes(event.data),
-        timestamp=None if isinstance(event.timestamp, Raw) else event.timestamp,
-        received_at=None if isinstance(event.received_at, Raw) else event.received_at,
-        metadata_json=b"" if metadata == b"null" else metadata,
-    )
-
-
-def plain_text(value: Any) -> str | None:
-    """A value as text; None for null."""
-    shown = text_of(value)
-    if isinstance(shown, Raw):
-        json = bytes(shown).decode()
-        return None if json == "null" else json
-    return str(shown)

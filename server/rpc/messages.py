@@ -4,10 +4,11 @@ from typing import Any, TypeVar
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
 from google.protobuf.message import DecodeError, Message
+from msgspec import Raw
 from sluice.v1 import event_service_pb2 as pb
 
 from server.core.errors import InvalidBatch
-from server.core.events.model import MAX_LISTED_ERRORS, Receipt
+from server.core.events.model import MAX_LISTED_ERRORS, Receipt, StoredEvent, text_of
 from server.core.times import MS_PER_S, NS_PER_MS
 
 M = TypeVar("M", bound=Message)
@@ -64,3 +65,28 @@ def receipt_message(receipt: Receipt) -> pb.Receipt:
             for error in receipt.rejected[:MAX_LISTED_ERRORS]
         ],
     )
+
+
+def event_message(event: StoredEvent) -> pb.StoredEvent:
+    """A stored event as a message. What is not of its field's type is left out, or is JSON in a field of text."""
+    metadata = bytes(event.metadata)
+    return pb.StoredEvent(
+        id=plain_text(event.id),
+        tenant_id=plain_text(event.tenant_id),
+        source=plain_text(event.source),
+        source_id=plain_text(event.source_id),
+        event_type=plain_text(event.event_type),
+        data_json=bytes(event.data),
+        timestamp=None if isinstance(event.timestamp, Raw) else event.timestamp,
+        received_at=None if isinstance(event.received_at, Raw) else event.received_at,
+        metadata_json=b"" if metadata == b"null" else metadata,
+    )
+
+
+def plain_text(value: Any) -> str | None:
+    """A value as text; None for null."""
+    shown = text_of(value)
+    if isinstance(shown, Raw):
+        json = bytes(shown).decode()
+        return None if json == "null" else json
+    return str(shown)

@@ -13,6 +13,7 @@ from server.rpc.connections import ConnectionWatch, end_connections, max_connect
 from server.rpc.ingest import DRAINING, SERVICE, EventService
 from server.rpc.listing import Listing
 from server.rpc.pacing import Pace
+from server.rpc.tail import TailService
 from server.rpc.tls import credentials, why_not_listening
 from server.rpc.unkeyed import UnkeyedServices
 from server.services import Services
@@ -88,12 +89,18 @@ class GrpcServer:
         self._unkeyed = UnkeyedServices((SERVICE,), self._messages, pace)
         self._events = EventService(services, self._messages, pace)
         self._listing = Listing(services, self._messages, pace)
+        self._tail = TailService(services, self._messages, pace)
 
     async def start(self, settings: Settings) -> None:
         """Accept calls. Raises ConfigurationError if the library does not listen."""
         limit = max_connections()
         options = (*OPTIONS, ("grpc.max_allowed_incoming_connections", limit))
-        handlers = {**self._events.handlers(), **self._listing.handlers(), **self._unkeyed.handlers()}
+        handlers = {
+            **self._events.handlers(),
+            **self._listing.handlers(),
+            **self._tail.handlers(),
+            **self._unkeyed.handlers(),
+        }
         self._server = AcceptingServer(handlers, options)
         where = address(settings.host, settings.grpc_port).encode()
         if settings.tls_cert is None:

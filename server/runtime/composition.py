@@ -26,13 +26,15 @@ from server.core.jobs.store import JobLease, LeaseStore
 from server.core.memory import memory_bytes, return_free_memory
 from server.core.read_limits import ReadLimits
 from server.core.reads import Reads
+from server.core.tail.tail import Tail
+from server.core.tail.tokens import ResumeTokens
 from server.rest.app import create_app
 from server.rest.http.protocol import IDLE_TIMEOUT_S, HttpProtocol
 from server.rest.http.tls import protocol_over_tls
 from server.rpc.server import GrpcServer
 from server.runtime.background import DeploymentJob, PeriodicJob, report_health
 from server.runtime.logs import log_lost_exceptions
-from server.runtime.loops import in_background
+from server.runtime.loops import forever, in_background
 from server.runtime.ports import SHARED, bound_socket
 from server.runtime.readiness import CHECK_INTERVAL_S, Readiness
 from server.services import Services
@@ -48,6 +50,7 @@ from storage.layout import check_layout, ensure_layout
 from storage.leases import Leases
 from storage.probe import probe
 from storage.reads import StoredEvents
+from storage.tail import TailHistory
 
 SLOW_THREADS = 2
 """Threads for calls of the system that take some milliseconds. They share Python's interpreter with the event loop."""
@@ -79,6 +82,9 @@ STALE_INTERVAL_S = 5
 STALE_CHECKS = 4
 """How often in a row only a new connection works before the worker is replaced. A driver that has just lost its
 connections fails a check or two as well, and is well again by itself."""
+
+TAIL_PAUSE_S = 0.5
+"""The pause after the change stream has failed: an election takes a second or two."""
 
 log = logging.getLogger("sluice")
 
@@ -112,14 +118,17 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     storage = database(client, settings.storage.database)
     reading_client = connect(settings.storage.mongodb_url, "pymongo")  # `storage/reads.py` says why
     reading = database(reading_client, settings.storage.database)
+    tail_client = connect(settings.storage.mongodb_url, "pymongo")  # `storage/tail.py` says why
+    history = TailHistory(database(tail_client, settings.storage.database))
     stored, types, limits = StoredEvents(reading), StoredCatalog(reading), ReadLimits()
     reads, exports = Reads(stored, types, limits), Exports(stored, types, limits)
     keys = Keys(storage)
     events = Events(storage)
     is_writable = Readiness(partial(probe, storage, READY_TIMEOUT_S), lambda: events.confirmed_at)
     catalog = Catalog(StoredCatalog(storage))
-    cursors = Cursors(settings.cursor_secret)
-    services = compose_services(storage, events, keys, catalog, reads, exports, cursors, is_writable)
+    services = compose_services(
+        storage, events, keys, catalog, reads, exports, history, settings.cursor_secret, is_writable
+    )
     rest, grpc = HttpServer(http_config(settings, services), on_ready), GrpcServer(services)
     leases, usage = Leases(storage), usage_job(keys)
     try:
@@ -131,12 +140,13 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
             indexes_job(storage, leases).run(),
             stale_connections_job(settings, is_writable, stop).run(),
             report_health(is_writable, has_primary, grpc.set_serving),
+            forever("change stream", services.tail.feed.run_once, TAIL_PAUSE_S),
         ):
             await serve(settings, rest, grpc, services.draining, stop)
     finally:
         await services.admission.close()
         await usage.run_once()
-        await asyncio.gather(close(client), close(reading_client))
+        await asyncio.gather(close(client), close(reading_client), close(tail_client))
 
 
 def compose_services(
@@ -146,7 +156,8 @@ def compose_services(
     catalog: Catalog,
     reads: Reads,
     exports: Exports,
-    cursors: Cursors,
+    history: TailHistory,
+    secret: bytes,
     is_writable: Callable[[], Awaitable[None]],
 ) -> Services:
     """The services of a worker, on top of its database."""
@@ -166,7 +177,8 @@ def compose_services(
         in_flight=in_flight,
         reads=reads,
         exports=exports,
-        cursors=cursors,
+        cursors=Cursors(secret),
+        tail=Tail(history, admission, ResumeTokens(secret), draining),
         check_ready=check_ready,
         draining=draining,
     )

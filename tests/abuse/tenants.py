@@ -13,6 +13,7 @@ from sluice.v1 import event_service_pb2 as pb
 
 from tests.support.grpc_client import channel_to, code_of, metadata, stub_of
 from tests.support.harness import Json, MongoClient, Server
+from tests.support.tail import follow_rest
 from tests.support.wire import EVENTS
 
 VICTIM_BATCHES = 20
@@ -79,6 +80,13 @@ class Attacker:
         self._key = server.create_key(f"attacker-{uuid.uuid4().hex}", "--rate-limit", "0")
         self._client = server.client(self._key["key"])
         self._channel = channel_to(server.grpc)
+        self._token = self._token_of(server, victim)
+
+    @staticmethod
+    def _token_of(server: Server, victim: Victim) -> str:
+        """A resume token of the victim from before its events."""
+        with follow_rest(server, victim.key["key"], since="2000-01-01") as messages:
+            return next(messages).token
 
     def close(self) -> None:
         """Close the connections."""
@@ -94,6 +102,7 @@ class Attacker:
             self._call,
             self._list,
             self._smuggle_fields,
+            self._resume,
         )
         return self._rng.choice(ways)()
 
@@ -151,6 +160,15 @@ class Attacker:
             return code_of(error).name
         self._check_leaks(str(response))
         return "OK"
+
+    def _resume(self) -> str:
+        """Follow with a resume token of the victim, as it is or changed."""
+        at = self._rng.randrange(len(self._token))
+        token = self._rng.choice((self._token, self._token[:at] + self._rng.choice("Aa0_") + self._token[at + 1 :]))
+        response = self._client.get(EVENTS + "/tail", headers={"Last-Event-ID": token})
+        self._check_leaks(response.text)
+        assert response.status_code == 400, response.text
+        return str(response.status_code)
 
     def _smuggle_fields(self) -> str:
         """Send fields that name the owner, the id or the time of an event."""

@@ -28,6 +28,7 @@ TIMEOUT_S = 1_800 if os.environ.get("SLUICE_LONG") else 120
 OPERATIONS = {
     "/api/v1/event-types": {"GET"},
     "/api/v1/events": {"GET", "POST"},
+    "/api/v1/events/tail": {"GET"},
     "/api/v1/events/{event_id}": {"GET"},
     "/health/live": {"GET"},
     "/health/ready": {"GET"},
@@ -210,7 +211,10 @@ def test_the_server_does_what_it_says(server: Server, tmp_path: Path) -> None:
     (tmp_path / "schemathesis.toml").write_text(CONFIGURATION)
     command = [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/schema/openapi.json"]
     done = subprocess.run(
-        [*command, "--header", f"X-API-Key: {key['key']}", "--max-examples", str(EXAMPLES), "--continue-on-failure"],
+        [
+            *(*command, "--header", f"X-API-Key: {key['key']}", "--max-examples", str(EXAMPLES)),
+            *("--continue-on-failure", "--exclude-path", "/api/v1/events/tail"),  # its response has no end
+        ],
         cwd=tmp_path,
         env={**os.environ, "SCHEMATHESIS_HOOKS": __name__, "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,

@@ -13,7 +13,6 @@ import pytest
 from server.core.deadline import Deadline
 from server.core.errors import ConfigurationError, Unavailable
 from server.core.events.catalog import Catalog
-from server.core.events.cursor import Cursors
 from server.core.exports import Exports
 from server.core.jobs.store import JobLease
 from server.core.read_limits import ReadLimits
@@ -28,6 +27,7 @@ from storage.client import close, connect, database
 from storage.events import Events
 from storage.keys import Keys
 from storage.reads import StoredEvents
+from storage.tail import TailHistory
 
 SECRET = "slc_secret"
 TIMEOUT_S = 10
@@ -284,7 +284,15 @@ def test_a_worker_that_drains_is_not_ready() -> None:
         stored, limits = StoredEvents(storage), ReadLimits()
         reads, exports = Reads(stored, catalog, limits), Exports(stored, catalog, limits)
         services = compose_services(
-            storage, Events(storage), Keys(storage), Catalog(catalog), reads, exports, Cursors(b""), is_writable
+            storage,
+            Events(storage),
+            Keys(storage),
+            Catalog(catalog),
+            reads,
+            exports,
+            TailHistory(storage),
+            b"",
+            is_writable,
         )
         services.draining.set()
         with pytest.raises(Unavailable, match="draining"):

@@ -154,3 +154,35 @@ class ListEventsResponse(_message.Message):
     events: _containers.RepeatedCompositeFieldContainer[StoredEvent]
     next_page_token: str
     def __init__(self, events: _Optional[_Iterable[_Union[StoredEvent, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class TailEventsRequest(_message.Message):
+    __slots__ = ("source", "event_type", "since", "resume_token")
+    SOURCE_FIELD_NUMBER: _ClassVar[int]
+    EVENT_TYPE_FIELD_NUMBER: _ClassVar[int]
+    SINCE_FIELD_NUMBER: _ClassVar[int]
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    source: str
+    event_type: str
+    since: _timestamp_pb2.Timestamp
+    resume_token: str
+    def __init__(self, source: _Optional[str] = ..., event_type: _Optional[str] = ..., since: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., resume_token: _Optional[str] = ...) -> None: ...
+
+class TailEventsResponse(_message.Message):
+    __slots__ = ("resume_token", "event", "caught_up", "heartbeat")
+    RESUME_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    EVENT_FIELD_NUMBER: _ClassVar[int]
+    CAUGHT_UP_FIELD_NUMBER: _ClassVar[int]
+    HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
+    resume_token: str
+    event: StoredEvent
+    caught_up: CaughtUp
+    heartbeat: Heartbeat
+    def __init__(self, resume_token: _Optional[str] = ..., event: _Optional[_Union[StoredEvent, _Mapping]] = ..., caught_up: _Optional[_Union[CaughtUp, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ...) -> None: ...
+
+class CaughtUp(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class Heartbeat(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...

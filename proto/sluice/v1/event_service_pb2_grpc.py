@@ -50,6 +50,11 @@ class EventServiceStub:
                 request_serializer=sluice_dot_v1_dot_event__service__pb2.ListEventsRequest.SerializeToString,
                 response_deserializer=sluice_dot_v1_dot_event__service__pb2.ListEventsResponse.FromString,
                 _registered_method=True)
+        self.TailEvents = channel.unary_stream(
+                '/sluice.v1.EventService/TailEvents',
+                request_serializer=sluice_dot_v1_dot_event__service__pb2.TailEventsRequest.SerializeToString,
+                response_deserializer=sluice_dot_v1_dot_event__service__pb2.TailEventsResponse.FromString,
+                _registered_method=True)
 
 
 class EventServiceServicer:
@@ -85,6 +90,16 @@ class EventServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TailEvents(self, request, context):
+        """Follows the tenant's events as they are stored. With `since` or `resume_token` it first reads what is stored, and goes
+        on without a gap. Each response has a token: a call with it goes on right after that response, on any server.
+        UNAVAILABLE ends it if the server drains or the client reads too slowly: call again with the last token. OUT_OF_RANGE
+        means that the database no longer has what came after the token; ErrorInfo's metadata `since` says from when to read.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EventServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -102,6 +117,11 @@ def add_EventServiceServicer_to_server(servicer, server):
                     servicer.ListEvents,
                     request_deserializer=sluice_dot_v1_dot_event__service__pb2.ListEventsRequest.FromString,
                     response_serializer=sluice_dot_v1_dot_event__service__pb2.ListEventsResponse.SerializeToString,
+            ),
+            'TailEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.TailEvents,
+                    request_deserializer=sluice_dot_v1_dot_event__service__pb2.TailEventsRequest.FromString,
+                    response_serializer=sluice_dot_v1_dot_event__service__pb2.TailEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -186,6 +206,33 @@ class EventService:
             '/sluice.v1.EventService/ListEvents',
             sluice_dot_v1_dot_event__service__pb2.ListEventsRequest.SerializeToString,
             sluice_dot_v1_dot_event__service__pb2.ListEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TailEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sluice.v1.EventService/TailEvents',
+            sluice_dot_v1_dot_event__service__pb2.TailEventsRequest.SerializeToString,
+            sluice_dot_v1_dot_event__service__pb2.TailEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -9,7 +9,8 @@ for it together with its read.
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from server.core.access.keys import Credentials, Key, Scope, digest_of
@@ -31,6 +32,16 @@ class Admitted(NamedTuple):
 
     key: Key
     quota: Quota | None
+
+    @contextmanager
+    def named_in_errors(self) -> Iterator[None]:
+        """Give the errors of the admitted request the id of its key, for the log, and the quota, for the client."""
+        try:
+            with self.key.named_in_errors():
+                yield
+        except SluiceError as error:
+            error.quota = self.quota
+            raise
 
 
 class PermitRequest(NamedTuple):

@@ -27,6 +27,7 @@ READ_HEADERS = {
         "content-length",
         "content-type",
         "idempotency-key",
+        "last-event-id",
         "origin",
         "prefer",
         "referer",

@@ -36,6 +36,7 @@ class ProblemBody(msgspec.Struct, omit_defaults=True):
     code: Code
     errors: list[ProblemEvent] = []
     outcome: str | None = None
+    since: str | None = None
     events_received: int | None = None
     """How many events of a raw body are certainly stored, if it was not stored as a whole."""
 
@@ -57,6 +58,7 @@ def problem_body(refusal: Refusal) -> bytes:
             code=refusal.code,
             errors=problem_events(refusal.errors),
             outcome=refusal.outcome,
+            since=refusal.since,
             events_received=refusal.events_received,
         )
     )

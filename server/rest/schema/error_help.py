@@ -47,6 +47,10 @@ ERROR_HELP: dict[Code, Help] = {
     Code.NOT_FOUND: Help(
         "There is nothing at this path, or the tenant has no event with this id.", "Correct the path or the id."
     ),
+    Code.GONE: Help(
+        "The database no longer has what was stored after a resume token.",
+        "Follow again without the token, with the time in `since`. Some events may come a second time: compare ids.",
+    ),
     Code.METHOD_NOT_ALLOWED: Help("The path exists, but not with this method.", "Use a method that `Allow` names."),
     Code.UNSUPPORTED_MEDIA_TYPE: Help(
         "The body has a `Content-Type` or `Content-Encoding` that Sluice does not read.",

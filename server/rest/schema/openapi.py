@@ -118,6 +118,7 @@ def openapi_document() -> Json:
         "security": [{scheme: []} for scheme in SECURITY_SCHEMES],
         "paths": {
             "/api/v1/events": {"post": ingest_operation(), "get": list_operation()},
+            "/api/v1/events/tail": {"get": tail_operation()},
             "/api/v1/events/{event_id}": {"get": get_operation()},
             "/api/v1/event-types": {"get": list_types_operation()},
             "/health/live": {"get": health_operation("getLive", "Whether the process works", [])},
@@ -228,6 +229,37 @@ def list_operation() -> Json:
                 },
             },
             **problem_responses((Code.INVALID_PARAMETER, Code.INVALID_HEADER, *ACCESS_CODES)),
+        },
+    }
+
+
+def tail_operation() -> Json:
+    """`GET /api/v1/events/tail`."""
+    name = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARS}
+    time = {"type": "string", "format": "iso-8601", "description": "ISO 8601; UTC unless it says otherwise"}
+    return {
+        "operationId": "tailEvents",
+        "summary": "Follow events as they are stored",
+        "description": "Server-Sent Events. Each message has an `event`, a resume token as its `id`, and `data` in one "
+        "line: `event` with an event as the list shows it, `caught_up` when all that was stored is sent, `heartbeat` "
+        "if nothing was stored for 10 s, and `end` with a `code` and a `detail` when the stream ends. With the last "
+        "token in `Last-Event-ID`, a new request goes on right after that message: nothing is missing and nothing "
+        "comes twice, on any server.",
+        "parameters": [
+            query("source", name, "Only events of this source"),
+            query("event_type", name, "Only events of this type"),
+            query("since", time, "First read what was received at or after this time; not used with a token"),
+            header("Last-Event-ID", {"type": "string", "description": "The `id` of the last message received"}),
+        ],
+        "responses": {
+            "200": {
+                "description": "The messages",
+                "content": {"text/event-stream": {"schema": {"type": "string"}}},
+                "headers": QUOTA_HEADERS,
+            },
+            **problem_responses(
+                (Code.INVALID_PARAMETER, Code.INVALID_HEADER, *ACCESS_CODES, Code.GONE, Code.RATE_LIMITED)
+            ),
         },
     }
 

@@ -1,0 +1,1 @@
+"""Follows a tenant's events as they are stored: catch-up, then live."""
