@@ -27,15 +27,13 @@ from server.rest.http.headers import (
     ingest_options_of,
     quota_headers,
 )
+from server.rest.http.negotiation import LINE_TYPES
 from server.rest.http.problems import ProblemEvent, problem_events
 from server.rest.http.responses import JSON_HEADERS
 from server.rest.query import name, parse_query
 from server.services import Services
 
 T = TypeVar("T")
-
-LINE_TYPES = ("application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines")
-"""What clients call JSON with one value a line. None of them is registered."""
 
 PARAMETERS = ("source", "source_id", "type", "type_field", "time_field", "dedupe")
 

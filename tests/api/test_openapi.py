@@ -18,7 +18,7 @@ import pytest
 import schemathesis
 from hypothesis import strategies
 
-from server.rest.raw import LINE_TYPES
+from server.rest.http.negotiation import LINE_TYPES
 from server.rest.schema.error_help import ERROR_HELP
 from tests.support.harness import Json, Server
 
@@ -251,8 +251,8 @@ def before_load_schema(_context: schemathesis.HookContext, document: Json) -> No
 def filter_case(_context: schemathesis.HookContext, case: schemathesis.Case[Any]) -> bool:
     """Leave out requests that the document allows and the server rejects, as it should.
 
-    No schema can tell the cursors of a server, that some parameters are for exports only, or that a good X-API-Key works
-    beside an Authorization for others.
+    No schema can tell the cursors of a server, that some parameters are for exports only, or that a good X-API-Key
+    works beside an Authorization for others.
     """
     is_plain = case.headers.get("Content-Encoding", "identity") == "identity" and "Authorization" not in case.headers
     return is_plain and is_storable(case.body) and not {"cursor", "order", "after"} & case.query.keys()

@@ -17,6 +17,8 @@ LINES = "application/x-ndjson"
         ("application/*", False),
         ("text/html", False),
         (LINES, True),
+        ("application/ndjson", True),
+        ("application/jsonl;q=0.5, application/json;q=0.1", True),
         (f" {LINES.upper()} ;q=0.1", True),
         (f"{LINES};q=0", False),
         (f"{LINES};q=2", False),

@@ -39,9 +39,9 @@ from server.core.slow_work import SlowWork, Steps
 
 T = TypeVar("T")
 
-BODY_TIMEOUT_S = 30.0
-"""All that the server does for one body: enough for 10 MiB of the smallest items, and less than a drain waits. Each
-piece has the time of a request in it."""
+PROGRESS_TIMEOUT_S = 30.0
+"""How long a body may wait for its turn, and then for its next piece. There is no limit on the whole body: millions of
+small items take a minute, and their repeat takes longer. Each piece has the time of a request in it."""
 
 MAX_BYTES, MAX_TENANT_BYTES = 60 * 1024 * 1024, 40 * 1024 * 1024
 """Bodies that are worked on at a time, in all and of one tenant: enough of them that the database is always busy."""
@@ -51,6 +51,9 @@ MAX_WAITING_BYTES = 64 * 1024 * 1024
 
 HASHED_BYTES = 256 * 1024
 """What is hashed in one step, which takes some 0.5 ms."""
+
+COMPLETE = "retry after the time in Retry-After, with the same Idempotency-Key or dedupe=content, to store the rest"
+WOULD_DOUBLE = "a retry would store them again, since the request had neither an Idempotency-Key nor dedupe=content"
 
 NO_CAPACITY = "This server holds as many raw bodies as it can: retry after the time in Retry-After"
 TOO_MANY = f"items: over {MAX_BATCH_EVENTS} given; strict handling is possible up to {MAX_BATCH_EVENTS}"
@@ -143,7 +146,7 @@ class RawIngest:
             raise Unavailable("not_stored", NO_CAPACITY)
         self._waiting_bytes += body.size
         try:
-            acquired = self._bodies.acquire(request.tenant_id, body.size, Deadline(BODY_TIMEOUT_S))
+            acquired = self._bodies.acquire(request.tenant_id, body.size, Deadline(PROGRESS_TIMEOUT_S))
             await body.unless_gone(acquired)
         except TimeoutError:
             raise Unavailable("not_stored", NO_CAPACITY) from None
@@ -160,7 +163,7 @@ class BodyIngest:
         self._tenant_id: UUID = request.tenant_id
         self._slow_work: SlowWork = request.slow_work
         self._body = body
-        self._deadline = Deadline(BODY_TIMEOUT_S)
+        self._deadline = Deadline(PROGRESS_TIMEOUT_S)
         self._stored = self._rejected = 0
         self._errors = list[EventError]()
         self._replayed = False
@@ -191,6 +194,7 @@ class BodyIngest:
 
     async def _store_piece(self, piece: Piece, key: BodyKey | None) -> None:
         """Store a piece, and count what was stored of it. A piece without a good item is no error."""
+        self._deadline.reset(PROGRESS_TIMEOUT_S)
         deadline = Deadline(min(REQUEST_TIMEOUT_S, self._deadline.remaining()))
         submission = self._submission(piece, key)
         try:
@@ -234,8 +238,9 @@ class BodyIngest:
         """The error for a body of which a piece could not be stored."""
         if not self._stored:
             return error
+        is_keyed = self._body.content is not None or self._body.idempotency_key is not None
         detail = f"{self._stored} events of the body are stored, and others may be: "
-        detail += "retry after the time in Retry-After, with the same Idempotency-Key or dedupe=content"
+        detail += COMPLETE if is_keyed else WOULD_DOUBLE
         return Unavailable("unknown", detail, self._stored)
 
     async def _body_key(self) -> BodyKey | None:

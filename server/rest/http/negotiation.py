@@ -8,6 +8,9 @@ from server.rest.http.headers import GZIP_NAMES, IDENTITY, JSON, Headers
 
 NDJSON = "application/x-ndjson"
 
+LINE_TYPES = (NDJSON, "application/ndjson", "application/jsonl", "application/x-jsonlines")
+"""The names of lines of JSON. None is registered, and clients use all of them."""
+
 VARY = (b"vary", b"Accept, Accept-Encoding")
 
 PREFERRED = ("zstd", "gzip", IDENTITY)
@@ -25,7 +28,7 @@ def wants_lines(headers: Headers) -> bool:
     if "accept" not in headers:
         return False
     accepted = qualities(headers["accept"])
-    lines, json = accepted.get(NDJSON, 0.0), accepted.get(JSON)
+    lines, json = max(accepted.get(name, 0.0) for name in LINE_TYPES), accepted.get(JSON)
     if json is not None:
         return lines > json
     return lines > 0 and lines >= accepted.get("application/*", accepted.get("*/*", 0.0))

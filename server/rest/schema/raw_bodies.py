@@ -3,7 +3,7 @@
 from typing import Any
 
 from server.core.events.model import MAX_BATCH_EVENTS, MAX_NAME_CHARS
-from server.rest.raw import LINE_TYPES
+from server.rest.http.negotiation import LINE_TYPES
 
 Json = dict[str, Any]
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from backports import zstd
 
-from server.rest.raw import LINE_TYPES
+from server.rest.http.negotiation import LINE_TYPES
 from tests.support.harness import Json, MongoClient, event
 from tests.support.problems import assert_problem, count_events
 from tests.support.raw import NDJSON, lines_of, numbered, post_raw, stored_of
