@@ -74,6 +74,7 @@ class Exports:
                 if fetching is not None:
                     fetching.cancel()
                     await asyncio.gather(fetching, return_exceptions=True)
+                    fetching = None  # or an error of it would hold itself, and what was fetched
 
     async def _fetch(
         self, tenant_id: UUID, scan: Scan, reservation: Reservation, held_bytes: int, deadline: Deadline

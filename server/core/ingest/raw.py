@@ -191,6 +191,7 @@ class BodyIngest:
             finally:
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
+                del following  # or an error of it would hold itself, and the piece
 
     async def _store_piece(self, piece: Piece, key: BodyKey | None) -> None:
         """Store a piece, and count what was stored of it. A piece without a good item is no error."""

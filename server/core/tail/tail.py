@@ -138,6 +138,7 @@ class OpenTail:
                 ending.cancel()
             self._reading.cancel()
             await asyncio.gather(*self._endings, self._reading, return_exceptions=True)
+            del self._endings, self._reading  # or an error of them would hold itself, and what was read
 
     async def items(self) -> AsyncGenerator[Sequence[Item], None]:
         """What is to be sent next: some events, or a heartbeat. Each is asked for once the one before was sent.

@@ -64,6 +64,7 @@ async def unless_raised(work: Coroutine[Any, Any, Result], watch: Coroutine[Any,
         working.cancel()
         watching.cancel()
         await asyncio.gather(working, watching, return_exceptions=True)
+        del working, watching  # or what is raised here would hold itself, and all that the work held
 
 
 async def raise_when_gone(receive: Receive) -> Never:
