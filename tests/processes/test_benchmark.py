@@ -25,7 +25,7 @@ SCENARIOS = {"apis": 7, "limiter": 8, "latency": 5, "drivers": 2, "checkout": 8}
 OPTIONS = {"apis": ("--nodes", "3"), "checkout": ("--against", ".")}
 
 
-@pytest.fixture(params=SCENARIOS if "SLUICE_LONG" in os.environ else ["apis", "checkout"])
+@pytest.fixture(params=SCENARIOS if "SLUICE_LONG" in os.environ else ["apis"])
 def report(request: pytest.FixtureRequest) -> Iterator[tuple[str, Json, str]]:
     """What was compared, and the figures and the page of it."""
     options = ("--compare", request.param, *OPTIONS.get(request.param, ()), *SMALL)
