@@ -100,22 +100,24 @@ def fake_worker(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -
     return starts
 
 
+async def keep_alive_until_third_start(starts: Path) -> None:
+    """Start a fake worker and its successors. `starts` is the file that tells how many were started."""
+    worker = Worker(SETTINGS, "mongodb://127.0.0.1/")
+    async with asyncio.timeout(TIMEOUT_S):
+        await worker.start()
+        async with in_background(worker.keep_alive()):
+            while starts.read_text().count("+") < 3:
+                await asyncio.sleep(0.01)
+        await worker.drain()
+
+
 def test_a_worker_may_write_anything_to_stdout(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     # After it is ready, it writes more than a pipe holds: it ends only if the supervisor goes on to read.
     starts = fake_worker(tmp_path, monkeypatch, f"{NOISE}\n{READY}\n{NOISE * 20}\nsys.exit(7)")
 
-    async def scenario() -> None:
-        worker = Worker(SETTINGS, "mongodb://127.0.0.1/")
-        async with asyncio.timeout(TIMEOUT_S):
-            await worker.start()
-            async with in_background(worker.keep_alive()):
-                while starts.read_text().count("+") < 3:
-                    await asyncio.sleep(0.01)
-            await worker.drain()
-
-    asyncio.run(scenario())
+    asyncio.run(keep_alive_until_third_start(starts))
     lines = [record.getMessage() for record in caplog.records]
     assert sum("ended (status 7): replacing it" in line for line in lines) >= 2
     assert sum("a line of its stdout was skipped: " in line for line in lines) >= 2 * 20 * 4
@@ -134,16 +136,7 @@ def test_a_worker_that_is_killed_as_it_starts_is_a_warning(
     killed = f"import os\nif len(open({str(tmp_path / 'starts')!r}).read()) == 2:\n    os.kill(os.getpid(), 9)\n"
     starts = fake_worker(tmp_path, monkeypatch, f"{killed}{READY}\nsys.exit(7)")
 
-    async def scenario() -> None:
-        worker = Worker(SETTINGS, "mongodb://127.0.0.1/")
-        async with asyncio.timeout(TIMEOUT_S):
-            await worker.start()
-            async with in_background(worker.keep_alive()):
-                while starts.read_text().count("+") < 3:
-                    await asyncio.sleep(0.01)
-            await worker.drain()
-
-    asyncio.run(scenario())
+    asyncio.run(keep_alive_until_third_start(starts))
     lines = [(record.levelname, record.getMessage()) for record in caplog.records]
     assert ("WARNING", "start of a worker failed: a worker was ended by signal 9 before it was ready") in lines
     assert "ERROR" not in dict(lines)
