@@ -1,7 +1,8 @@
 """A process that runs a deployment job, for the tests of leases: `python -m tests.support.job_process URL DRIVER`.
 
 The job appends to one document, by an update that is conditional on its fencing number. An update that is refused is
-written to `refused`. At SIGUSR1 the next run freezes the process (SIGSTOP) just before it sends its update.
+written to `refused`. At SIGUSR1 the next run freezes the process (SIGSTOP) just before it sends its update, and that
+update is sent although the job is cancelled meanwhile.
 """
 
 import asyncio
@@ -32,7 +33,9 @@ async def append(storage: Database, freeze: asyncio.Event, lease: JobLease) -> N
     if freeze.is_set():
         freeze.clear()
         os.kill(os.getpid(), signal.SIGSTOP)
-    await asyncio.shield(update(storage, lease))  # so that it is sent, although the job is about to be cancelled
+        await asyncio.shield(update(storage, lease))
+    else:  # a cancelled job ends here: while the database is away, its update would wait, and come after a successor's
+        await update(storage, lease)
 
 
 async def update(storage: Database, lease: JobLease) -> None:
