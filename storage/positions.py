@@ -36,13 +36,6 @@ def position_of(token: Mapping[str, Any]) -> bytes:
     return data
 
 
-def start_at(position: bytes) -> dict[str, Any]:
-    """The option of a change stream that begins at a position."""
-    if len(position) == TIME.size:
-        return {"start_at_operation_time": time_of(position)}
-    return {"resume_after": {"_data": position.hex().upper()}}
-
-
 def time_of(position: bytes) -> Timestamp:
     """The cluster time with which a position begins."""
     _, seconds, counter = TIME.unpack_from(position)

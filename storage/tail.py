@@ -25,18 +25,17 @@ from server.core.events.model import EventFilter, StoredEvent
 from server.core.tail.store import ChangePage, HistoryLost, Place, StoredPage
 from server.core.times import MS_PER_S
 from storage import documents
-from storage.client import raw_collection
 from storage.commands import Database, Document, driver_errors_as_unavailable, retry_without_events
 from storage.indexes import EVENTS
 from storage.matches import decode_bound, encode_bound
-from storage.positions import last_time, position_after, position_of, start_at, ticks
+from storage.positions import last_time, position_after, position_of, ticks
 from storage.positions import time_of as cluster_time_of
 
 SAMPLE = 50_000
 """Events that are compared with a filter in one call: they take 50 ms, and are counted in 20 ms."""
 
-LISTEN_WAIT_MS = 250
-"""How long the database waits for a change. A tenant that is followed for the first time waits for it too."""
+WAIT_MS = 1
+"""How long the database waits for a change at the end of its log: not at all, which it has no number for."""
 
 PAGE_BYTES = 1024 * 1024
 """After this, a page of changes ends."""
@@ -97,10 +96,11 @@ class Listener:
     async def next(self) -> StoredChange | None:
         """See `ChangeStream`."""
         with change_stream_errors():
-            change = await self._stream.try_next()
-        if change is not None:
-            self.position = position_of(change["_id"])
-            return StoredChange(change["fullDocument"], self.position)
+            while (change := await self._stream.try_next()) is not None:
+                position = position_of(change["_id"])
+                if position > self.position:
+                    self.position = position
+                    return StoredChange(change["fullDocument"], position)
         if not self._stream.alive:  # the collection was dropped
             raise HistoryLost
         if self._stream.resume_token is not None:
@@ -113,7 +113,7 @@ class TailHistory:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._collection: Any = raw_collection(database, EVENTS, documents.LAZY)
+        self._log: Any = database.with_options(codec_options=documents.LAZY)
 
     async def now(self, deadline: Deadline) -> bytes:
         """See `TailStore`."""
@@ -159,7 +159,7 @@ class TailHistory:
         if place.read_to is not None:
             matching["fullDocument._id"] = {"$lte": {"tenant_id": tenant, "id": decode_bound(place.read_to)}}
         found, size = [], 0
-        async with self._watch(matching, place.after, batch_size=count, max_await_time_ms=1) as listener:
+        async with self._watch(matching, place.after, batch_size=count, max_await_time_ms=WAIT_MS) as listener:
             while (change := await listener.next()) is not None:
                 found.append(change)
                 size += change.size
@@ -174,15 +174,23 @@ class TailHistory:
         """See `TailStore`."""
         start = await self.now(Deadline()) if after is None else after
         matching: Document = {"fullDocument._id.tenant_id": {"$in": [Binary.from_uuid(each) for each in tenants]}}
-        async with self._watch(matching, start, max_await_time_ms=LISTEN_WAIT_MS) as listener:
+        async with self._watch(matching, start, max_await_time_ms=WAIT_MS) as listener:
             yield listener
 
     @asynccontextmanager
     async def _watch(self, matching: Document, after: bytes, **options: Any) -> AsyncIterator[Listener]:
-        """The inserts that match, from a position on. MongoDB compares them with its log, before it makes changes."""
-        pipeline = [{"$match": {"operationType": "insert", **matching}}, {"$project": {"fullDocument": 1}}]
+        """The inserts that match, from a position on. MongoDB compares them with its log, before it makes changes.
+
+        It is the stream of the database, which takes 1.4 µs for an event of another tenant. That of the collection
+        compares each name with a regular expression, and takes 1.7 µs.
+
+        It begins at the time of the position, and `Listener` leaves out what is not after the position. With a resume
+        token, MongoDB would look for the token's own change, and fail if that does not match.
+        """
+        inserts = {"ns.coll": EVENTS, "operationType": "insert"}
+        pipeline = [{"$match": {**inserts, **matching}}, {"$project": {"fullDocument": 1}}]
         with change_stream_errors():
-            stream = await self._collection.watch(pipeline, **start_at(after), **options)
+            stream = await self._log.watch(pipeline, start_at_operation_time=cluster_time_of(after), **options)
         try:
             yield Listener(stream, after)
         finally:

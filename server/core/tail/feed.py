@@ -32,6 +32,10 @@ MAX_ALL_BUFFERED_BYTES = 64 * 1024 * 1024
 MAX_TENANT_BUFFERED_BYTES = 16 * 1024 * 1024
 """Bytes in the buffers of one tenant."""
 
+POLL_INTERVAL_S = 0.1
+"""How often the log is read if nothing has come. If the database waited instead, each insert of any tenant would wake
+it to look at the log."""
+
 BURST = 32
 """Changes that are handed over before followers get a turn: half a buffer."""
 
@@ -174,6 +178,8 @@ class Feed:
                     self._hand_over(change)
                     count += 1
                 self.position = stream.position
+                if change is None:
+                    await asyncio.sleep(POLL_INTERVAL_S)
                 if count % BURST == 0:
                     await asyncio.sleep(0)
 

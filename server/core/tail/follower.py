@@ -106,6 +106,7 @@ class Follower:
         self._subscription: Subscription | None = None
         self._is_live = False
         self._was_caught_up = False
+        self._came_at: bytes | None = None
         self._target: bytes | None = None
         self._advance_at = 0.0
         self._count = FIRST_PAGE
@@ -177,11 +178,13 @@ class Follower:
             before, self._subscription = self._subscription, self._feed.subscribe(self._tenant_id, self._where)
             if before is not None:  # only now, so that the tenant is followed all the time
                 before.close()
-        live_from = await self._subscription.started()
-        place = self._place = self._place or Place(live_from)
+        # The feed may be some time behind. What was stored before the client came is not new to it.
+        self._came_at = self._came_at or await self._store.now(Deadline())
+        until = max(await self._subscription.started(), self._came_at)
+        place = self._place = self._place or Place(until)
         steps = []
-        if place.after < live_from:
-            page = await self._changes(place, live_from)
+        if place.after < until:
+            page = await self._changes(place, until)
             self._place = Place(max(page.position, place.after))
             steps = [Step("event", Place(change.position), change) for change in page.changes]
             if not page.has_reached:
