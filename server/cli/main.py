@@ -17,6 +17,7 @@ from server.cli.credentials import without_credentials
 from server.cli.database_url import database_url_command
 from server.cli.keys import keys_group
 from server.cli.migrate import migrate_command
+from server.cli.remote import RemoteError
 from server.cli.serve import serve_command
 from server.cli.streams import prepare_streams
 from server.core.errors import ConfigurationError, Outcome, SluiceError, Unavailable
@@ -112,6 +113,8 @@ def explain(error: BaseException) -> tuple[int, str]:
             return 2, str(error) + variables_of(str(error))
         case Unavailable():
             return 1, UNAVAILABLE["unknown" if error.outcome == "unknown" else None]
+        case RemoteError():
+            return error.exit_status, str(error)
         case SluiceError() | StartError() | OutputError():
             return 1, str(error)
         case click.Abort() | KeyboardInterrupt():
