@@ -11,14 +11,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mappin
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 from importlib.metadata import version
-from time import monotonic
-from typing import Any
+from math import inf
+from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
 
 from server.cli.remote import Remote, RemoteError, Retryable, Unreachable
 from server.runtime.logs import announce, system_reason
+
+Result = TypeVar("Result")
 
 CONNECT_TIMEOUT_S = 10
 """How long a connection may take: it takes as long as three lost packets at most."""
@@ -175,33 +177,38 @@ class Retries:
     Waits double until `succeeded` is called. The first of them is told on stderr with its reason.
     """
 
-    def __init__(self, give_up_after_s: float | None = None, say: Callable[[str], None] = announce) -> None:
+    def __init__(self, give_up_after_s: float = inf, say: Callable[[str], None] = announce) -> None:
         self._give_up_after_s = give_up_after_s
         self._say = say
         self._was_connected = False
-        self._wait_s = FIRST_WAIT_S
-        self._failing_since: float | None = None
+        self._next_wait_s = FIRST_WAIT_S
+        self._waited_s = 0.0
+
+    async def run(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        """What `attempt` returns, as soon as it does not raise Retryable. Raises RemoteError."""
+        while True:
+            try:
+                return await attempt()
+            except Retryable as error:
+                await self.wait(error)
 
     def succeeded(self) -> None:
         """Something was reached: what fails from here on is another failure."""
         self._was_connected = True
-        self._wait_s = FIRST_WAIT_S
-        self._failing_since = None
+        self._next_wait_s = FIRST_WAIT_S
+        self._waited_s = 0.0
 
     async def wait(self, error: Retryable, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
         """Wait before the next attempt. Raises `error` if there should be none.
 
-        There is none if the server was never reached, or if nothing has succeeded for `give_up_after_s`.
+        There is none if the server was never reached, or if all waits since the last success take `give_up_after_s`.
         """
         self._was_connected = self._was_connected or not isinstance(error, Unreachable)
-        now = monotonic()
-        if self._failing_since is None:
-            self._failing_since = now
-            if self._was_connected:
-                self._say(f"{error}: trying again")
-        limit_s = self._give_up_after_s
-        if not self._was_connected or (limit_s is not None and now - self._failing_since >= limit_s):
+        if not self._was_connected or self._waited_s >= self._give_up_after_s:
             raise error
-        wait_s = max(self._wait_s, error.retry_after_s) * (1 + random.random() * JITTER)  # noqa: S311 (no secret)
-        self._wait_s = min(self._wait_s * 2, MAX_WAIT_S)
+        if not self._waited_s:
+            self._say(f"{error}: trying again")
+        wait_s = max(self._next_wait_s, error.retry_after_s) * (1 + random.random() * JITTER)  # noqa: S311 (no secret)
+        self._next_wait_s = min(self._next_wait_s * 2, MAX_WAIT_S)
+        self._waited_s += wait_s
         await sleep(wait_s)

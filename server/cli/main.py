@@ -15,11 +15,13 @@ import click
 from server.cli.commands import Group, print_version
 from server.cli.credentials import without_credentials
 from server.cli.database_url import database_url_command
+from server.cli.export import export_command
 from server.cli.keys import keys_group
 from server.cli.migrate import migrate_command
 from server.cli.remote import RemoteError
 from server.cli.serve import serve_command
 from server.cli.streams import prepare_streams
+from server.cli.tail import tail_command
 from server.core.errors import ConfigurationError, Outcome, SluiceError, Unavailable
 from server.core.events.values import is_text
 from server.runtime.errors import StartError
@@ -67,6 +69,8 @@ cli.add_command(serve_command)
 cli.add_command(keys_group)
 cli.add_command(database_url_command)
 cli.add_command(migrate_command)
+cli.add_command(export_command)
+cli.add_command(tail_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> Never:
