@@ -1,8 +1,10 @@
 """A network between a server and its MongoDB, which breaks after a number of bytes."""
 
 import contextlib
+import re
 import socket
 import threading
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit
@@ -119,4 +121,28 @@ class CuttingRelay:
             while left and (chunk := server.recv(min(left, CHUNK_BYTES))):
                 client.sendall(chunk)
                 left -= len(chunk)
+        shut(client, server)
+
+
+class CutsOfExports(CuttingRelay):
+    """Ends connection after connection after some bytes of its response, and lets the later ones be.
+
+    It asks the server for one encoding, whatever the client asks for. `has_cut` is called before each cut.
+    """
+
+    def __init__(self, target: str, cuts: Iterable[int], encoding: str, has_cut: Callable[[], object]) -> None:
+        super().__init__(target, 0)
+        self._cuts = iter(cuts)
+        self._encoding = f"Accept-Encoding: {encoding}".encode()
+        self._has_cut = has_cut
+
+    def _forward(self, client: socket.socket, server: socket.socket) -> None:
+        left = next(self._cuts, None)
+        with contextlib.suppress(OSError):
+            server.sendall(re.sub(rb"Accept-Encoding: [^\r]*", self._encoding, client.recv(CHUNK_BYTES)))
+            while left != 0 and (chunk := server.recv(CHUNK_BYTES if left is None else min(left, CHUNK_BYTES))):
+                client.sendall(chunk)
+                left = None if left is None else left - len(chunk)
+        if left is not None:
+            self._has_cut()
         shut(client, server)
