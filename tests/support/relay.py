@@ -95,6 +95,7 @@ class CuttingRelay:
         host, _, port = target.rpartition(":")
         self._target = (host, int(port))
         self._cut_after = cut_after
+        self._ends: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
@@ -105,12 +106,13 @@ class CuttingRelay:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        shut(self._listener)
+        shut(self._listener, *self._ends)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):  # the listener is closed
             while True:
                 pair = (self._listener.accept()[0], socket.create_connection(self._target))
+                self._ends += pair
                 threading.Thread(target=self._forward, args=pair, daemon=True).start()
 
     def _forward(self, client: socket.socket, server: socket.socket) -> None:
@@ -143,6 +145,6 @@ class CutsOfExports(CuttingRelay):
             while left != 0 and (chunk := server.recv(CHUNK_BYTES if left is None else min(left, CHUNK_BYTES))):
                 client.sendall(chunk)
                 left = None if left is None else left - len(chunk)
-        if left is not None:
+        if left == 0:
             self._has_cut()
         shut(client, server)
