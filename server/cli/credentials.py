@@ -1,7 +1,8 @@
 """Keeps the user and password of a database URL out of what commands print, whichever option they are given to.
 
 Two rules. A command does not run if an option other than `--mongodb-url` holds such a URL, so nothing that it prints or
-stores has one. What quotes an argument, such as the message about an unknown command, is cut where a URL begins.
+stores has one. What quotes an argument, such as the message about an unknown command, is cut where a URL begins, and
+API keys are taken out.
 """
 
 import re
@@ -19,6 +20,9 @@ QUOTED = re.compile(
     r"mongodb(?:\+srv)?:(?!//HOST)(?:/.*|.*@)|[a-z][a-z0-9+.-]*:/.*@|[^\s'\"]+:\S*@", re.IGNORECASE | re.DOTALL
 )
 """The same within a message, to its end, but not our own example of a URL; and `user:password@`."""
+
+KEY = re.compile(r"slc_[A-Za-z0-9_-]{20,}")
+"""An API key within a message, or most of one: somebody may write it where no key belongs."""
 
 
 def check_misplaced(ctx: click.Context) -> None:
@@ -38,5 +42,5 @@ def texts_of(value: Any) -> list[str]:
 
 
 def without_credentials(message: str) -> str:
-    """A message in which `...` stands for what may be a user and password."""
-    return QUOTED.sub("...", message)
+    """A message in which `...` stands for what may be a user and password, or a key."""
+    return KEY.sub("...", QUOTED.sub("...", message))

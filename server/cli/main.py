@@ -15,10 +15,13 @@ import click
 from server.cli.commands import Group, print_version
 from server.cli.credentials import without_credentials
 from server.cli.database_url import database_url_command
+from server.cli.export import export_command
 from server.cli.keys import keys_group
 from server.cli.migrate import migrate_command
+from server.cli.remote import RemoteError
 from server.cli.serve import serve_command
 from server.cli.streams import prepare_streams
+from server.cli.tail import tail_command
 from server.core.errors import ConfigurationError, Outcome, SluiceError, Unavailable
 from server.core.events.values import is_text
 from server.runtime.errors import StartError
@@ -66,6 +69,8 @@ cli.add_command(serve_command)
 cli.add_command(keys_group)
 cli.add_command(database_url_command)
 cli.add_command(migrate_command)
+cli.add_command(export_command)
+cli.add_command(tail_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> Never:
@@ -112,6 +117,8 @@ def explain(error: BaseException) -> tuple[int, str]:
             return 2, str(error) + variables_of(str(error))
         case Unavailable():
             return 1, UNAVAILABLE["unknown" if error.outcome == "unknown" else None]
+        case RemoteError():
+            return error.exit_status, str(error)
         case SluiceError() | StartError() | OutputError():
             return 1, str(error)
         case click.Abort() | KeyboardInterrupt():

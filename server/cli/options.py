@@ -36,7 +36,6 @@ SERVICE_LINK = re.compile(r"(tcp|udp|sctp)://")
 """How the value of a variable begins that Kubernetes sets for the port of a Service."""
 
 URL_VARIABLE = "SLUICE_MONGODB_URL"
-URL_FILE_VARIABLE = "SLUICE_MONGODB_URL_FILE"
 
 
 class DatabaseName(click.ParamType[str]):
@@ -132,31 +131,40 @@ def option(name: str, help_text: str, **attributes: Any) -> Callable[[Command], 
     return click.option(name, envvar=variable, show_envvar=True, show_default=True, help=help_text, **attributes)
 
 
-def url_or_file(ctx: click.Context, _: click.Parameter, value: str | None) -> str | None:
-    """The URL of the option, of its variable, or in the file that SLUICE_MONGODB_URL_FILE names. Fails if unclear."""
-    path = os.environ.get(URL_FILE_VARIABLE)
-    if not path or ctx.get_parameter_source("mongodb_url") is ParameterSource.COMMANDLINE:
-        return value
-    if value is not None:
-        raise click.UsageError(f"{URL_VARIABLE} and {URL_FILE_VARIABLE} are both set: unset one of them", ctx)
-    try:
-        url = Path(path).read_text().strip()
-    except OSError as error:
-        raise click.UsageError(f"{URL_FILE_VARIABLE} names a file that cannot be read: {error.strerror}", ctx) from None
-    except UnicodeDecodeError:
-        url = ""
-    if not url:
-        raise click.UsageError(f"{URL_FILE_VARIABLE} names a file without a URL in it", ctx)
-    return url
+def or_in_file(variable: str, kind: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    """A callback for an option with a secret: its value, that of `variable`, or what is in the file of `variable`_FILE.
+
+    It fails if it is unclear which of these it is, or if the file has no `kind`, such as "a URL".
+    """
+    file_variable = f"{variable}_FILE"
+
+    def value_or_file(ctx: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+        path = os.environ.get(file_variable)
+        if not path or ctx.get_parameter_source(str(parameter.name)) is ParameterSource.COMMANDLINE:
+            return value
+        if value is not None:
+            raise click.UsageError(f"{variable} and {file_variable} are both set: unset one of them", ctx)
+        try:
+            secret = Path(path).read_text().strip()
+        except OSError as error:
+            reason = f"{file_variable} names a file that cannot be read: {error.strerror}"
+            raise click.UsageError(reason, ctx) from None
+        except UnicodeDecodeError:
+            secret = ""
+        if not secret:
+            raise click.UsageError(f"{file_variable} names a file without {kind} in it", ctx)
+        return secret
+
+    return value_or_file
 
 
 DATABASE_OPTIONS = (
     option(
         "--mongodb-url",
-        f"The MongoDB to use, as mongodb://HOST:PORT/?replicaSet=NAME. {URL_FILE_VARIABLE} may name a file with it. "
+        f"The MongoDB to use, as mongodb://HOST:PORT/?replicaSet=NAME. {URL_VARIABLE}_FILE may name a file with it. "
         "Without it: the embedded database.",
         metavar="URL",
-        callback=url_or_file,
+        callback=or_in_file(URL_VARIABLE, "a URL"),
     ),
     option("--database", "The database's name in MongoDB.", type=DatabaseName(), default=DEFAULT_DATABASE),
     option(

@@ -1,11 +1,13 @@
 """The examples of the READMEs run unchanged, except for address and key."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import sys
 import uuid
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,22 @@ def test_curl_exports(server: Server, key: Json) -> None:
     stored = json.loads(run(store, server, key, "bash", "-c"))["events"]
     lines = run(export, server, key, "bash", "-c").splitlines()
     assert [json.loads(line)["id"] for line in lines] == [event["id"] for event in stored]
+
+
+@needs_curl
+def test_curl_follows(server: Server, key: Json) -> None:
+    (example,) = examples("console", f"{ADDRESS}/api/v1/events/tail")
+    command, *shown = example.splitlines()
+    run(examples("sh", ADDRESS)[0], server, key, "bash", "-c")
+    code = "exec " + command.removeprefix("$ ").replace(ADDRESS, server.url)
+    environment = {**os.environ, "KEY": key["key"]}
+    with subprocess.Popen(["bash", "-c", code], stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        received = (line.rstrip("\n") for line in process.stdout)
+        lines = list(takewhile(lambda line: line != "event: caught_up", received))
+        process.kill()
+    assert lines[:3] == shown[:3]
+    assert list(json.loads(lines[4].removeprefix("data: "))) == list(json.loads(shown[4].removeprefix("data: ")))
 
 
 def test_python(server: Server, key: Json) -> None:

@@ -1,4 +1,4 @@
-"""An export that is cut on its way never passes for a whole one: not with httpx, curl, gzip or zstd."""
+"""An export that is cut on its way never passes for a whole one: not with httpx, curl, gzip, zstd or the command."""
 
 import random
 import subprocess
@@ -11,7 +11,8 @@ from tests.support.exports import ENCODINGS, LINES
 from tests.support.harness import Json, MongoClient, Server, event
 from tests.support.many_events import insert_events
 from tests.support.reading import EVENTS
-from tests.support.relay import CuttingRelay
+from tests.support.relay import CutsOfExports, CuttingRelay
+from tests.support.remote_commands import remote
 from tests.support.wire import connect
 
 CUTS = 20
@@ -61,6 +62,26 @@ def test_a_cut_export_is_no_whole_one(server: Server, exporter: Json, encoding: 
         with CuttingRelay(server.url.removeprefix("http://"), beyond) as relay:
             assert curl(relay.url, exporter, encoding, tmp_path / "beyond") == 18
     assert curl(server.url, exporter, encoding, tmp_path / "whole") == 0
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_the_command_goes_on_after_each_cut(server: Server, exporter: Json, encoding: str, tmp_path: Path) -> None:
+    with server.client(exporter["key"]) as client:
+        expected = client.get(EVENTS, params={"order": "asc"}, headers=LINES).content
+    rng, size = random.Random(encoding), len(whole_response(server, exporter, encoding))
+    cuts = [rng.randrange(1, size // 4) for _ in range(CUTS // 2)]
+    target, seen = tmp_path / "events.ndjson", []
+    relay = CutsOfExports(
+        server.url.removeprefix("http://"), cuts, encoding, lambda: seen.append(sorted(tmp_path.iterdir()))
+    )
+    with relay:
+        done = remote(relay.url, exporter["key"], "export", "--output", str(target))
+    assert done.returncode == 0, done.stderr
+    assert target.read_bytes() == expected
+    assert done.stderr.splitlines()[-1] == f"exported 3,000 events to {target}"
+    assert list(tmp_path.iterdir()) == [target]
+    assert len(seen) >= CUTS // 4, "the last cuts may be past the end"
+    assert all(path.suffix == ".part" for paths in seen for path in paths)
 
 
 def expect_httpx_to_notice(url: str, key: Json, encoding: str) -> None:

@@ -1,11 +1,13 @@
 """A token from before the oplog is 410 or OUT_OF_RANGE, with the time from which reading again misses nothing."""
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, cast
 
 import grpc
 import httpx
+import msgspec
 import pytest
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status import rpc_status
@@ -14,7 +16,9 @@ from sluice.v1 import event_service_pb2 as pb
 from tests.support.grpc_client import channel_to, metadata, stub_of
 from tests.support.harness import MongoClient, Server, batch, wait_until
 from tests.support.mongod import Mongod
+from tests.support.proxies import free_ports
 from tests.support.reading import EVENTS
+from tests.support.remote_commands import running
 from tests.support.tail import FOLLOW, code_of, follow_rest
 
 CHUNK = {"text": "x" * 1_000_000}
@@ -78,3 +82,36 @@ def since_over_grpc(server: Server, secret: str, token: str) -> str:
     assert status.details[0].Unpack(info)
     assert info.reason == "GONE"
     return str(info.metadata["since"])
+
+
+def store(server: Server, secret: str) -> list[str]:
+    """The ids of new events."""
+    with server.client(secret) as client:
+        return [item["id"] for item in client.post(EVENTS, json=batch(5)).json()["events"]]
+
+
+def test_the_command_goes_on_over_restarts_and_lost_history(mongod: Mongod, tmp_path: Path) -> None:
+    told = tmp_path / "stderr"
+    options = ("--mongodb-url", mongod.url, "--port", str(free_ports(1)[0]))
+    with ExitStack() as commands:
+        with Server(tmp_path / "first", *options) as server:
+            secret = server.create_key("tail", "--rate-limit", "0")["key"]
+            ids = store(server, secret)
+            stderr = commands.enter_context(told.open("wb"))
+            tail = commands.enter_context(running(server.url, secret, "tail", "--last", "3", stderr=stderr))
+            assert tail.stdout is not None
+            printed = [next(tail.stdout) for _ in range(3)]
+        with Server(tmp_path / "second", *options) as server:
+            ids += store(server, secret)
+            printed += [next(tail.stdout) for _ in range(5)]
+        with Server(tmp_path / "elsewhere", "--mongodb-url", mongod.url) as elsewhere, mongod.client() as mongo:
+            ids += store(elsewhere, secret)
+            roll_over(mongo)
+        with Server(tmp_path / "third", *options) as server:
+            printed += [next(tail.stdout) for _ in range(5)]
+            ids += store(server, secret)
+            printed += [next(tail.stdout) for _ in range(5)]
+    assert [msgspec.json.decode(line)["id"] for line in printed] == ids[2:]
+    assert "trying again" in told.read_text()
+    assert "reading events received since" in told.read_text()
+    assert "a second time" not in told.read_text()

@@ -1,0 +1,214 @@
+"""The HTTP client of the commands: sends requests to a server, and says in one line what went wrong.
+
+This is the only file that imports aiohttp, which takes 0.1 s. A command imports it when it runs, so others start
+quickly.
+"""
+
+import asyncio
+import random
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
+from importlib.metadata import version
+from math import inf
+from typing import Any, TypeVar
+
+import aiohttp
+import msgspec
+
+from server.cli.remote import Remote, RemoteError, Retryable, Unreachable
+from server.runtime.logs import announce, system_reason
+
+Result = TypeVar("Result")
+
+CONNECT_TIMEOUT_S = 10
+"""How long a connection may take: it takes as long as three lost packets at most."""
+
+RESPONSE_TIMEOUT_S = 60
+"""How long nothing may arrive of a response. The server decides within 10 s, and proxies wait for 60 s."""
+
+KEEPALIVE_S = 15
+"""After this time without a byte the other host is asked whether it is there, and some times more if it is silent."""
+
+KEEPALIVE_PROBES = 3
+
+MAX_PROBLEM_BYTES = 256 * 1024
+"""What is read of an error. One for a batch names up to 100 events."""
+
+MAX_REASON_CHARS = 500
+"""What is printed of an error: some lines of a terminal."""
+
+RETRYABLE = (
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,  # of a proxy, as 504
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+)
+
+MAX_RETRY_AFTER_DIGITS = 3
+"""A proxy may ask for more than some minutes. The usual waits are better then."""
+
+FAILURES: tuple[tuple[type[Exception], type[RemoteError], str], ...] = (
+    (
+        aiohttp.ClientConnectorCertificateError,
+        RemoteError,
+        "the certificate of {url} is not trusted: set SSL_CERT_FILE to the certificate of its CA",
+    ),
+    (aiohttp.ClientConnectorSSLError, RemoteError, "{url} does not speak TLS, or no version that this machine does"),
+    (aiohttp.ClientConnectorDNSError, Unreachable, "{url} cannot be reached: its name is not known"),
+    (aiohttp.ClientConnectorError, Unreachable, "{url} cannot be reached{cause}"),
+    (aiohttp.ConnectionTimeoutError, Unreachable, "{url} cannot be reached: it does not answer"),
+    (TimeoutError, Retryable, "{url} does not answer"),
+    (aiohttp.ClientResponseError, RemoteError, "{url} is no REST port of Sluice: what it sent is not HTTP/1.1"),
+    (aiohttp.InvalidURL, RemoteError, "{url} cannot be a server's URL: give another --url"),
+    (aiohttp.ClientError, Retryable, "the connection to {url} was lost"),
+)
+"""What each error of aiohttp is to the user. The first row that fits counts."""
+
+FIRST_WAIT_S = 0.25
+MAX_WAIT_S = 15.0
+"""The wait doubles from the one to the other. An election or a restart of a server takes some seconds."""
+
+JITTER = 0.25
+"""The part of a wait that is added at random, so that clients do not all come back at once."""
+
+
+class Client:
+    """Sends requests to one server."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self._session = session
+        self.url = url
+
+    @asynccontextmanager
+    async def request(
+        self,
+        method: str,
+        path: str,
+        accept: str,
+        *,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        timeout_s: float | None = RESPONSE_TIMEOUT_S,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """A response that succeeded and has the media type `accept`. Its body is decompressed as it is read.
+
+        `timeout_s` limits each wait for a byte. Raises RemoteError, also while the body is read inside.
+        """
+        with errors_in_one_line(self.url):
+            async with self._session.request(
+                method,
+                self.url + path,
+                params=params,
+                headers={**(headers or {}), "Accept": accept},
+                data=body,
+                allow_redirects=False,  # another server would get the key
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=timeout_s),
+            ) as response:
+                if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+                    raise await error_of(response, self.url)
+                if response.content_type != accept:
+                    raise RemoteError(f"{self.url} is no Sluice server: it sent {printable(response.content_type)}")
+                yield response
+
+
+@asynccontextmanager
+async def client_of(remote: Remote) -> AsyncIterator[Client]:
+    """A client for a server, with connections that are kept."""
+    headers = {"X-API-Key": remote.key, "User-Agent": f"sluice/{version('sluice')}"}
+    connector = aiohttp.TCPConnector(limit=0, socket_factory=new_socket)
+    async with aiohttp.ClientSession(headers=headers, connector=connector) as session:
+        yield Client(session, remote.url)
+
+
+def new_socket(address: tuple[Any, ...]) -> socket.socket:
+    """A socket that notices when the other host is gone."""
+    family, kind, protocol, _, _ = address
+    made = socket.socket(family, kind, protocol)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_S)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_S)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+    return made
+
+
+@contextmanager
+def errors_in_one_line(url: str) -> Iterator[None]:
+    """Raises RemoteError for the errors of aiohttp inside. Their own text is never printed."""
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError) as error:
+        kind, reason = next(row[1:] for row in FAILURES if isinstance(error, row[0]))
+        cause = system_reason(error.os_error) if isinstance(error, aiohttp.ClientConnectorError) else ""
+        raise kind(reason.format(url=url, cause=cause)) from None
+
+
+async def error_of(response: aiohttp.ClientResponse, url: str) -> RemoteError:
+    """The error that a response tells."""
+    problem = await problem_of(response)
+    detail = problem.get("detail") or f"{response.reason}, and nothing says that this is a Sluice server"
+    reason = f"{printable(str(detail))} ({response.status} from {url})"
+    if response.status not in RETRYABLE:
+        return RemoteError(reason, problem)
+    asked = response.headers.get("Retry-After", "")
+    return Retryable(reason, problem, int(asked) if asked.isdecimal() and len(asked) <= MAX_RETRY_AFTER_DIGITS else 0)
+
+
+async def problem_of(response: aiohttp.ClientResponse) -> dict[str, Any]:
+    """The fields of an error; empty if they cannot be read."""
+    if response.content_type != "application/problem+json":
+        return {}
+    try:
+        return msgspec.json.decode(await response.content.read(MAX_PROBLEM_BYTES), type=dict[str, Any])
+    except msgspec.DecodeError:
+        return {}
+
+
+def printable(text: str) -> str:
+    """What a server sent, as a terminal may show it."""
+    return "".join(char if char.isprintable() else " " for char in text[:MAX_REASON_CHARS])
+
+
+class Retries:
+    """Decides how long to wait before a request is sent again, and when to stop.
+
+    Waits double until `succeeded` is called. The first of them is told on stderr with its reason.
+    """
+
+    def __init__(self, give_up_after_s: float = inf, say: Callable[[str], None] = announce) -> None:
+        self._give_up_after_s = give_up_after_s
+        self._say = say
+        self._was_connected = False
+        self._next_wait_s = FIRST_WAIT_S
+        self._waited_s = 0.0
+
+    async def run(self, attempt: Callable[[], Awaitable[Result]]) -> Result:
+        """What `attempt` returns, as soon as it does not raise Retryable. Raises RemoteError."""
+        while True:
+            try:
+                return await attempt()
+            except Retryable as error:
+                await self.wait(error)
+
+    def succeeded(self) -> None:
+        """Something was reached: what fails from here on is another failure."""
+        self._was_connected = True
+        self._next_wait_s = FIRST_WAIT_S
+        self._waited_s = 0.0
+
+    async def wait(self, error: Retryable, sleep: Callable[[float], Awaitable[object]] = asyncio.sleep) -> None:
+        """Wait before the next attempt. Raises `error` if there should be none.
+
+        There is none if the server was never reached, or if all waits since the last success take `give_up_after_s`.
+        """
+        self._was_connected = self._was_connected or not isinstance(error, Unreachable)
+        if not self._was_connected or self._waited_s >= self._give_up_after_s:
+            raise error
+        if not self._waited_s:
+            self._say(f"{error}: trying again")
+        wait_s = max(self._next_wait_s, error.retry_after_s) * (1 + random.random() * JITTER)  # noqa: S311 (no secret)
+        self._next_wait_s = min(self._next_wait_s * 2, MAX_WAIT_S)
+        self._waited_s += wait_s
+        await sleep(wait_s)
