@@ -1,8 +1,8 @@
 """Clients that follow: over REST and over gRPC, with one form of what they receive."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import grpc
@@ -105,7 +105,7 @@ def shown_time(time: Timestamp) -> str:
     return text.removesuffix(".000")
 
 
-FOLLOW = {"REST": follow_rest, "gRPC": follow_grpc}
+FOLLOW: dict[str, Callable[..., AbstractContextManager[Iterator[Message]]]] = {"REST": follow_rest, "gRPC": follow_grpc}
 """By protocol."""
 
 
