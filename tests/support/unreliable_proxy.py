@@ -33,6 +33,7 @@ class UnreliableProxy:
         self.faults = list(faults)
         self.requests: list[bytes] = []
         """All that arrived, as it was sent."""
+        self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
 
@@ -59,8 +60,9 @@ class UnreliableProxy:
     def _answer(self, client: socket.socket) -> bool:
         """Whether the connection goes on after its next request. Raises EOFError at its end."""
         request = read_message(client)
-        self.requests.append(request)
-        fault = self.faults.pop(0) if self.faults else None
+        with self._lock:
+            self.requests.append(request)
+            fault = self.faults.pop(0) if self.faults else None
         if isinstance(fault, Reply):
             client.sendall(response_of(fault))
             return True
