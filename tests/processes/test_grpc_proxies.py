@@ -1,13 +1,10 @@
-"""gRPC through nginx and HAProxy, as the README configures them: large calls, idle streams, drains."""
+"""gRPC through nginx and HAProxy, as the README configures them: large calls, drains."""
 
 import os
 import signal
-import time
-from contextlib import ExitStack
 from pathlib import Path
 
 import grpc
-import pytest
 
 from tests.support.bodies import MIB
 from tests.support.grpc_client import (
@@ -15,17 +12,13 @@ from tests.support.grpc_client import (
     big_batch,
     channel_to,
     code_of,
-    good_batch,
     ingest,
     marks_stored_once,
     stored_marks,
 )
 from tests.support.harness import Server, wait_until
 from tests.support.load import StreamLoad
-from tests.support.proxies import INSTALLED, proxy, through
-
-IDLE_S = 65
-"""Longer than the timeouts that both proxies have by default."""
+from tests.support.proxies import proxy, through
 
 ENDINGS = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
 """What the README's client sends again after. HAProxy turns the end of a stream into CANCELLED."""
@@ -41,23 +34,6 @@ def test_large_calls(tmp_path: Path, name: str) -> None:
                 stream.send(sequence, big_batch(MIB))
                 assert stream.receive().receipt.events_received == 10
         assert len(stored_marks(mongo, key)) == 81
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(not INSTALLED, reason="needs Debian's packages nginx and haproxy")
-def test_idle_streams_stay_open(tmp_path: Path) -> None:
-    """All proxies at one time: the test mostly waits."""
-    with Server(tmp_path / "data") as server, ExitStack() as stack:
-        streams = []
-        for name in INSTALLED:
-            via = stack.enter_context(proxy(name, tmp_path / name, server))
-            channel = stack.enter_context(channel_to(via.grpc))
-            streams.append(stack.enter_context(Stream(channel, server.first_key, IDLE_S + 30)))
-        for sequence in range(2):
-            for stream in streams:
-                stream.send(sequence, good_batch())
-                assert stream.receive().HasField("receipt")
-            time.sleep(0 if sequence else IDLE_S)
 
 
 @through

@@ -7,7 +7,6 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.support.bodies import GOOD, JSON, MIB, padded
@@ -25,10 +24,6 @@ def via(server: Server, tmp_path: Path, name: str) -> Iterator[Proxy]:
         yield running
 
 
-def client_of(via: Proxy, secret: str) -> httpx.Client:
-    return httpx.Client(base_url=f"http://{via.rest}", headers={"X-API-Key": secret}, timeout=30, trust_env=False)
-
-
 def large_batch(megabytes: int) -> bytes:
     """A batch of this number of megabytes, in events of 100 kB."""
     events = [event(index, metadata={"text": "x" * 100_000}) for index in range(megabytes * 10)]
@@ -41,7 +36,7 @@ def large_batch(megabytes: int) -> bytes:
 def test_large_bodies_pass(via: Proxy, key: Json, megabytes: int, chunked: bool) -> None:
     body = large_batch(megabytes)
     pieces = (body[start : start + MIB] for start in range(0, len(body), MIB))
-    with client_of(via, key["key"]) as client:
+    with via.client(key["key"]) as client:
         response = client.post(EVENTS, content=pieces if chunked else body, headers=JSON)
         assert response.status_code == 201, response.text
         assert response.json()["events_received"] == megabytes * 10
@@ -62,7 +57,7 @@ def test_large_bodies_pass(via: Proxy, key: Json, megabytes: int, chunked: bool)
 def test_errors_are_those_of_sluice(
     via: Proxy, key: Json, body: bytes, secret: str | None, status: int, code: str
 ) -> None:
-    with client_of(via, secret or key["key"]) as client:
+    with via.client(secret or key["key"]) as client:
         response = client.post(EVENTS, content=body, headers=JSON)
         assert response.status_code == status
         assert response.headers["Content-Type"] == "application/problem+json"
@@ -96,7 +91,7 @@ def request_head(secret: str, *, close: bool = False, expect: bool = False) -> b
 def test_the_check_sees_a_drain(tmp_path: Path) -> None:
     with Server(tmp_path / "data") as server, proxy("haproxy", tmp_path / "proxy", server) as via:
         wait_until(lambda: via.states() == {"rest": "UP", "grpc": "UP"}, "the servers to be up")
-        with client_of(via, server.first_key) as client:
+        with via.client(server.first_key) as client:
             assert client.post(EVENTS, json=batch()).status_code == 201
         with connect(server) as waiting:  # a request that was accepted, and keeps the drain from its end
             waiting.sendall(request_head(server.first_key, expect=True))

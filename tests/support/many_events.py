@@ -1,5 +1,6 @@
 """Many events at once: written to MongoDB as Sluice writes them, but not through it."""
 
+import random
 from collections.abc import Sequence
 from time import time_ns
 from uuid import UUID
@@ -28,6 +29,15 @@ def insert_events(mongo: MongoClient, key: Json, count: int, data_bytes: int = 1
         size = min(step, count - start)
         encoded = encode(info, new_ids(now, size).binary, [event] * size, [None] * size)
         insert_encoded(mongo, encoded)
+
+
+def insert_random_events(mongo: MongoClient, key: Json, count: int, data_bytes: int) -> None:
+    """Insert events like `insert_events`, but such that their compressed size is half of their size."""
+    rng = random.Random(1)
+    info = BatchInfo(UUID(key["tenant_id"]), "inserted", None, time_ns() // NS_PER_MS)
+    for _ in range(count // 10):
+        events = [Event("inserted", {"text": rng.randbytes(data_bytes // 2).hex()}) for _ in range(10)]
+        insert_encoded(mongo, encode(info, new_ids(info.received_at_ms, 10).binary, events, [None] * 10))
 
 
 def insert_encoded(mongo: MongoClient, documents: Sequence[bytes]) -> None:

@@ -14,9 +14,10 @@ from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
 
+import httpx
 import pytest
 
-from tests.support.harness import Server, wait_until
+from tests.support.harness import Server, children, wait_until
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -63,11 +64,30 @@ through = pytest.mark.parametrize(
 
 
 class Proxy(NamedTuple):
-    """The addresses of a proxy that runs."""
+    """A proxy that runs: its addresses, its process, and its folder."""
 
     rest: str
     grpc: str
     stats: str
+    pid: int
+    directory: Path
+
+    def client(self, secret: str | None = None) -> httpx.Client:
+        """An HTTP client with the key."""
+        headers = {"X-API-Key": secret} if secret else {}
+        return httpx.Client(base_url=f"http://{self.rest}", headers=headers, timeout=30, trust_env=False)
+
+    def memory(self) -> int:
+        """The resident memory of all its processes, in bytes."""
+        return sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096 for pid in self._pids())
+
+    def files(self) -> list[str]:
+        """The files in which it keeps bodies and responses. It deletes them as soon as they are open."""
+        opened = [str(link.readlink()) for pid in self._pids() for link in Path(f"/proc/{pid}/fd").iterdir()]
+        return [name for name in opened if name.startswith((f"{self.directory}/body/", f"{self.directory}/proxy/"))]
+
+    def _pids(self) -> list[int]:
+        return [self.pid, *children(self.pid)]
 
     def states(self) -> dict[str, str]:
         """What HAProxy's checks found, such as "UP" and "DOWN", for the servers of each section."""
@@ -81,40 +101,38 @@ class Proxy(NamedTuple):
 @contextmanager
 def proxy(name: str, directory: Path, server: Server) -> Iterator[Proxy]:
     """A proxy that runs in front of `server`."""
-    running = Proxy(*(f"127.0.0.1:{port}" for port in free_ports(3)))
+    rest, grpc, stats = (f"127.0.0.1:{port}" for port in free_ports(3))
     directory.mkdir()
     config = directory / "config"
-    stats = running.stats.split(":")[1]
-    config.write_text(
-        CONFIGURATIONS[name].format(block=block_of_readme(name, running, server), directory=directory, stats=stats)
-    )
+    block = block_of_readme(name, rest, grpc, server)
+    config.write_text(CONFIGURATIONS[name].format(block=block, directory=directory, stats=stats.split(":")[1]))
     binary = shutil.which(name)
     assert binary is not None
     with (directory / "output").open("wb") as output:
         process = subprocess.Popen([binary, *ARGUMENTS[name], str(config)], stdout=output, stderr=output)
     with process:
         try:
-            wait_until(lambda: process.poll() is not None or accepts(running.rest), f"{name} to accept connections")
+            wait_until(lambda: process.poll() is not None or accepts(rest), f"{name} to accept connections")
             assert process.poll() is None, (directory / "output").read_text()
-            yield running
+            yield Proxy(rest, grpc, stats, process.pid, directory)
         finally:
             process.terminate()
 
 
-def block_of_readme(name: str, running: Proxy, server: Server) -> str:
+def block_of_readme(name: str, rest: str, grpc: str, server: Server) -> str:
     """The README's block for a proxy, with the addresses of this test in place of its own."""
     found = re.search(rf"^```{name}\n(.*?)^```$", README.read_text(), re.MULTILINE | re.DOTALL)
     assert found is not None
-    block, rest = found[1], server.url.removeprefix("http://")
+    block, target = found[1], server.url.removeprefix("http://")
     own = {"nginx": ("8080", "50052"), "haproxy": (":8080", ":50052")}[name]
     addresses = {
-        "127.0.0.1:8000": rest,
+        "127.0.0.1:8000": target,
         "127.0.0.1:50051": server.grpc,
-        LISTENING[name].format(own[0]): LISTENING[name].format(running.rest),
-        LISTENING[name].format(own[1]): LISTENING[name].format(running.grpc),
+        LISTENING[name].format(own[0]): LISTENING[name].format(rest),
+        LISTENING[name].format(own[1]): LISTENING[name].format(grpc),
     }
     if name == "haproxy":
-        addresses["check port 8000"] = f"check port {rest.split(':')[1]}"
+        addresses["check port 8000"] = f"check port {target.split(':')[1]}"
     for written, used in addresses.items():
         assert block.count(written) == 1, written
         block = block.replace(written, used)

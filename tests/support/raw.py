@@ -2,7 +2,7 @@
 
 import json
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import httpx
@@ -23,7 +23,9 @@ def numbered(count: int) -> bytes:
     return lines_of([{"index": index} for index in range(count)])
 
 
-def post_raw(client: httpx.Client, query: str, body: bytes, media_type: str = NDJSON, **headers: str) -> httpx.Response:
+def post_raw(
+    client: httpx.Client, query: str, body: bytes | Iterator[bytes], media_type: str = NDJSON, **headers: str
+) -> httpx.Response:
     """POST a raw body. Headers are named with underscores."""
     named = {name.replace("_", "-"): value for name, value in headers.items()}
     return client.post(f"{EVENTS}?{query}", content=body, headers={"Content-Type": media_type, **named})

@@ -1,19 +1,30 @@
 """Clients that follow: over REST and over gRPC, with one form of what they receive."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NamedTuple, Protocol
 
 import grpc
 import httpx
 from google.protobuf.timestamp_pb2 import Timestamp
 from sluice.v1 import event_service_pb2 as pb
 
-from tests.support.grpc_client import channel_to, metadata, stub_of
-from tests.support.harness import Json, Server
+from tests.support.grpc_client import TIMEOUT_S, channel_to, metadata, stub_of
+from tests.support.harness import Json
 
 TAIL = "/api/v1/events/tail"
+
+
+class Address(Protocol):
+    """A server, or a proxy in front of it."""
+
+    @property
+    def grpc(self) -> str:
+        """Its port for gRPC, as HOST:PORT."""
+
+    def client(self, secret: str | None = None) -> httpx.Client:
+        """An HTTP client with the key."""
 
 
 class Message(NamedTuple):
@@ -39,7 +50,7 @@ def messages_in(lines: Iterator[str]) -> Iterator[Message]:
 
 
 @contextmanager
-def follow_rest(server: Server, secret: str | None, token: str = "", **query: str) -> Iterator[Iterator[Message]]:
+def follow_rest(server: Address, secret: str | None, token: str = "", **query: str) -> Iterator[Iterator[Message]]:
     """A tail over REST. Raises HTTPStatusError, whose response was read."""
     headers = {"Last-Event-ID": token} if token else {}
     with server.client(secret) as client, client.stream("GET", TAIL, params=query, headers=headers) as response:
@@ -51,7 +62,9 @@ def follow_rest(server: Server, secret: str | None, token: str = "", **query: st
 
 
 @contextmanager
-def follow_grpc(server: Server, secret: str | None, token: str = "", **query: str) -> Iterator[Iterator[Message]]:
+def follow_grpc(
+    server: Address, secret: str | None, token: str = "", timeout_s: float = TIMEOUT_S, **query: str
+) -> Iterator[Iterator[Message]]:
     """A tail over gRPC. Raises RpcError as soon as the first message is asked for."""
     since = None
     if "since" in query:
@@ -59,7 +72,7 @@ def follow_grpc(server: Server, secret: str | None, token: str = "", **query: st
         since.FromJsonString(query.pop("since"))
     request = pb.TailEventsRequest(resume_token=token, since=since, **query)
     with channel_to(server.grpc) as channel:
-        call = stub_of(channel).TailEvents(request, metadata=metadata(secret), timeout=60)
+        call = stub_of(channel).TailEvents(request, metadata=metadata(secret), timeout=timeout_s)
         try:
             yield map(message_of, call)
         finally:
@@ -92,7 +105,7 @@ def shown_time(time: Timestamp) -> str:
     return text.removesuffix(".000")
 
 
-FOLLOW = {"REST": follow_rest, "gRPC": follow_grpc}
+FOLLOW: dict[str, Callable[..., AbstractContextManager[Iterator[Message]]]] = {"REST": follow_rest, "gRPC": follow_grpc}
 """By protocol."""
 
 

@@ -2,24 +2,19 @@
 
 import http.client
 import os
-import random
 import signal
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from uuid import UUID
 
 import pytest
 
-from server.core.events.ids import new_ids
-from server.core.events.model import BatchInfo, Event
-from storage.documents import encode
 from tests.processes.reading.conftest import LARGE_BYTES, LARGE_EVENTS, Host
 from tests.support.exports import ENCODINGS, LINES, decoder, events_of, export
 from tests.support.harness import Json, Server, sluice, wait_until
 from tests.support.logs import assert_no_internal_errors
-from tests.support.many_events import insert_encoded, insert_events
+from tests.support.many_events import insert_events, insert_random_events
 from tests.support.mongod import fail_point
 from tests.support.pressure import memory_mib
 from tests.support.readers import silent_readers
@@ -36,11 +31,7 @@ UNAUTHORIZED = 13
 @pytest.fixture(scope="module")
 def large(host: Host) -> Host:
     """A tenant with 81 MB of events: even compressed, far more than a client that does not read is sent."""
-    rng = random.Random(1)
-    info = BatchInfo(UUID(host.key["tenant_id"]), "inserted", None, time.time_ns() // 1_000_000)
-    for _ in range(LARGE_EVENTS // 10):
-        events = [Event("inserted", {"text": rng.randbytes(LARGE_BYTES // 2).hex()}) for _ in range(10)]
-        insert_encoded(host.mongo, encode(info, new_ids(info.received_at_ms, 10).binary, events, [None] * 10))
+    insert_random_events(host.mongo, host.key, LARGE_EVENTS, LARGE_BYTES)
     return host
 
 
