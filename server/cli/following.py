@@ -18,6 +18,7 @@ from server.cli.http_client import Client, Retries, client_of
 from server.cli.recent_ids import RecentIds
 from server.cli.remote import Remote, RemoteError, Retryable
 from server.cli.tail_output import TailOutput
+from server.core.events.model import MAX_PAGE_EVENTS
 from server.core.times import parse_bound
 from server.runtime.logs import announce
 
@@ -27,6 +28,8 @@ SSE = "text/event-stream"
 
 SILENCE_S = 45
 """How long nothing may come. There is a heartbeat at least every 15 s."""
+
+LONG_AGO = "1970-01-01"
 
 NEXT_CURSOR = re.compile(r'[?&]cursor=([^&>]+)[^>]*>; rel="next"')
 
@@ -42,6 +45,7 @@ class Event(msgspec.Struct):
     """What is read of an event."""
 
     id: UUID
+    received_at: str
 
 
 class End(msgspec.Struct):
@@ -57,7 +61,7 @@ async def follow(remote: Remote, names: Mapping[str, str], start: Start) -> Neve
     async with client_of(remote) as client:
         tail = Tail(client, names, start.since)
         if start.last:
-            await tail.print_last(start.last)
+            await tail.start_at_last(start.last)
         await tail.run()
 
 
@@ -68,6 +72,8 @@ class Tail:
         self._client = client
         self._names = names
         self._since = since
+        self._first: Event | None = None
+        """The first event to print; None if that is any."""
         self._token = ""
         self._printed = RecentIds()
         self._output = TailOutput()
@@ -83,38 +89,26 @@ class Tail:
                     raise
                 self._read_again(str(error.problem["since"]))
 
-    async def print_last(self, count: int) -> None:
-        """Print the newest events, oldest first. `run` goes on without a gap.
+    async def start_at_last(self, count: int) -> None:
+        """Let `run` start with the newest `count` events. Raises RemoteError.
 
-        The token is from before the list is read, so what is stored meanwhile is in the list, or comes after the token,
-        or both. What is in both is known by its id.
+        It starts at the time of the oldest of these. So what is stored meanwhile comes after them, in order.
         """
-        self._token = await self._retries.run(self._first_token)
-        events = await self._retries.run(lambda: self._newest(count))
-        self._print(events[::-1])
+        self._first = await self._retries.run(lambda: self._nth_newest(count))
+        self._since = f"{self._first.received_at}Z" if self._first else LONG_AGO
 
-    async def _first_token(self) -> str:
-        """The token for now."""
-        async with self._client.request("GET", TAIL_PATH, SSE, params=self._names, timeout_s=SILENCE_S) as response:
-            stream = EventStream()
-            async for chunk in response.content.iter_any():
-                for message in stream.feed(chunk):
-                    raise_if_end(message)
-                    return message.token
-        raise Retryable(f"the connection to {self._client.url} was lost")
-
-    async def _newest(self, count: int) -> Sequence[bytes]:
-        """The newest events, newest first."""
-        events = list[bytes]()
-        cursor: dict[str, str] = {}
+    async def _nth_newest(self, count: int) -> Event | None:
+        """The oldest of the newest `count` events; None if there are no events."""
+        oldest, cursor = None, dict[str, str]()
         while True:
-            params = {**self._names, "limit": str(count - len(events)), **cursor}
+            params = {**self._names, "limit": str(min(count, MAX_PAGE_EVENTS)), **cursor}
             async with self._client.request("GET", EVENTS_PATH, "application/json", params=params) as response:
-                page = msgspec.json.decode(await response.read(), type=list[msgspec.Raw])
+                page = msgspec.json.decode(await response.read(), type=list[Event])
                 following = NEXT_CURSOR.search(response.headers.get("Link", ""))
-            events += map(bytes, page)
-            if following is None or len(events) >= count:
-                return events
+            oldest = page[-1] if page else oldest
+            count -= len(page)
+            if following is None or count <= 0:
+                return oldest
             cursor = {"cursor": unquote_plus(following[1])}
 
     async def _receive(self) -> Never:
@@ -140,9 +134,16 @@ class Tail:
             self._retries.succeeded()
 
     def _print(self, events: Sequence[bytes]) -> None:
-        """Print those that were not printed."""
-        new = [event for event in events if self._printed.add(msgspec.json.decode(event, type=Event).id)]
+        """Print those that were not printed, and are not before the first."""
+        new = [event for event in events if self._is_new(msgspec.json.decode(event, type=Event))]
         self._output.print_events(new)
+
+    def _is_new(self, event: Event) -> bool:
+        """Whether an event is to be printed. Events of one time come in the order of their ids."""
+        first = self._first
+        if first is not None and event.received_at == first.received_at and event.id < first.id:
+            return False
+        return self._printed.add(event.id)
 
     def _read_again(self, since: str) -> None:
         """Go on without a token, from a time on."""

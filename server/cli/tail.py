@@ -15,8 +15,8 @@ from server.cli.output import ReaderGone
 from server.cli.remote import Remote, remote_options
 from server.core.times import format_time
 
-MAX_LAST = 1_000
-"""The most events of --last: what one page of the list may have. They are held in memory to turn their order."""
+MAX_LAST = 10_000
+"""The most events of --last: 10 pages of the list. For more, --since finds the start without them."""
 
 
 class Since(click.ParamType[str]):
