@@ -101,6 +101,19 @@ def test_a_database_that_fails_in_the_middle(crashing: Crashing) -> None:
     assert [each["data"]["index"] for each in stored_of(mongo, key)] == list(range(COUNT))
 
 
+@pytest.mark.parametrize("way", WAYS)
+def test_a_replay_of_what_is_stored_inserts_nothing(crashing: Crashing, way: str) -> None:
+    server, mongo = crashing
+    query, headers = WAYS[way]
+    key = server.create_key(f"stored-{way}", "--rate-limit", "0")
+    with server.client(key["key"]) as client:
+        first = post_raw(client, query, numbered(COUNT), **headers)
+        with failing_inserts(mongo, errorCode=NOT_PRIMARY):
+            again = post_raw(client, query, numbered(COUNT), **headers)
+    assert again.json() == first.json() == {"success": True, "events_received": COUNT}
+    assert again.headers["idempotent-replayed"] == "true"
+
+
 def test_a_database_that_fails_at_the_start(crashing: Crashing) -> None:
     server, mongo = crashing
     key = server.create_key("failed-at-once", "--rate-limit", "0")

@@ -3,10 +3,11 @@
 from collections.abc import Callable, Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from server.core.errors import EventError, InvalidBatch
 from server.core.events.decode import find_event_error
-from server.core.events.ids import BatchIds, Seed
+from server.core.events.ids import BatchIds, Seed, with_seed
 from server.core.events.model import MAX_EVENT_BYTES, MAX_LISTED_ERRORS, BatchInfo, DecodedBatch, Event
 from server.core.ingest.store import Unstorable
 from server.core.slow_work import Steps
@@ -59,6 +60,12 @@ def encode_one(
     if len(document) > MAX_EVENT_BYTES:
         return EventError(index, f"events[{index}]", f"{len(document)} bytes as BSON; at most {MAX_EVENT_BYTES}")
     return document
+
+
+def as_replay(prepared: PreparedBatch, seed: Seed) -> PreparedBatch:
+    """A batch with the time and the ids of the seed in its idempotency record, and without documents."""
+    info = replace(prepared.info, received_at_ms=seed.received_at_ms)
+    return replace(prepared, info=info, seed=seed, ids=with_seed(prepared.ids, seed), documents=[])
 
 
 def invalid_batch(errors: Sequence[EventError], count: int | None = None) -> InvalidBatch:

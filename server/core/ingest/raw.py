@@ -41,7 +41,7 @@ T = TypeVar("T")
 
 PROGRESS_TIMEOUT_S = 30.0
 """How long a body may wait for its turn, and then for its next piece. There is no limit on the whole body: millions of
-small items take a minute, and their repeat takes longer. Each piece has the time of a request in it."""
+small items take a minute. Each piece has the time of a request in it."""
 
 MAX_BYTES, MAX_TENANT_BYTES = 60 * 1024 * 1024, 40 * 1024 * 1024
 """Bodies that are worked on at a time, in all and of one tenant: enough of them that the database is always busy."""
