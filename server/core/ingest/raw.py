@@ -177,7 +177,7 @@ class BodyIngest:
         except Unavailable as error:
             raise self._interrupted(error) from None
         if not self._stored:
-            raise invalid_batch(self._errors, self._rejected) if self._rejected else InvalidBatch(NO_ITEMS)
+            raise invalid_items(self._errors, self._rejected) if self._rejected else InvalidBatch(NO_ITEMS)
         return RawReceipt(self._stored, self._errors, self._replayed)
 
     async def _store_pieces(self, items: Items, key: BodyKey | None) -> None:
@@ -209,7 +209,7 @@ class BodyIngest:
                 receipt = await self._ingest.store(request, submission)
             except InvalidBatch as error:
                 if not self._body.lenient:
-                    raise InvalidBatch(of_items(error.detail), errors_of_items(error.errors)) from None
+                    raise invalid_items(errors_of_items(error.errors), error.count) from None
                 self._reject(error.errors, len(piece.items))
                 return
         self._stored += len(receipt.ids)
@@ -290,6 +290,11 @@ def of_items(path: str) -> str:
 def errors_of_items(errors: Sequence[EventError]) -> list[EventError]:
     """The errors of items, from those of events."""
     return [replace(error, path=of_items(error.path)) for error in errors]
+
+
+def invalid_items(errors: Sequence[EventError], count: int) -> InvalidBatch:
+    """The error for a body of which nothing is stored. `errors` are the first of `count` bad items."""
+    return invalid_batch(errors, count, "item")
 
 
 def hashing(parts: list[bytes]) -> Steps[bytes]:
