@@ -20,6 +20,7 @@ from server.core.events.model import (
     Batch,
     EventBody,
 )
+from server.core.exports import KEEP_ALIVE_S
 from server.core.ingest.idempotency import MAX_IDEMPOTENCY_KEY_CHARS
 from server.rest.event_types import EventTypeBody
 from server.rest.http.negotiation import NDJSON
@@ -54,8 +55,9 @@ TIMES = (
 EXPORT = (
     f"With `Accept: {NDJSON}`, every event that matches is sent, one a line, in the form of the list, and compressed "
     "if `Accept-Encoding` allows. Every event that was there at the start comes once. An export that fails midway ends "
-    "without its last chunk. To go on, send the same request with `after`, the `id` in the last whole line. `limit`, "
-    "`skip` and `cursor` are for lists; `order` and `after` are for exports."
+    "without its last chunk. To go on, send the same request with `after`, the `id` in the last whole line that has "
+    f"one. If no event matches for {KEEP_ALIVE_S:.0f} s, an empty line is sent. `limit`, `skip` and `cursor` are for "
+    "lists; `order` and `after` are for exports."
 )
 
 WIRE_CODES = (Code.MALFORMED_REQUEST, Code.REQUEST_TIMEOUT, Code.HEADERS_TOO_LARGE)
