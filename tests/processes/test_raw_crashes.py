@@ -2,16 +2,16 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.support.harness import MongoClient, Server, wait_until
-from tests.support.mongod import Mongod, fail_point, failing_inserts
+from tests.support.crashes import HANG_MS, Crashing, accepts
+from tests.support.harness import MongoClient, wait_until
+from tests.support.mongod import fail_point, failing_inserts
 from tests.support.raw import numbered, post_raw, stored_of
 
 COUNT = 6_500
@@ -19,41 +19,12 @@ PIECES = 3
 """Pieces of 1,000 that are stored before a fault."""
 
 QUERY = "source=s&type=t"
-HANG_MS = 15_000
-"""How long an insert hangs: longer than a request may take."""
-
 NOT_PRIMARY = 10107
 
 WAYS: dict[str, tuple[str, dict[str, str]]] = {
     "key": (QUERY, {"Idempotency_Key": "k"}),
     "content": (f"{QUERY}&dedupe=content", {}),
 }
-
-
-class Crashing(NamedTuple):
-    """A server with one worker, which the tests kill, and its database."""
-
-    server: Server
-    mongo: MongoClient
-
-
-@pytest.fixture(scope="module")
-def crashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crashing]:
-    path = tmp_path_factory.mktemp("raw")
-    with (
-        Mongod(path / "db") as mongod,
-        mongod.client() as mongo,
-        Server(path / "data", "--mongodb-url", mongod.url) as server,
-    ):
-        yield Crashing(server, mongo)
-
-
-def accepts(client: httpx.Client) -> bool:
-    """Whether a worker listens and reaches the database."""
-    try:
-        return client.get("/health/ready").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def after_pieces(mongo: MongoClient, **data: Any) -> AbstractContextManager[None]:
@@ -64,7 +35,7 @@ def after_pieces(mongo: MongoClient, **data: Any) -> AbstractContextManager[None
 
 @pytest.mark.parametrize("way", WAYS)
 def test_kill_9_of_a_worker_in_the_middle_of_a_body(crashing: Crashing, way: str) -> None:
-    server, mongo = crashing
+    server, _, mongo = crashing
     query, headers = WAYS[way]
     key = server.create_key(f"killed-{way}", "--rate-limit", "0")
     hanging = after_pieces(mongo, blockConnection=True, blockTimeMS=HANG_MS)
@@ -85,7 +56,7 @@ def test_kill_9_of_a_worker_in_the_middle_of_a_body(crashing: Crashing, way: str
 
 
 def test_a_database_that_fails_in_the_middle(crashing: Crashing) -> None:
-    server, mongo = crashing
+    server, _, mongo = crashing
     query, headers = WAYS["key"]
     key = server.create_key("failed", "--rate-limit", "0")
     with server.client(key["key"]) as client:
@@ -103,7 +74,7 @@ def test_a_database_that_fails_in_the_middle(crashing: Crashing) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_replay_of_what_is_stored_inserts_nothing(crashing: Crashing, way: str) -> None:
-    server, mongo = crashing
+    server, _, mongo = crashing
     query, headers = WAYS[way]
     key = server.create_key(f"stored-{way}", "--rate-limit", "0")
     with server.client(key["key"]) as client:
@@ -115,7 +86,7 @@ def test_a_replay_of_what_is_stored_inserts_nothing(crashing: Crashing, way: str
 
 
 def test_a_database_that_fails_at_the_start(crashing: Crashing) -> None:
-    server, mongo = crashing
+    server, _, mongo = crashing
     key = server.create_key("failed-at-once", "--rate-limit", "0")
     with server.client(key["key"]) as client, failing_inserts(mongo, errorCode=NOT_PRIMARY):
         problem = post_raw(client, QUERY, numbered(10)).json()
