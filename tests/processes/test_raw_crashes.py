@@ -2,6 +2,8 @@
 
 import os
 import signal
+import socket
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,7 +14,7 @@ import pytest
 from tests.support.crashes import HANG_MS, Crashing, accepts
 from tests.support.harness import MongoClient, wait_until
 from tests.support.mongod import fail_point, failing_inserts
-from tests.support.raw import numbered, post_raw, stored_of
+from tests.support.raw import numbered, post_raw, progress_of, stored_of
 
 COUNT = 6_500
 PIECES = 3
@@ -20,6 +22,9 @@ PIECES = 3
 
 QUERY = "source=s&type=t"
 NOT_PRIMARY = 10107
+
+RESET = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+"""Closes a connection both ways at once. One that is closed in the usual way could still take a response."""
 
 WAYS: dict[str, tuple[str, dict[str, str]]] = {
     "key": (QUERY, {"Idempotency_Key": "k"}),
@@ -67,8 +72,31 @@ def test_a_database_that_fails_in_the_middle(crashing: Crashing) -> None:
         assert problem["events_received"] == len(stored_of(mongo, key)) == PIECES * 1_000
         assert int(response.headers["retry-after"]) >= 1
         wait_until(lambda: accepts(client), "the database to be writable")
+        with failing_inserts(mongo, errorCode=NOT_PRIMARY):
+            repeat = post_raw(client, query, numbered(COUNT), **headers)
+        assert (repeat.status_code, repeat.json()["events_received"]) == (503, PIECES * 1_000), "it never falls"
+        wait_until(lambda: accepts(client), "the database to be writable")
         again = post_raw(client, query, numbered(COUNT), **headers)
     assert again.json() == {"success": True, "events_received": COUNT}
+    assert [each["data"]["index"] for each in stored_of(mongo, key)] == list(range(COUNT))
+
+
+def test_a_client_that_is_too_impatient_comes_further_with_each_retry(crashing: Crashing) -> None:
+    server, _, mongo = crashing
+    query, headers = WAYS["content"]
+    key = server.create_key("impatient", "--rate-limit", "0")
+    slow = {"failCommands": ["insert"], "namespace": "sluice.events", "blockConnection": True, "blockTimeMS": 300}
+    with fail_point(mongo, "failCommand", "alwaysOn", **slow):
+        resetting = server.client(key["key"], transport=httpx.HTTPTransport(socket_options=[RESET]))
+        resetting.timeout = httpx.Timeout(1)
+        with resetting as client, pytest.raises(httpx.ReadTimeout):
+            post_raw(client, query, numbered(COUNT), **headers)
+        wait_until(lambda: progress_of(mongo, key) is not None, "the request to end")
+    progress = progress_of(mongo, key)
+    assert progress is not None
+    assert 1_000 < progress["items"] == progress["stored"] == len(stored_of(mongo, key)) < COUNT
+    with server.client(key["key"]) as client:
+        assert post_raw(client, query, numbered(COUNT), **headers).json()["events_received"] == COUNT
     assert [each["data"]["index"] for each in stored_of(mongo, key)] == list(range(COUNT))
 
 

@@ -13,6 +13,7 @@ from server.core.in_flight import InFlight
 from server.core.ingest.body_ingest import PROGRESS_TIMEOUT_S, BodyIngest
 from server.core.ingest.ingest import AdmittedRequest, Ingest, Ingested
 from server.core.ingest.raw_body import RawBody, RawReceipt
+from server.core.ingest.store import ProgressStore
 
 MAX_BYTES, MAX_TENANT_BYTES = 60 * 1024 * 1024, 40 * 1024 * 1024
 """Bodies that are worked on at a time, in all and of one tenant: enough of them that the database is always busy."""
@@ -24,11 +25,12 @@ NO_CAPACITY = "This server holds as many raw bodies as it can: retry after the t
 
 
 class RawIngest:
-    """Stores raw bodies by `ingest`, within the limits of `in_flight`."""
+    """Stores raw bodies by `ingest`, within the limits of `in_flight`. Their progress is saved in `store`."""
 
-    def __init__(self, ingest: Ingest, in_flight: InFlight) -> None:
+    def __init__(self, ingest: Ingest, in_flight: InFlight, store: ProgressStore) -> None:
         self._ingest = ingest
         self._in_flight = in_flight
+        self._progress = store
         self._bodies = FairLimit(MAX_BYTES, MAX_TENANT_BYTES)
         self._waiting_bytes = 0
 
@@ -50,7 +52,7 @@ class RawIngest:
         request.slot.release()
         await self._wait_for_turn(request, body)
         try:
-            return await BodyIngest(self._ingest, self._in_flight, request, body).run()
+            return await BodyIngest(self._ingest, self._in_flight, self._progress, request, body).run()
         finally:
             self._bodies.add(request.tenant_id, -body.size)
 

@@ -1,16 +1,18 @@
 """A raw body: its pieces of at most 1,000 items, and its fingerprint. `body_ingest.py` stores it."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from hashlib import sha256
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from server.core.errors import EventError, InvalidBatch
 from server.core.events.items import MAX_PIECE_BYTES, Items, taking_piece
 from server.core.events.model import MAX_BATCH_EVENTS, DecodedBatch
 from server.core.events.raw import ItemDecoder
 from server.core.ingest.idempotency import fingerprinting
+from server.core.ingest.prepare import invalid_batch
 from server.core.slow_work import Steps
 
 T = TypeVar("T")
@@ -83,6 +85,21 @@ def decoding_piece(body: RawBody, items: Items, first: int) -> Steps[Piece | Non
     if not taken:
         return None
     return Piece(first, taken, (yield from body.decoder.decoding(taken, first, slowly=False)))
+
+
+def of_items(path: str) -> str:
+    """The path of an item, from that of an event: `items[3].data` instead of `events[3].data`."""
+    return "items" + path.removeprefix("events")
+
+
+def errors_of_items(errors: Sequence[EventError]) -> list[EventError]:
+    """The errors of items, from those of events."""
+    return [replace(error, path=of_items(error.path)) for error in errors]
+
+
+def invalid_items(errors: Sequence[EventError], count: int) -> InvalidBatch:
+    """The error for a body of which nothing is stored. `errors` are the first of `count` bad items."""
+    return invalid_batch(errors, count, "item")
 
 
 def hashing(parts: list[bytes]) -> Steps[bytes]:

@@ -90,6 +90,29 @@ class IdempotencyRecord(Struct, frozen=True):
     """In a confirmed record: the events that the database refused, which the receipt says for good."""
 
 
+class BodyProgress(Struct):
+    """How far a raw body with an idempotency key is settled: what its receipt says for good."""
+
+    items: int = 0
+    """How many items from the first on are stored or rejected: a number of whole pieces."""
+    stored: int = 0
+    rejected: int = 0
+    errors: list[EventError] = []
+    """The first of the items that were rejected."""
+
+
+class ProgressStore(Protocol):
+    """Stores the progress of raw bodies. All methods return what is on disk on a majority, and raise Unavailable."""
+
+    async def find_progress(self, record_id: bytes, deadline: Deadline) -> BodyProgress | None:
+        """The progress that was saved last under an id; None if there is none."""
+
+    async def save_progress(
+        self, record_id: bytes, tenant_id: UUID, progress: BodyProgress, deadline: Deadline
+    ) -> None:
+        """Save progress under an id, in the place of what is there."""
+
+
 class IdempotencyStore(Protocol):
     """Stores idempotency records. All methods return what is on disk on a majority, and raise Unavailable."""
 
