@@ -8,22 +8,19 @@ import asyncio
 import http.client
 import statistics
 import sys
-import tempfile
 import threading
 import time
 import zlib
 from collections.abc import Callable
-from pathlib import Path
 from typing import NamedTuple
 
 import click
-import httpx
 
 from loadtests.benchmark.table import print_table
-from loadtests.pages import EVENTS_PATH, fill
-from loadtests.support.databases import nodes_option, running_database
-from loadtests.support.processes import Server, create_key, resident_mib, serving
+from loadtests.support.databases import nodes_option
+from loadtests.support.processes import Server, resident_mib
 from loadtests.support.progress import say
+from loadtests.support.stored_events import EVENTS_PATH, serving_events
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -78,17 +75,9 @@ def main(events: int, rounds: int, nodes: str) -> None:
 
 async def run(events: int, rounds: int, nodes: int) -> dict[str, list[Export]]:
     """Measure on a new server with a new database."""
-    with tempfile.TemporaryDirectory() as directory:
-        log, data = Path(directory) / "serve.log", Path(directory) / "data"
-        async with running_database(data, nodes) as database:
-            env = {"SLUICE_MONGODB_URL": database.url}
-            async with serving(log, env, "--workers", "1") as server:
-                key = await create_key(env, "export")
-                with httpx.Client(base_url=server.url, headers={"X-API-Key": key.secret}, timeout=30) as client:
-                    await asyncio.to_thread(fill, client, events)
-            async with serving(log, env, "--workers", "1") as server:  # whose memory no ingestion has used
-                say(f"exporting {rounds} times in each way")
-                return await asyncio.to_thread(measure, server, key.secret, events, rounds)
+    async with serving_events("export", events, nodes) as stored:
+        say(f"exporting {rounds} times in each way")
+        return await asyncio.to_thread(measure, stored.server, stored.secret, events, rounds)
 
 
 def measure(server: Server, key: str, events: int, rounds: int) -> dict[str, list[Export]]:

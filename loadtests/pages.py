@@ -6,40 +6,20 @@ of the two types; and of a type that was never sent.
 """
 
 import asyncio
-import json
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
-from pathlib import Path
-from random import Random
 from typing import NamedTuple, cast
 
 import click
 import httpx
 
 from loadtests.benchmark.table import print_table
-from loadtests.support.databases import nodes_option, running_database
-from loadtests.support.payloads import Json, make_events
-from loadtests.support.processes import create_key, serving
+from loadtests.support.databases import nodes_option
 from loadtests.support.progress import say
-
-EVENTS_PATH = "/api/v1/events"
-
-JSON = {"Content-Type": "application/json"}
-
-BATCH_SIZE = 1_000
-RARE_EVERY = 1_000_000
-"""Of this number of events, one is of the type `rare`."""
-
-FEW_EVERY = 10_000
-"""Of this number of events, one is of the type `few`: a page finds dozens, each far from the next."""
-
-CONNECTIONS = 4
-"""Connections that store the events: a worker has always one to work on."""
+from loadtests.support.stored_events import EVENTS_PATH, FEW_EVERY, RARE_EVERY, serving_events
 
 MAX_PAGE_RATIO = 1.5
 """How much longer than the newest page one in the middle or at the end may take."""
@@ -89,54 +69,11 @@ def main(events: int, rounds: int, nodes: str) -> None:
 
 async def run(events: int, rounds: int, nodes: int) -> list[Timed]:
     """Measure on a new server with a new database."""
-    with tempfile.TemporaryDirectory() as directory:
-        log, data = Path(directory) / "serve.log", Path(directory) / "data"
-        async with running_database(data, nodes) as database:
-            env = {"SLUICE_MONGODB_URL": database.url}
-            async with serving(log, env, "--workers", "1") as server:
-                key = await create_key(env, "pages")
-                with httpx.Client(base_url=server.url, headers={"X-API-Key": key.secret}, timeout=30) as client:
-                    received = await asyncio.to_thread(fill, client, events)
-                    say(f"reading each page {rounds} times")
-                    return await asyncio.to_thread(measure, client, received, rounds)
-
-
-def fill(client: httpx.Client, events: int) -> list[str]:
-    """Store the events, with the rare ones evenly among them. Returns when each batch was received."""
-    rng = Random(1)
-    plain = [encoded(make_events(rng, BATCH_SIZE)) for _ in range(8)]
-    few, rare = (encoded([*make_events(rng, BATCH_SIZE - 1), {"type": name, "data": {}}]) for name in ("few", "rare"))
-
-    def send(number: int) -> str:
-        content = plain[number % len(plain)]
-        if is_middle(number, FEW_EVERY):
-            content = few
-        if is_middle(number + 1, RARE_EVERY):  # another batch than one with a few
-            content = rare
-        response = client.post(EVENTS_PATH, content=content, headers=JSON)
-        response.raise_for_status()
-        received: str = response.json()["events"][0]["received_at"]
-        return received
-
-    received = []
-    with (
-        ThreadPoolExecutor(CONNECTIONS) as pool,
-        click.progressbar(length=events // BATCH_SIZE, label="storing", file=sys.stderr) as bar,
-    ):
-        for moment in pool.map(send, range(events // BATCH_SIZE)):
-            received.append(moment)
-            bar.update(1)
-    return received
-
-
-def is_middle(number: int, every: int) -> bool:
-    """Whether a batch is in the middle of `every` events."""
-    return number % (every // BATCH_SIZE) == every // BATCH_SIZE // 2
-
-
-def encoded(events: list[Json]) -> bytes:
-    """A batch in JSON."""
-    return json.dumps({"source": "backend", "events": events}).encode()
+    async with serving_events("pages", events, nodes) as stored:
+        headers = {"X-API-Key": stored.secret}
+        with httpx.Client(base_url=stored.server.url, headers=headers, timeout=30) as client:
+            say(f"reading each page {rounds} times")
+            return await asyncio.to_thread(measure, client, stored.received, rounds)
 
 
 def measure(client: httpx.Client, received: list[str], rounds: int) -> list[Timed]:

@@ -108,6 +108,9 @@ SIZE_AND_ID_BYTES = SIZE.size + len(b"\x03_id\x00") + ID_BYTES
 BYTES_BEFORE_END = SIZE_AND_ID_BYTES - len(END)
 """The same, without the end of `_id`. What all events of a batch have in common begins with that."""
 
+EVENT_ID_AT = BYTES_BEFORE_END - UUID_BYTES
+"""Where the event's id begins. It ends at BYTES_BEFORE_END."""
+
 SOURCE, SOURCE_ID = b"\x02source\x00", b"\x02source_id\x00"
 RECEIVED_AT, TIMESTAMP = b"\x09received_at\x00", b"\x09timestamp\x00"
 """The bytes before a value: its type and its name. The value of a time is an int64 of milliseconds since 1970."""

@@ -3,7 +3,7 @@
 Events are inserted as BSON bytes. `documents.py` says why.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from math import inf
@@ -15,19 +15,18 @@ from bson.binary import UUID_SUBTYPE, Binary
 
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
+from server.core.events.model import MAX_BATCH_EVENTS
 from server.core.ingest.store import EncodedBatch, NotInserted
 from storage import documents
-from storage.client import raw_collection
 from storage.commands import (
     Database,
     EncodedDocuments,
     delete_each,
-    driver_errors_as_unavailable,
     insert_each,
     retry_event_write,
-    time_limit,
+    retry_without_events,
 )
-from storage.documents import document_size
+from storage.documents import BYTES_BEFORE_END, EVENT_ID_AT, document_size
 from storage.indexes import EVENTS
 from storage.layout import query_by_full_ids
 
@@ -44,7 +43,6 @@ class Events:
         self._database = database
         self.confirmed_at = -inf
         """When the database confirmed the last insert, by the monotonic clock."""
-        self._collection = raw_collection(database, EVENTS, documents.RAW)
 
     async def insert(self, group: Sequence[EncodedBatch], deadline: Deadline) -> list[dict[int, NotInserted]]:
         """Return when all documents but the returned ones are in the journals of a majority.
@@ -67,16 +65,31 @@ class Events:
         self.confirmed_at = monotonic()
         return by_batch(group, not_inserted)
 
-    async def find_stored(self, tenant_id: UUID, ids: Sequence[bytes], deadline: Deadline) -> set[bytes]:
+    async def find_stored(self, tenant_id: UUID, ids: Collection[bytes], deadline: Deadline) -> set[bytes]:
         """See `EventStore`."""
-        cursor = self._collection.find(query_by_ids(tenant_id, ids), {"_id": 1})
-        with driver_errors_as_unavailable(), time_limit(deadline):
-            found = await cursor.to_list(None)
-        return {document["_id"]["id"].bytes for document in found}
+        first, last = full_ids(tenant_id, [min(ids), max(ids)])
+        query = {"_id": {"$gte": first, "$lte": last}}
+        stored = await retry_without_events(partial(self._ids, query), deadline)
+        return stored.intersection(ids)
 
     async def remove(self, tenant_id: UUID, ids: Sequence[bytes], deadline: Deadline) -> None:
         """See `EventStore`."""
-        await retry_event_write(partial(delete_each, self._database, EVENTS, query_by_ids(tenant_id, ids)), deadline)
+        query = query_by_full_ids(full_ids(tenant_id, sorted(ids)))
+        await retry_event_write(partial(delete_each, self._database, EVENTS, query), deadline)
+
+    async def _ids(self, query: dict[str, Any]) -> set[bytes]:
+        """The ids of the events that match. To name each id in the query would take longer than to read them."""
+        events, size = self._database[EVENTS], MAX_BATCH_EVENTS + 1
+        cursor: Any = events.find_raw_batches(query, {"_id": 1}, hint={"_id": 1}, batch_size=size)
+        return set(chain.from_iterable([ids_in(batch) async for batch in cursor]))
+
+
+def ids_in(documents: bytes) -> Iterator[bytes]:
+    """The event ids in documents, one after the other."""
+    at = 0
+    while at < len(documents):
+        yield documents[at + EVENT_ID_AT : at + BYTES_BEFORE_END]
+        at += document_size(documents, at)
 
 
 def by_batch(group: Sequence[EncodedBatch], not_inserted: Mapping[int, NotInserted]) -> list[dict[int, NotInserted]]:
@@ -118,7 +131,7 @@ def pieces(batch: EncodedBatch) -> Iterator[EncodedBatch]:
     yield EncodedBatch(encoded[start:end], end - start, count)
 
 
-def query_by_ids(tenant_id: UUID, ids: Sequence[bytes]) -> dict[str, Any]:
-    """The MongoDB query for events of a tenant by their ids."""
+def full_ids(tenant_id: UUID, ids: Sequence[bytes]) -> list[dict[str, Any]]:
+    """The `_id`s of events of a tenant."""
     tenant = Binary.from_uuid(tenant_id)
-    return query_by_full_ids([{"tenant_id": tenant, "id": Binary(event_id, UUID_SUBTYPE)} for event_id in sorted(ids)])
+    return [{"tenant_id": tenant, "id": Binary(event_id, UUID_SUBTYPE)} for event_id in ids]

@@ -3,11 +3,15 @@
 A record lasts as long as the events that it stands for, unless its batch was refused. Its `_id` is a hash, so the
 collection does not show any idempotency key. The field `state` is absent while a record is open. The field `refused` is
 there if the database refused some of its events: their indexes, paths and messages.
+
+The progress of a raw body is in the same collection, as its field `progress`.
 """
 
 from collections.abc import Sequence
 from functools import partial
+from uuid import UUID
 
+import msgspec
 from bson.binary import Binary
 from msgspec.structs import asdict
 from pymongo import ReturnDocument
@@ -16,7 +20,7 @@ from pymongo.errors import OperationFailure
 from server.core.deadline import Deadline
 from server.core.errors import EventError
 from server.core.events.ids import Seed
-from server.core.ingest.store import IdempotencyRecord
+from server.core.ingest.store import BodyProgress, IdempotencyRecord
 from server.core.times import from_milliseconds, to_milliseconds
 from storage.commands import Database, Document, insert_each, retry_without_events
 from storage.failures import NOT_ON_A_MAJORITY
@@ -44,6 +48,21 @@ class IdempotencyRecords:
         """See `IdempotencyStore`."""
         query = {**query_of(record), "state": {"$in": ["refused", "refused_by_replay"]}}
         await retry_without_events(partial(self._collection.delete_one, query), deadline)
+
+    async def find_progress(self, record_id: bytes, deadline: Deadline) -> BodyProgress | None:
+        """See `ProgressStore`."""
+        find = partial(self._collection.find_one, {"_id": Binary(record_id)})
+        document = await retry_without_events(find, deadline)
+        return None if document is None else msgspec.convert(document["progress"], BodyProgress)
+
+    async def save_progress(
+        self, record_id: bytes, tenant_id: UUID, progress: BodyProgress, deadline: Deadline
+    ) -> None:
+        """See `ProgressStore`."""
+        own_id, tenant = Binary(record_id), Binary.from_uuid(tenant_id)
+        document = {"_id": own_id, "tenant_id": tenant, "progress": msgspec.to_builtins(progress)}
+        replace = partial(self._collection.replace_one, {"_id": own_id}, document, upsert=True)
+        await retry_without_events(replace, deadline)
 
     async def _put(self, records: Sequence[IdempotencyRecord]) -> list[IdempotencyRecord]:
         not_inserted = await insert_each(

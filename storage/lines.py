@@ -21,6 +21,7 @@ from storage.documents import (
     BYTES_BEFORE_END,
     END,
     EVENT_ID,
+    EVENT_ID_AT,
     ID_START,
     PLAIN,
     REFERENCE,
@@ -36,10 +37,9 @@ from storage.documents import (
 PART_BYTES = 64 * 1024
 """How much BSON is encoded at a time: some 200 small events, in a millisecond."""
 
-EVENT_ID_AT = BYTES_BEFORE_END - UUID_BYTES
 EVENT_ID_NAME_AT = EVENT_ID_AT - len(EVENT_ID)
 TENANT_ID_AT = EVENT_ID_NAME_AT - UUID_BYTES
-"""Where the ids of a document are that Sluice stored."""
+"""Where the name of the event's id and the tenant's id begin, in a document that Sluice stored."""
 
 TIME_BYTES = 8
 

@@ -25,6 +25,7 @@ DATABASE_NAME = re.compile(r"[A-Za-z0-9_-]{1,63}")
 MONGODB_DATABASES = ("admin", "config", "local")
 
 DURATION = re.compile(r"(?P<number>[0-9]{1,7})(?P<unit>[smhd])")
+DURATION_FORM = "a whole number with s, m, h or d behind it (seconds, minutes, hours, days), such as 30m or 24h"
 DURATION_UNITS = {
     "s": timedelta(seconds=1),
     "m": timedelta(minutes=1),
@@ -108,7 +109,7 @@ class Duration(click.ParamType[timedelta]):
         match = DURATION.fullmatch(str(value))
         duration = int(match["number"]) * DURATION_UNITS[match["unit"]] if match else timedelta()
         if not timedelta() < duration <= self.most:
-            self.fail(f"{value!r} is not a time such as 30m, 24h or 7d, up to {self.most.days}d", param, ctx)
+            self.fail(f"{value!r} is not {DURATION_FORM}, {self.most.days}d at most", param, ctx)
         return duration
 
 

@@ -91,13 +91,14 @@ class MalformedJson(SluiceError):
 
 
 class InvalidBatch(SluiceError):
-    """The body is JSON but not a batch that can be stored. `errors` lists every bad event."""
+    """The body is JSON but not a batch that can be stored. `errors` lists the first of its `count` bad events."""
 
     code = Code.INVALID_BATCH
 
-    def __init__(self, detail: str, errors: Sequence[EventError] = (), field: str = "") -> None:
+    def __init__(self, detail: str, errors: Sequence[EventError] = (), field: str = "", count: int = 0) -> None:
         super().__init__(detail, field)
         self.errors = errors
+        self.count = count
 
 
 class InvalidHeader(SluiceError):

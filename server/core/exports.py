@@ -5,11 +5,15 @@ of ids, fetch by fetch. Each fetch goes on behind the last event of the one befo
 start comes once, whatever is stored meanwhile.
 
 While the client takes the lines of one fetch, the next is under way: at most two are held.
+
+If events that match are rare, there may be none to send for minutes, and proxies cut connections that are silent for so
+long. So an empty line is sent then, as CouchDB does in its feeds.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing, asynccontextmanager
+from time import monotonic
 from uuid import UUID
 
 from server.core.deadline import Deadline
@@ -22,6 +26,12 @@ from server.core.read_limits import BUSY, ReadLimits, Reservation
 
 MAX_EXPORTS = 16
 """Exports at a time in a worker. They hold their bytes for hours, so they leave most of MAX_HELD_BYTES to lists."""
+
+KEEP_ALIVE = b"\n"
+"""An empty line, which is sent after KEEP_ALIVE_S without an event."""
+
+KEEP_ALIVE_S = 15.0
+"""Half of the shortest time after which usual proxies cut a silent connection."""
 
 MAX_TENANT_EXPORTS = 4
 """Exports at a time of one tenant in a worker, so that its lists have bytes too."""
@@ -58,6 +68,7 @@ class Exports:
         async with self._limits.reservation(tenant_id, deadline) as reservation:
             first = self._fetch(tenant_id, scan, reservation, 0, deadline)
             fetching: asyncio.Task[Scanned] | None = asyncio.create_task(first)
+            sent_at = monotonic()
             try:
                 while fetching is not None:
                     fetched = await fetching
@@ -68,8 +79,12 @@ class Exports:
                     yield b""
                     for lines in fetched.parts:
                         yield lines
+                        sent_at = monotonic()
                         async with self._turn:
                             await asyncio.sleep(0)
+                    if fetching is not None and monotonic() - sent_at >= KEEP_ALIVE_S:
+                        yield KEEP_ALIVE
+                        sent_at = monotonic()
             finally:
                 if fetching is not None:
                     fetching.cancel()

@@ -17,6 +17,7 @@ from server.core.access.keys import Credentials
 from server.core.compression import compressed
 from server.core.deadline import Deadline
 from server.core.errors import MalformedRequest, Unavailable
+from server.core.exports import KEEP_ALIVE
 from server.rest.http.disconnect import unless_raised
 from server.rest.http.headers import IDENTITY, credentials_of, headers_of
 from server.rest.http.negotiation import NDJSON, VARY, response_encoding
@@ -60,7 +61,7 @@ async def export_events(services: Services, scope: HTTPScope, send: Send) -> Non
         fields = LINES_HEADERS if encoding == IDENTITY else [*LINES_HEADERS, (b"content-encoding", encoding.encode())]
         async with services.exports.export(key.tenant_id, where, course, deadline) as lines:
             await anext(lines)  # before the response starts, so that an error of the first fetch gets its status
-            chunks = lines if encoding == IDENTITY else compressed(lines, encoding)
+            chunks = lines if encoding == IDENTITY else compressed(lines, encoding, urgent=KEEP_ALIVE)
             await unless_raised(send_chunks(send, chunks, fields), raise_when_over(services, credentials))
 
 

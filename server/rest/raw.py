@@ -13,7 +13,7 @@ from server.core.events.items import Items, elements, lines
 from server.core.events.json_text import check_json
 from server.core.events.raw import ItemDecoder, RawQuery
 from server.core.ingest.ingest import AdmittedRequest
-from server.core.ingest.raw import RawBody, RawReceipt
+from server.core.ingest.raw_body import RawBody, RawReceipt
 from server.core.slow_work import Steps
 from server.rest.http.body import BodyReader
 from server.rest.http.disconnect import unless_gone

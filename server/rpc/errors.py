@@ -1,6 +1,7 @@
-"""Renders errors as google.rpc.Status with its details."""
+"""Renders errors as google.rpc.Status with its details, and ends calls with them."""
 
-from typing import Any
+from collections.abc import Awaitable
+from typing import Any, TypeVar
 
 import grpc
 from google.protobuf import any_pb2, duration_pb2
@@ -8,8 +9,11 @@ from google.protobuf.message import Message
 from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from server.core.errors import SluiceError
+from server.core.errors import ClientGone, SluiceError, Unauthenticated
+from server.rpc.pacing import Pace
 from server.status import refusal_of
+
+T = TypeVar("T")
 
 DOMAIN = "sluice"
 
@@ -55,6 +59,23 @@ def packed(detail: Message) -> any_pb2.Any:
     holder = any_pb2.Any()
     holder.Pack(detail)
     return holder
+
+
+async def unless_failed(work: Awaitable[T], context: grpc.aio.ServicerContext[Any, Any], pace: Pace) -> T | None:
+    """The result of a method's `work`. If that raises, the call has the status of the error, and None is returned.
+
+    A call without a good key is rejected at the `pace` for such calls.
+    """
+    try:
+        return await work
+    except (grpc.aio.BaseError, ClientGone):
+        return None
+    except Unauthenticated as error:
+        await pace.wait()
+        end_with(context, error)
+    except Exception as error:  # noqa: BLE001 (its text must not reach the client)
+        end_with(context, error)
+    return None
 
 
 def end_with(context: grpc.aio.ServicerContext[Any, Any], error: Exception) -> None:

@@ -25,7 +25,7 @@ from server.core.ingest.ingest import AdmittedRequest, IngestOptions, Submission
 from server.rpc.accepting import Handlers
 from server.rpc.arrivals import Context, MessageReader, receive
 from server.rpc.batches import STREAMED, UNARY, ReceivedBatch, decode_fast, decoding, look_at_batch
-from server.rpc.errors import end_with, status_of
+from server.rpc.errors import end_with, status_of, unless_failed
 from server.rpc.messages import receipt_message, sequence_of
 from server.rpc.open_streams import SHORT_OF_MEMORY, OpenStream, OpenStreams
 from server.rpc.pacing import Pace
@@ -79,7 +79,9 @@ class EventService:
 
     async def ingest_events(self, _requests: AsyncIterator[bytes], context: Context) -> pb.IngestEventsResponse | None:
         """Store one batch. A rejected one has no response: the call's status says why."""
+        return await unless_failed(self._ingest(context), context, self._pace)
 
+    async def _ingest(self, context: Context) -> pb.IngestEventsResponse:
         async def read(request: AdmittedRequest) -> Submission:
             message = await self._messages.read_batch(context, request)
             request.slot.add_bytes(len(message))
@@ -87,19 +89,9 @@ class EventService:
             request.slot.add_events(received.event_count)
             return await submission_of(request, received)
 
-        try:
-            self._check_not_draining()
-            receipt, _ = await self._services.ingest(credentials_of(context), read)
-            return pb.IngestEventsResponse(receipt=receipt_message(receipt))
-        except ClientGone:
-            return None
-        except Unauthenticated as error:
-            await self._pace.wait()
-            end_with(context, error)
-            return None
-        except Exception as error:  # noqa: BLE001 (its text must not reach the client)
-            end_with(context, error)
-            return None
+        self._check_not_draining()
+        receipt, _ = await self._services.ingest(credentials_of(context), read)
+        return pb.IngestEventsResponse(receipt=receipt_message(receipt))
 
     def _check_not_draining(self) -> None:
         """Raises Unavailable if the server drains."""
@@ -108,6 +100,9 @@ class EventService:
 
     async def stream_events(self, _requests: AsyncIterator[bytes], context: Context) -> None:
         """Store batches until the client ends the stream, and answer each in its turn."""
+        await unless_failed(self._stream(context), context, self._pace)
+
+    async def _stream(self, context: Context) -> None:
         try:
             self._check_not_draining()
             credentials = credentials_of(context)
@@ -115,15 +110,8 @@ class EventService:
             with self._streams.stream(key.tenant_id, context.peer()) as stream:
                 await context.send_initial_metadata(())  # some clients send nothing before they have it
                 await self._serve(StreamClient(credentials, key.tenant_id), context, stream)
-        except (grpc.aio.BaseError, ClientGone):
-            return
         except Unavailable as error:
-            end_with(context, error.for_batch())
-        except Unauthenticated as error:
-            await self._pace.wait()
-            end_with(context, error)
-        except Exception as error:  # noqa: BLE001 (its text must not reach the client)
-            end_with(context, error)
+            raise error.for_batch() from None
 
     async def _serve(self, client: StreamClient, context: Context, stream: OpenStream) -> None:
         """Read requests and write responses until the stream ends."""

@@ -8,12 +8,12 @@ from google.protobuf.message import DecodeError
 from sluice.v1 import event_service_pb2 as pb
 
 from server.core.deadline import Deadline
-from server.core.errors import ClientGone, InvalidParameter, Unauthenticated, Unavailable
+from server.core.errors import InvalidParameter, Unavailable
 from server.core.events.model import DEFAULT_PAGE_EVENTS, MAX_PAGE_EVENTS, EventFilter
 from server.core.events.store import PageSize, Position
 from server.rpc.accepting import Handlers
 from server.rpc.arrivals import Context, MessageReader
-from server.rpc.errors import end_with
+from server.rpc.errors import unless_failed
 from server.rpc.filters import moment, name
 from server.rpc.ingest import DRAINING, SERVICE, credentials_of
 from server.rpc.messages import event_message
@@ -53,17 +53,7 @@ class Listing:
 
     async def list_events(self, _requests: AsyncIterator[bytes], context: Context) -> pb.ListEventsResponse | None:
         """One page. A rejected request has no response: the call's status says why."""
-        try:
-            return await self._page(context)
-        except ClientGone:
-            return None
-        except Unauthenticated as error:
-            await self._pace.wait()
-            end_with(context, error)
-            return None
-        except Exception as error:  # noqa: BLE001 (its text must not reach the client)
-            end_with(context, error)
-            return None
+        return await unless_failed(self._page(context), context, self._pace)
 
     async def _page(self, context: Context) -> pb.ListEventsResponse:
         if self._services.draining.is_set():

@@ -7,12 +7,12 @@ import grpc
 from sluice.v1 import event_service_pb2 as pb
 
 from server.core.deadline import Deadline
-from server.core.errors import ClientGone, InvalidBatch, Unauthenticated
+from server.core.errors import InvalidBatch
 from server.core.events.model import EventFilter
 from server.core.tail.tail import Item, OpenTail, TailRequest, taken_in_time
 from server.rpc.accepting import Handlers
 from server.rpc.arrivals import NO_MESSAGE, Context, MessageReader
-from server.rpc.errors import end_with
+from server.rpc.errors import unless_failed
 from server.rpc.filters import moment, name
 from server.rpc.ingest import SERVICE, credentials_of
 from server.rpc.messages import event_message, parse_message
@@ -40,15 +40,7 @@ class TailService:
 
     async def tail_events(self, _requests: AsyncIterator[bytes], context: Context) -> None:
         """Write events until the tail ends. The call's status says why."""
-        try:
-            await self._tail(context)
-        except (grpc.aio.BaseError, ClientGone):
-            return
-        except Unauthenticated as error:
-            await self._pace.wait()
-            end_with(context, error)
-        except Exception as error:  # noqa: BLE001 (its text must not reach the client)
-            end_with(context, error)
+        await unless_failed(self._tail(context), context, self._pace)
 
     async def _tail(self, context: Context) -> None:
         credentials = credentials_of(context)

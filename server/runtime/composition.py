@@ -169,10 +169,11 @@ def compose_services(
         await is_writable()
 
     admission, in_flight = Admission(keys), InFlight()
-    ingest = Ingest(admission, in_flight, events, IdempotencyRecords(storage), catalog)
+    records = IdempotencyRecords(storage)
+    ingest = Ingest(admission, in_flight, events, records, catalog)
     return Services(
         ingest=ingest,
-        ingest_raw=RawIngest(ingest, in_flight),
+        ingest_raw=RawIngest(ingest, in_flight, records),
         admission=admission,
         in_flight=in_flight,
         reads=reads,

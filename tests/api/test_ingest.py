@@ -1,5 +1,8 @@
 """A good batch: its receipt, its ids, and its documents in MongoDB."""
 
+import codecs
+import gzip
+import json
 import re
 import uuid
 from datetime import UTC, datetime
@@ -25,6 +28,13 @@ def test_receipt_is_as_documented(client: httpx.Client, key: Json) -> None:
     assert {item["tenant_id"] for item in receipt["events"]} == {key["tenant_id"]}
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", item["received_at"]) for item in receipt["events"])
     assert all(uuid.UUID(item["id"]).version == 7 for item in receipt["events"])
+
+
+def test_a_byte_order_mark_is_skipped(client: httpx.Client) -> None:
+    body = codecs.BOM_UTF8 + json.dumps(batch()).encode()
+    for content, encoding in ((body, "identity"), (gzip.compress(body), "gzip")):
+        headers = {"Content-Type": "application/json", "Content-Encoding": encoding}
+        assert client.post("/api/v1/events", content=content, headers=headers).json()["events_received"] == 1
 
 
 def test_ids_ascend_and_a_full_batch_is_stored(client: httpx.Client, key: Json, mongo: MongoClient) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from uuid import UUID
 
 import pytest
 
@@ -77,6 +78,7 @@ def test_the_outcome_of_a_replay_that_did_not_begin_is_unknown(hosts: tuple[Serv
     data = {"failCommands": ["insert"], "namespace": "sluice.events", "blockConnection": True, "blockTimeMS": 10_500}
     with TenantClient(hosts[1], key) as tenant, ThreadPoolExecutor() as threads:
         receipt = expect_receipt(tenant.rest(batch(7), "a"), replayed=False)
+        assert hosts[2].sluice.events.delete_one({"_id.id": UUID(receipt.ids[-1])}).deleted_count == 1
         hosts[2].admin.command("configureFailPoint", "failCommand", mode="alwaysOn", data=data)
         responses = [future.result() for future in [threads.submit(tenant.post, batch(7), "a") for _ in range(5)]]
         hosts[2].admin.command("configureFailPoint", "failCommand", mode="off")

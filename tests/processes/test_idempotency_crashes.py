@@ -2,46 +2,15 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import httpx
 import pytest
 
-from tests.support.harness import MongoClient, Server, batch, wait_until
+from tests.support.crashes import HANG_MS, Crashing, accepts
+from tests.support.harness import batch, wait_until
 from tests.support.idempotency import CONFLICT, TenantClient, expect_receipt, records, stored, stored_ids
-from tests.support.mongod import Mongod, block_next_insert
-
-HANG_MS = 15_000
-"""How long a write hangs: longer than a request may take. Only one write hangs at a time."""
-
-
-class Crashing(NamedTuple):
-    """A server and its database, which the tests kill and start again."""
-
-    server: Server
-    mongod: Mongod
-    mongo: MongoClient
-
-
-@pytest.fixture(scope="module")
-def crashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crashing]:
-    path = tmp_path_factory.mktemp("crashing")
-    with (
-        Mongod(path / "db") as mongod,
-        mongod.client() as mongo,
-        Server(path / "data", "--mongodb-url", mongod.url) as server,
-    ):
-        yield Crashing(server, mongod, mongo)
-
-
-def accepts(tenant: TenantClient) -> bool:
-    """Whether a worker listens and reaches the database."""
-    try:
-        return tenant.client.get("/health/ready").status_code == 200
-    except httpx.TransportError:
-        return False
+from tests.support.mongod import block_next_insert
 
 
 @pytest.mark.parametrize(("collection", "outcome"), [("claims", "not_stored"), ("events", "unknown")])
@@ -57,7 +26,7 @@ def test_kill_9_of_the_database_in_mid_write(crashing: Crashing, collection: str
         response = cut.result()
         assert (response.status_code, response.json()["outcome"]) == (503, outcome)
         mongod.start()
-        wait_until(lambda: accepts(tenant), "the database to be found again")
+        wait_until(lambda: accepts(tenant.client), "the database to be found again")
         receipt = expect_receipt(tenant.unary(batch(50), "cut"), replayed=collection == "events")
         assert expect_receipt(tenant.rest(batch(50), "cut"), replayed=True) == receipt
         assert expect_receipt(tenant.unary(batch(3), "kept"), replayed=True) == kept
@@ -78,7 +47,7 @@ def test_kill_9_of_a_worker_between_record_and_events(crashing: Crashing) -> Non
     assert stored(mongo, key) == []
     wait_until(lambda: server.worker_pids() not in ([], [worker]), "another worker")
     with TenantClient(server, key) as tenant:
-        wait_until(lambda: accepts(tenant), "the other worker to accept")
+        wait_until(lambda: accepts(tenant.client), "the other worker to accept")
         assert tenant.rest(batch(51), "a") == CONFLICT
         receipt = expect_receipt(tenant.rest(batch(50), "a"), replayed=True)
     assert len(receipt.ids) == 50

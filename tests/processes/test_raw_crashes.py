@@ -2,58 +2,34 @@
 
 import os
 import signal
-from collections.abc import Iterator
+import socket
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.support.harness import MongoClient, Server, wait_until
-from tests.support.mongod import Mongod, fail_point, failing_inserts
-from tests.support.raw import numbered, post_raw, stored_of
+from tests.support.crashes import HANG_MS, Crashing, accepts
+from tests.support.harness import MongoClient, wait_until
+from tests.support.mongod import fail_point, failing_inserts
+from tests.support.raw import numbered, post_raw, progress_of, stored_of
 
 COUNT = 6_500
 PIECES = 3
 """Pieces of 1,000 that are stored before a fault."""
 
 QUERY = "source=s&type=t"
-HANG_MS = 15_000
-"""How long an insert hangs: longer than a request may take."""
-
 NOT_PRIMARY = 10107
+
+RESET = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+"""Closes a connection both ways at once. One that is closed in the usual way could still take a response."""
 
 WAYS: dict[str, tuple[str, dict[str, str]]] = {
     "key": (QUERY, {"Idempotency_Key": "k"}),
     "content": (f"{QUERY}&dedupe=content", {}),
 }
-
-
-class Crashing(NamedTuple):
-    """A server with one worker, which the tests kill, and its database."""
-
-    server: Server
-    mongo: MongoClient
-
-
-@pytest.fixture(scope="module")
-def crashing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Crashing]:
-    path = tmp_path_factory.mktemp("raw")
-    with (
-        Mongod(path / "db") as mongod,
-        mongod.client() as mongo,
-        Server(path / "data", "--mongodb-url", mongod.url) as server,
-    ):
-        yield Crashing(server, mongo)
-
-
-def accepts(client: httpx.Client) -> bool:
-    """Whether a worker listens and reaches the database."""
-    try:
-        return client.get("/health/ready").status_code == 200
-    except httpx.TransportError:
-        return False
 
 
 def after_pieces(mongo: MongoClient, **data: Any) -> AbstractContextManager[None]:
@@ -64,7 +40,7 @@ def after_pieces(mongo: MongoClient, **data: Any) -> AbstractContextManager[None
 
 @pytest.mark.parametrize("way", WAYS)
 def test_kill_9_of_a_worker_in_the_middle_of_a_body(crashing: Crashing, way: str) -> None:
-    server, mongo = crashing
+    server, _, mongo = crashing
     query, headers = WAYS[way]
     key = server.create_key(f"killed-{way}", "--rate-limit", "0")
     hanging = after_pieces(mongo, blockConnection=True, blockTimeMS=HANG_MS)
@@ -85,7 +61,7 @@ def test_kill_9_of_a_worker_in_the_middle_of_a_body(crashing: Crashing, way: str
 
 
 def test_a_database_that_fails_in_the_middle(crashing: Crashing) -> None:
-    server, mongo = crashing
+    server, _, mongo = crashing
     query, headers = WAYS["key"]
     key = server.create_key("failed", "--rate-limit", "0")
     with server.client(key["key"]) as client:
@@ -96,13 +72,49 @@ def test_a_database_that_fails_in_the_middle(crashing: Crashing) -> None:
         assert problem["events_received"] == len(stored_of(mongo, key)) == PIECES * 1_000
         assert int(response.headers["retry-after"]) >= 1
         wait_until(lambda: accepts(client), "the database to be writable")
+        with failing_inserts(mongo, errorCode=NOT_PRIMARY):
+            repeat = post_raw(client, query, numbered(COUNT), **headers)
+        assert (repeat.status_code, repeat.json()["events_received"]) == (503, PIECES * 1_000), "it never falls"
+        wait_until(lambda: accepts(client), "the database to be writable")
         again = post_raw(client, query, numbered(COUNT), **headers)
     assert again.json() == {"success": True, "events_received": COUNT}
     assert [each["data"]["index"] for each in stored_of(mongo, key)] == list(range(COUNT))
 
 
+def test_a_client_that_is_too_impatient_comes_further_with_each_retry(crashing: Crashing) -> None:
+    server, _, mongo = crashing
+    query, headers = WAYS["content"]
+    key = server.create_key("impatient", "--rate-limit", "0")
+    slow = {"failCommands": ["insert"], "namespace": "sluice.events", "blockConnection": True, "blockTimeMS": 300}
+    with fail_point(mongo, "failCommand", "alwaysOn", **slow):
+        resetting = server.client(key["key"], transport=httpx.HTTPTransport(socket_options=[RESET]))
+        resetting.timeout = httpx.Timeout(1)
+        with resetting as client, pytest.raises(httpx.ReadTimeout):
+            post_raw(client, query, numbered(COUNT), **headers)
+        wait_until(lambda: progress_of(mongo, key) is not None, "the request to end")
+    progress = progress_of(mongo, key)
+    assert progress is not None
+    assert 1_000 < progress["items"] == progress["stored"] == len(stored_of(mongo, key)) < COUNT
+    with server.client(key["key"]) as client:
+        assert post_raw(client, query, numbered(COUNT), **headers).json()["events_received"] == COUNT
+    assert [each["data"]["index"] for each in stored_of(mongo, key)] == list(range(COUNT))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_replay_of_what_is_stored_inserts_nothing(crashing: Crashing, way: str) -> None:
+    server, _, mongo = crashing
+    query, headers = WAYS[way]
+    key = server.create_key(f"stored-{way}", "--rate-limit", "0")
+    with server.client(key["key"]) as client:
+        first = post_raw(client, query, numbered(COUNT), **headers)
+        with failing_inserts(mongo, errorCode=NOT_PRIMARY):
+            again = post_raw(client, query, numbered(COUNT), **headers)
+    assert again.json() == first.json() == {"success": True, "events_received": COUNT}
+    assert again.headers["idempotent-replayed"] == "true"
+
+
 def test_a_database_that_fails_at_the_start(crashing: Crashing) -> None:
-    server, mongo = crashing
+    server, _, mongo = crashing
     key = server.create_key("failed-at-once", "--rate-limit", "0")
     with server.client(key["key"]) as client, failing_inserts(mongo, errorCode=NOT_PRIMARY):
         problem = post_raw(client, QUERY, numbered(10)).json()

@@ -31,6 +31,12 @@ def post_raw(
     return client.post(f"{EVENTS}?{query}", content=body, headers={"Content-Type": media_type, **named})
 
 
+def progress_of(mongo: MongoClient, key: Json) -> Json | None:
+    """The progress that is saved of the only raw body of the key's tenant; None if there is none."""
+    found = mongo.sluice.claims.find_one({"tenant_id": uuid.UUID(key["tenant_id"]), "progress": {"$exists": True}})
+    return found and found["progress"]
+
+
 def stored_of(mongo: MongoClient, key: Json) -> list[Json]:
     """The events of the key's tenant, in the order of their ids."""
     return list(mongo.sluice.events.find({"_id.tenant_id": uuid.UUID(key["tenant_id"])}, sort=[("_id", 1)]))

@@ -5,7 +5,7 @@ from uuid import RFC_4122, UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.core.events.ids import RANDOM_BITS, Seed, ids_of, lowest_id, new_ids, new_seed
+from server.core.events.ids import RANDOM_BITS, Seed, binary_id, ids_of, lowest_id, new_ids, new_seed, with_seed
 from server.core.events.model import MAX_BATCH_EVENTS
 
 TIMES = st.integers(0, 2**48 - 1)
@@ -35,6 +35,15 @@ def test_ids_ascend_in_both_forms(seed: Seed, count: int) -> None:
 @given(SEEDS, COUNTS, COUNTS)
 def test_the_same_seed_gives_the_same_ids(seed: Seed, count: int, more: int) -> None:
     assert ids_of(seed, count).text == ids_of(seed, max(count, more)).text[:count]
+
+
+@given(SEEDS, SEEDS, COUNTS, st.data())
+def test_ids_of_another_seed_keep_their_places(seed: Seed, other: Seed, count: int, data: st.DataObject) -> None:
+    places = data.draw(st.lists(st.integers(0, count - 1), max_size=9, unique=True))
+    binary, text = ids_of(other, count)
+    moved = with_seed([ids_of(seed, count).text[place] for place in places], other)
+    assert moved == [text[place] for place in places]
+    assert [binary_id(each) for each in moved] == [binary[place] for place in places]
 
 
 def test_seeds_are_drawn_for_each_batch() -> None:

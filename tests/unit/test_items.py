@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.core.events.items import Items, elements, lines, taking_piece
+from server.core.events.items import Items, elements, lines, passing, taking_piece
 from server.core.slow_work import run_at_once
 
 VALUES: st.SearchStrategy[Any] = st.recursive(
@@ -44,6 +44,15 @@ def test_elements_are_found_as_they_were_sent(texts: list[str], data: st.DataObj
     spaced = [data.draw(SPACES) + text + data.draw(SPACES) for text in texts]
     body = data.draw(SPACES) + "[" + (",".join(spaced) or data.draw(SPACES)) + "]" + data.draw(SPACES)
     assert found(elements(body.encode())) == texts
+
+
+@given(st.lists(st.none() | st.binary(max_size=3), max_size=20), st.integers(0, 20), st.integers(1, 5))
+def test_passing_leaves_the_items_behind(items: list[bytes | None], count: int, most: int) -> None:
+    left = iter(items)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("server.core.events.items.PASSED_A_STEP", most)
+        run_at_once(passing(left, count))
+    assert [each for each in left if each is not None] == [each for each in items if each is not None][count:]
 
 
 @given(VALUES.filter(lambda value: not isinstance(value, list)).flatmap(texts_of), SPACES)

@@ -44,7 +44,8 @@ def test_both_ways_of_decoding_agree(query: RawQuery, item: dict[str, Any]) -> N
 BAD_ITEMS: dict[str, tuple[RawQuery, bytes, str, str]] = {
     "not JSON": (TYPE, b"nope", "events[3]", "JSON is malformed"),
     "empty": (TYPE, b"", "events[3]", "JSON is malformed: it is empty"),
-    "two values": (TYPE, b"{} {}", "events[3]", "trailing characters"),
+    "two values": (TYPE, b"{} {}", "events[3]", "trailing characters (byte 4). Each line must be one item"),
+    "half a value": (TYPE, b'{"a":', "events[3]", "ends too early (byte 5). Each line must be one item"),
     "not UTF-8": (TYPE, b'{"a":"\xff"}', "events[3]", "JSON is not UTF-8"),
     "too deep to parse": (TYPE, b'{"a":' + b"[" * 5_000 + b"]" * 5_000 + b"}", "events[3]", "too deeply"),
     "no object": (TYPE, b"[]", "events[3].data", "Expected `object`, got `array`"),

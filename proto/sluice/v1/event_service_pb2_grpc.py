@@ -84,7 +84,7 @@ class EventServiceServicer:
         each matching event that existed at the start exactly once, while others are being stored. A page may be short, or
         empty, and have a token. It holds at most 576 KiB of events as they are stored, or one larger event. So a response
         is below the 4 MiB that clients receive by default, but for one event of over 680 KiB of control characters, which
-        JSON writes as six each.
+        JSON writes as six each. A client whose receive limit is 8 MiB takes every response.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -5,6 +5,7 @@ are random, drawn once per batch. So ids ascend in the order sent, and sort by t
 """
 
 import secrets
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -15,6 +16,9 @@ COUNTERS = [(0x7000 | index).to_bytes(2, "big") for index in range(MAX_BATCH_EVE
 """Version 7 and the counter of each event of a batch, as bytes."""
 
 COUNTER_TEXTS = [counter.hex() for counter in COUNTERS]
+
+COUNTER_DIGITS = slice(15, 18)
+"""Where the counter is in the text of an id, behind the version."""
 
 TIME_BYTES = 6
 MAX_TIME_MS = (1 << 8 * TIME_BYTES) - 1
@@ -58,6 +62,17 @@ def ids_of(seed: Seed, count: int) -> BatchIds:
         [time + counter + random for counter in COUNTERS[:count]],
         [before + counter + after for counter in COUNTER_TEXTS[:count]],
     )
+
+
+def with_seed(ids: Sequence[str], seed: Seed) -> list[str]:
+    """The ids that the events with these ids have under another seed of their batch."""
+    own = ids_of(seed, MAX_BATCH_EVENTS).text
+    return [own[int(each[COUNTER_DIGITS], 16)] for each in ids]
+
+
+def binary_id(text: str) -> bytes:
+    """The 16 bytes of an id."""
+    return bytes.fromhex(text.replace("-", ""))
 
 
 def time_of(event_id: bytes) -> int:

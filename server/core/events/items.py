@@ -6,6 +6,7 @@ million.
 
 import re
 from collections.abc import Iterable, Iterator
+from math import inf
 
 from server.core.slow_work import Steps
 
@@ -15,6 +16,9 @@ MiB. Like MAX_BATCH_EVENTS, it must never change: a retry under an idempotency k
 
 BRACKETS_A_STEP = 1_000
 """Brackets that are passed over in one step, which takes some 0.5 ms."""
+
+PASSED_A_STEP = 1_000
+"""Items that are passed over in one step, which takes some 0.5 ms."""
 
 SPACE = re.compile(rb"[ \t\r\n]*+")
 BETWEEN = re.compile(rb"[ \t\r\n,]*+")
@@ -81,6 +85,13 @@ def skip(pattern: re.Pattern[bytes], text: bytes, at: int) -> int:
     """Where the match of a pattern at `at` ends; `at` itself if there is none."""
     match = pattern.match(text, at)
     return match.end() if match else at
+
+
+def passing(items: Iterable[bytes | None], count: int) -> Steps[None]:
+    """Pass over the next `count` items, or what is left of them."""
+    while count > 0 and (passed := (yield from taking_piece(items, min(count, PASSED_A_STEP), inf))):
+        count -= len(passed)
+        yield
 
 
 def taking_piece(items: Iterable[bytes | None], most: int, most_bytes: float) -> Steps[list[bytes]]:

@@ -23,6 +23,12 @@ EMPTY = "JSON is malformed: it is empty"
 NO_NUMBER = re.compile(rb"NaN|-?Infinity")
 """What some JSON libraries write for a double that is no number."""
 
+NO_JSON = {
+    b"\xef\xbb\xbf": "a byte order mark may only be at the start of a body",
+    b"\x1e": "a record separator (0x1E, as in RFC 7464) is not JSON",
+}
+"""What some tools write before JSON, and what a client is told about it."""
+
 PLACE = re.compile(r" \(byte (\d+)\)$")
 """Where the strict parser's messages say where the error is."""
 
@@ -81,6 +87,9 @@ def described(message: str, text: bytes) -> MalformedJson:
     at = int(place[1])
     if named := NO_NUMBER.match(text, at - (text[at - 1 : at] == b"-")):
         return MalformedJson(f"JSON is malformed: {named[0].decode()} is not a JSON value (byte {named.start()})")
+    for text_there, hint in NO_JSON.items():
+        if text.startswith(text_there, at):
+            return MalformedJson(f"JSON is malformed: {hint} (byte {at})")
     return MalformedJson(message)
 
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgspec
-from msgspec import Raw
+from msgspec import Raw, Struct
 
 from server.core.errors import EventError, MalformedJson
 from server.core.events.decode import HALF_A_CHARACTER, FoundEvents, decode_good, is_heavy
@@ -28,6 +28,12 @@ ITEMS_A_STEP = 16
 
 NO_TIME = "Neither an ISO 8601 date or date-time as text nor a number of seconds or milliseconds since 1970"
 NO_TYPE = "Missing: it is to be the event's type, as `type_field` says"
+
+NOT_ONE_ITEM = "ends too early", "trailing characters"
+ONE_ITEM_A_LINE = ". Each line must be one item"
+"""What is added if a line holds a part of an item, or more than one."""
+
+IS_A_BATCH = "Is a batch, which is sent without a query: with `source` in the query, each item is an event"
 
 Time = str | int | float | None
 
@@ -85,10 +91,14 @@ class ItemDecoder:
         path = f"events[{index}]"
         try:
             hidden = check_json(item)
+            if not self._is_data and is_batch(hidden):
+                found.add(index, EventError(index, path, IS_A_BATCH))
+                return
             text = self._as_event(hidden, item, path) if self._is_data else item
             yield from found.adding(index, text)
         except MalformedJson as error:
-            found.add(index, EventError(index, path, error.detail))
+            hint = ONE_ITEM_A_LINE if any(words in error.detail for words in NOT_ONE_ITEM) else ""
+            found.add(index, EventError(index, path, error.detail + hint))
         except FieldError as error:
             found.add(index, EventError(index, error.path, error.message))
 
@@ -118,6 +128,20 @@ class ItemDecoder:
         names = {"type": query.type_field, "time": None if query.time_field == query.type_field else query.time_field}
         named = {field: name for field, name in names.items() if name is not None}
         return msgspec.defstruct("Fields", [(field, Raw, Raw(b"")) for field in named], rename=named)
+
+
+class BatchFields(Struct):
+    """The field that a batch has, and an event has not."""
+
+    events: Raw
+
+
+def is_batch(item: bytes) -> bool:
+    """Whether an item is a batch, by its field `events`."""
+    try:
+        return bytes(msgspec.json.decode(item, type=BatchFields).events).startswith(b"[")
+    except msgspec.DecodeError:
+        return False
 
 
 class FieldError(Exception):

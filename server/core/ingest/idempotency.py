@@ -14,6 +14,8 @@ Example with two workers and a crash:
 5. The receipt has the ids and the time of S1, and says that it is a replay.
 If B were another batch, its fingerprint would differ in step 3: 422, and nothing is stored.
 
+Before step 4, worker 2 looks whether all events of S1 are stored, which is nearly always so. Then it inserts nothing.
+
 Records are kept for good. One that expired would let a late retry store its batch twice.
 
 A refused batch does not use its key, so its record is removed. The database may refuse an event after it has inserted

@@ -21,9 +21,16 @@ from server.core.events.model import MAX_BATCH_BYTES, MAX_EVENT_BYTES, BatchInfo
 from server.core.in_flight import Arrived, InFlight, Slot
 from server.core.ingest.group_commit import group_commit
 from server.core.ingest.idempotency import Idempotency, fingerprinting, record_id
-from server.core.ingest.prepare import PreparedBatch, invalid_batch, preparing_each
-from server.core.ingest.settle import InsertedBatch, Settlement
-from server.core.ingest.store import EncodedBatch, EventStore, IdempotencyRecord, IdempotencyStore, Unstorable
+from server.core.ingest.prepare import PreparedBatch, as_replay, invalid_batch, preparing_each
+from server.core.ingest.settle import InsertedBatch, Settlement, all_stored
+from server.core.ingest.store import (
+    EncodedBatch,
+    EventStore,
+    IdempotencyRecord,
+    IdempotencyStore,
+    NotInsertedByIndex,
+    Unstorable,
+)
 from server.core.slow_work import SlowWork, Steps, on_loop, run_at_once
 from server.core.times import NS_PER_MS
 
@@ -158,28 +165,24 @@ class Ingest:
         Unavailable says so.
         """
         options, deadline = submission.options, request.deadline
-        prepared, replayed = await self._prepare(request, submission, new_seed(time_ns() // NS_PER_MS)), False
+        prepared = await self._prepare(request, submission, new_seed(time_ns() // NS_PER_MS))
         if prepared.errors and not (options.lenient and prepared.ids):
             raise invalid_batch(prepared.errors)
-        size = sum(map(len, prepared.documents))
-        if size > MAX_BATCH_BYTES:
+        if sum(map(len, prepared.documents)) > MAX_BATCH_BYTES:
             raise PayloadTooLarge(f"The batch is over {MAX_BATCH_BYTES >> 20} MiB as BSON: send fewer events at a time")
-        stored = None
-        if options.idempotency_key is not None:  # only now, so that a rejected batch does not use its key
-            mark = await fingerprint_of(request, submission, prepared.errors)
-            own_id = record_id(request.tenant_id, options.idempotency_key)
-            record = IdempotencyRecord(own_id, request.tenant_id, mark, prepared.seed)
-            stored = await self._idempotency(record, deadline)
-            if stored.seed != prepared.seed:
-                prepared, replayed = await self._prepare(request, submission, stored.seed), True
-        del submission  # the decoded batch takes several times the memory of its documents
-        encoded = EncodedBatch(b"".join(prepared.documents), size, len(prepared.documents))
-        prepared.documents.clear()  # so that they are in memory once while they wait
+        record = await self._record(request, submission, prepared)  # only now: a rejected batch does not use its key
+        replayed, is_stored = record is not None and record.seed != prepared.seed, False
         try:
+            if record is not None and replayed:
+                prepared = as_replay(prepared, record.seed)
+                is_stored = await self._settle.is_stored(prepared, record, deadline)
+                if not is_stored:
+                    prepared = await self._prepare(request, submission, record.seed)
+            del submission  # the decoded batch takes several times the memory of its documents
             await self._catalog.note(prepared.info, prepared.event_types, deadline)
-            not_inserted = await self._commit(encoded, deadline)
+            not_inserted = all_stored(prepared) if is_stored else await self._insert(prepared, deadline)
             if not_inserted or replayed:
-                inserted = InsertedBatch(prepared, not_inserted, options.lenient, stored, replayed)
+                inserted = InsertedBatch(prepared, not_inserted, options.lenient, record, replayed)
                 prepared = await self._settle(inserted, deadline)
         except Unavailable:
             if replayed:  # whatever this attempt stored: an earlier one may have stored some
@@ -188,10 +191,28 @@ class Ingest:
         errors = sorted(prepared.errors)
         return Receipt(prepared.info, prepared.ids, prepared.event_types, errors, options.lenient, replayed)
 
+    async def _record(
+        self, request: AdmittedRequest, submission: Submission, prepared: PreparedBatch
+    ) -> IdempotencyRecord | None:
+        """The record that counts for the idempotency key of a batch; None if it has none. Raises what `store` does."""
+        key = submission.options.idempotency_key
+        if key is None:
+            return None
+        fingerprint = await fingerprint_of(request, submission, prepared.errors)
+        own_id = record_id(request.tenant_id, key)
+        record = IdempotencyRecord(own_id, request.tenant_id, fingerprint, prepared.seed)
+        return await self._idempotency(record, request.deadline)
+
+    async def _insert(self, prepared: PreparedBatch, deadline: Deadline) -> NotInsertedByIndex:
+        """Insert the documents of a batch, together with those of other requests. Raises Unavailable."""
+        documents, event_count = b"".join(prepared.documents), len(prepared.documents)
+        prepared.documents.clear()  # so that they are in memory once while they wait
+        return await self._commit(EncodedBatch(documents, len(documents), event_count), deadline)
+
     async def _prepare(self, request: AdmittedRequest, submission: Submission, seed: Seed) -> PreparedBatch:
         """Give a batch the time and the ids of `seed`, and encode the events that can be stored.
 
-        A replay makes the same documents again from the seed in its idempotency record.
+        A replay that finds events missing makes the same documents again from the seed in its idempotency record.
         """
         prepared = None if submission.is_packed() else self._prepare_at_once(request, submission.batch, seed)
         if prepared is None:

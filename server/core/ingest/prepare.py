@@ -1,12 +1,14 @@
 """A batch that is prepared for the store, and what is done if one of its events cannot be stored."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from server.core.errors import EventError, InvalidBatch
 from server.core.events.decode import find_event_error
-from server.core.events.ids import BatchIds, Seed
+from server.core.events.ids import BatchIds, Seed, with_seed
 from server.core.events.model import MAX_EVENT_BYTES, MAX_LISTED_ERRORS, BatchInfo, DecodedBatch, Event
 from server.core.ingest.store import Unstorable
 from server.core.slow_work import Steps
@@ -61,13 +63,20 @@ def encode_one(
     return document
 
 
-def invalid_batch(errors: Sequence[EventError], count: int | None = None) -> InvalidBatch:
-    """The error for bad events: the first in its text, and up to 100 in its list.
+def as_replay(prepared: PreparedBatch, seed: Seed) -> PreparedBatch:
+    """A batch with the time and the ids of the seed in its idempotency record, and without documents."""
+    info = replace(prepared.info, received_at_ms=seed.received_at_ms)
+    return replace(prepared, info=info, seed=seed, ids=with_seed(prepared.ids, seed), documents=[])
+
+
+def invalid_batch(
+    errors: Sequence[EventError], count: int | None = None, noun: Literal["event", "item"] = "event"
+) -> InvalidBatch:
+    """The error for bad events, or items: the first in its text, and up to 100 in its list.
 
     `count` is their number if `errors` are only the first of them.
     """
-    errors = sorted(errors)
-    first = errors[0]
-    more = (count or len(errors)) - 1
-    others = f" (and {more} more bad event{'s' if more > 1 else ''})" if more else ""
-    return InvalidBatch(f"{first.path}: {first.message}{others}", errors[:MAX_LISTED_ERRORS])
+    errors, count = sorted(errors), count or len(errors)
+    first, more = errors[0], count - 1
+    others = f" (and {more} more bad {noun}{'s' if more > 1 else ''})" if more else ""
+    return InvalidBatch(f"{first.path}: {first.message}{others}", errors[:MAX_LISTED_ERRORS], count=count)

@@ -1,6 +1,6 @@
 """The ports to where events and idempotency records are kept. `storage` implements both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, NamedTuple, Protocol
 from uuid import UUID
 
@@ -24,8 +24,8 @@ class EncodedBatch(Struct, frozen=True):
 class NotInserted(NamedTuple):
     """Why the database did not insert a document."""
 
-    code: int
-    """MongoDB's error code."""
+    code: int | None
+    """MongoDB's error code; None if no insert was tried, because the document is stored."""
     already_stored: bool
     """Whether a document with this one's own id is stored, on a majority like all the others."""
     is_perhaps_ours: bool = False
@@ -34,6 +34,8 @@ class NotInserted(NamedTuple):
     """What an index or a validator of the operator has against the document, in words for the client; None if the
     cause is not the document."""
 
+
+ALREADY_STORED = NotInserted(None, already_stored=True)
 
 NotInsertedByIndex = Mapping[int, NotInserted]
 """The documents of a batch that were not inserted, by their index in the batch."""
@@ -62,7 +64,7 @@ class EventStore(DocumentStore, Protocol):
     ) -> list[bytes]:
         """The stored form of each event, given its id and its time. Raises Unstorable."""
 
-    async def find_stored(self, tenant_id: UUID, ids: Sequence[bytes], deadline: Deadline) -> set[bytes]:
+    async def find_stored(self, tenant_id: UUID, ids: Collection[bytes], deadline: Deadline) -> set[bytes]:
         """Those of the ids under which a tenant's event is on disk on a majority. Raises Unavailable."""
 
     async def remove(self, tenant_id: UUID, ids: Sequence[bytes], deadline: Deadline) -> None:
@@ -86,6 +88,29 @@ class IdempotencyRecord(Struct, frozen=True):
     state: RecordState = "open"
     refused: tuple[EventError, ...] = ()
     """In a confirmed record: the events that the database refused, which the receipt says for good."""
+
+
+class BodyProgress(Struct):
+    """How far a raw body with an idempotency key is settled: what its receipt says for good."""
+
+    items: int = 0
+    """How many items from the first on are stored or rejected: a number of whole pieces."""
+    stored: int = 0
+    rejected: int = 0
+    errors: list[EventError] = []
+    """The first of the items that were rejected."""
+
+
+class ProgressStore(Protocol):
+    """Stores the progress of raw bodies. All methods return what is on disk on a majority, and raise Unavailable."""
+
+    async def find_progress(self, record_id: bytes, deadline: Deadline) -> BodyProgress | None:
+        """The progress that was saved last under an id; None if there is none."""
+
+    async def save_progress(
+        self, record_id: bytes, tenant_id: UUID, progress: BodyProgress, deadline: Deadline
+    ) -> None:
+        """Save progress under an id, in the place of what is there."""
 
 
 class IdempotencyStore(Protocol):

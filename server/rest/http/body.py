@@ -18,6 +18,9 @@ from server.rest.http.headers import IDENTITY, BodyFormat
 MAX_ARRIVING_BYTES = 64 * 1024 * 1024
 """What all bodies that are still arriving may hold: 6 of the largest size, or hundreds of usual large ones."""
 
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+"""What some editors and shells of Windows write before UTF-8. RFC 8259 lets those who read JSON ignore it."""
+
 TOO_LARGE = f"The body is over {MAX_BODY_BYTES >> 20} MiB: send fewer events at a time"
 
 
@@ -29,7 +32,9 @@ class BodyReader:
         self._decompress = Decompressor(MAX_BODY_BYTES)
 
     async def __call__(self, request: AdmittedRequest, body_format: BodyFormat, receive: Receive) -> bytes:
-        """The body of a request, decompressed. The deadline does not count the time that the client takes to send it.
+        """The body of a request, decompressed, and without a byte order mark at its start.
+
+        The deadline does not count the time that the client takes to send it.
 
         Raises PayloadTooLarge, RequestTimeout, ClientGone, MalformedJson for an encoding that does not decode, and
         Unavailable if there is no capacity for what is arriving.
@@ -38,11 +43,11 @@ class BodyReader:
             raise PayloadTooLarge(TOO_LARGE)
         with request.slot.released(paused=request.deadline):
             body = await receive_body(receive, self._arrivals)
-        if body_format.encoding == IDENTITY:
-            return body
-        with request.slot.released():  # while it waits for bodies of others
-            decompressing = self._decompress(body, body_format.encoding, request.tenant_id, request.deadline)
-            return await unless_gone(decompressing, receive)
+        if body_format.encoding != IDENTITY:
+            with request.slot.released():  # while it waits for bodies of others
+                decompressing = self._decompress(body, body_format.encoding, request.tenant_id, request.deadline)
+                body = await unless_gone(decompressing, receive)
+        return body.removeprefix(BYTE_ORDER_MARK)
 
 
 async def receive_body(receive: Receive, arrivals: Arrivals) -> bytes:

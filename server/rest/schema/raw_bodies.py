@@ -1,11 +1,8 @@
 """What the OpenAPI document says about raw bodies: parameters, content types and an example of each."""
 
-from typing import Any
-
 from server.core.events.model import MAX_BATCH_EVENTS, MAX_NAME_CHARS
 from server.rest.http.negotiation import LINE_TYPES
-
-Json = dict[str, Any]
+from server.rest.schema.parts import Json
 
 NAME: Json = {"type": "string", "minLength": 1, "maxLength": MAX_NAME_CHARS}
 

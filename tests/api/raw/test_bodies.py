@@ -1,5 +1,6 @@
 """Raw bodies: every form of them, what is stored, and what one bad item costs."""
 
+import codecs
 import gzip
 import json
 from datetime import UTC, datetime, timedelta
@@ -9,7 +10,7 @@ import pytest
 from backports import zstd
 
 from server.rest.http.negotiation import LINE_TYPES
-from tests.support.harness import Json, MongoClient, event
+from tests.support.harness import Json, MongoClient, batch, event
 from tests.support.problems import assert_problem, count_events
 from tests.support.raw import NDJSON, lines_of, numbered, post_raw, stored_of
 
@@ -22,7 +23,9 @@ FORMS = {
     "charset": (f"{NDJSON}; charset=utf-8", lines_of(ITEMS)),
     "CRLF and blank lines": (NDJSON, b"\r\n \n" + lines_of(ITEMS).replace(b"\n", b"\r\n\r\n\t\n")),
     "no end of the last line": (NDJSON, lines_of(ITEMS).rstrip()),
+    "byte order mark": (NDJSON, codecs.BOM_UTF8 + lines_of(ITEMS)),
     "array": (JSON, json.dumps(ITEMS, indent=2).encode()),
+    "array with a byte order mark": (JSON, codecs.BOM_UTF8 + json.dumps(ITEMS).encode()),
 }
 
 
@@ -81,6 +84,8 @@ def json_items(count: int) -> list[Json]:
 
 BAD_LINES = {
     "bad JSON": (b"nope", "items[1500]", "malformed"),
+    "byte order mark": (b"\xef\xbb\xbf{}", "items[1500]", "may only be at the start of a body (byte 0)"),
+    "record separator": (b"\x1e{}", "items[1500]", "record separator (0x1E, as in RFC 7464) is not JSON (byte 0)"),
     "bad UTF-8": (b'{"a":"\xff"}', "items[1500]", "not UTF-8"),
     "too deep to parse": (b"[" * 5_000, "items[1500]", "too deeply"),
     "too deep to store": (b'{"a":' + b"[" * 101 + b"]" * 101 + b"}", "items[1500].data.a", "Nested deeper"),
@@ -114,7 +119,10 @@ def test_errors_are_the_first_hundred(client: httpx.Client) -> None:
 
 def test_none_valid(client: httpx.Client) -> None:
     problem = assert_problem(
-        post_raw(client, "source=s&type=t", b"5\n" * 2_500), 400, "invalid_batch", r"items\[0\]\.data.*2499 more"
+        post_raw(client, "source=s&type=t", b"5\n" * 2_500),
+        400,
+        "invalid_batch",
+        r"items\[0\]\.data.*\(and 2499 more bad items\)$",
     )
     assert len(problem["errors"]) == 100
     for body, media_type in ((b"", NDJSON), (b" \r\n\n", NDJSON), (b"[ ]", JSON)):
@@ -127,10 +135,17 @@ def test_json_that_cannot_be_split(client: httpx.Client, body: bytes) -> None:
     assert_problem(post_raw(client, "source=s&type=t", body, JSON), 400, "malformed_json", "JSON")
 
 
+def test_a_batch_with_the_query_of_a_raw_body(client: httpx.Client) -> None:
+    for media_type in (JSON, NDJSON):
+        response = post_raw(client, "source=s", json.dumps(batch()).encode(), media_type)
+        assert_problem(response, 400, "invalid_batch", r"^items\[0\]: Is a batch, which is sent without a query")
+
+
 def test_strict_handling(client: httpx.Client, key: Json, mongo: MongoClient) -> None:
     strict = {"Prefer": "handling=strict"}
-    response = post_raw(client, "source=s&type=t", b"{}\n5\n", **strict)
-    assert_problem(response, 400, "invalid_batch", r"^items\[1\]\.data: Expected")
+    for body, more in ((b"{}\n5\n", "`number`"), (b"{}\n5\n6\n", r"\(and 1 more bad item\)")):
+        response = post_raw(client, "source=s&type=t", body, **strict)
+        assert_problem(response, 400, "invalid_batch", rf"^items\[1\]\.data: Expected.*{more}$")
     assert_problem(post_raw(client, "source=s&type=t", numbered(1_001), **strict), 400, "invalid_batch", "1000")
     assert count_events(mongo, key) == 0
     response = post_raw(client, "source=s&type=t", numbered(1_000), **strict)

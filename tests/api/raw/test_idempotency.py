@@ -1,6 +1,7 @@
 """Raw bodies that are sent again, under an idempotency key or with `dedupe=content`: each event is stored once."""
 
 import gzip
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -8,7 +9,7 @@ import pytest
 
 from tests.support.harness import Json, MongoClient, Server
 from tests.support.problems import assert_problem, count_events
-from tests.support.raw import numbered, post_raw
+from tests.support.raw import numbered, post_raw, progress_of
 
 COUNT = 2_500
 BODY = numbered(COUNT) + b"bad line\n"
@@ -36,6 +37,33 @@ def test_a_repeat_is_stored_once(
     assert replayed(post_raw(client, query, BODY, **headers))
     assert replayed(post_raw(client, query, gzip.compress(BODY), Content_Encoding="gzip", **headers))
     assert count_events(mongo, key) == COUNT
+
+
+@pytest.mark.parametrize(("query", "headers"), WAYS.values(), ids=WAYS)
+def test_a_repeat_passes_over_what_is_settled(
+    client: httpx.Client, key: Json, mongo: MongoClient, query: str, headers: dict[str, str]
+) -> None:
+    """It does not even see that events are gone. Without the progress, as after a crash, it stores them again."""
+    first = post_raw(client, query, BODY, **headers)
+    assert progress_of(mongo, key) == {
+        "items": COUNT + 1,
+        "stored": COUNT,
+        "rejected": 1,
+        "errors": [{"index": COUNT, **each} for each in first.json()["errors"]],
+    }
+    tenant = {"tenant_id": uuid.UUID(key["tenant_id"])}
+    assert mongo.sluice.events.delete_one({"_id.tenant_id": tenant["tenant_id"], "data.index": 2_000}).deleted_count
+    for stored in (COUNT - 1, COUNT):
+        repeat = post_raw(client, query, BODY, **headers)
+        assert replayed(repeat)
+        assert repeat.json() == first.json()
+        assert count_events(mongo, key) == stored
+        mongo.sluice.claims.delete_one({**tenant, "progress": {"$exists": True}})
+
+
+def test_a_body_of_one_piece_saves_no_progress(client: httpx.Client, key: Json, mongo: MongoClient) -> None:
+    assert post_raw(client, f"{QUERY}&dedupe=content", numbered(1_000)).status_code == 201
+    assert progress_of(mongo, key) is None
 
 
 @pytest.mark.parametrize(("query", "headers"), WAYS.values(), ids=WAYS)
