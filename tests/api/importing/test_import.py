@@ -4,6 +4,8 @@ import gzip
 import json
 import os
 import random
+import subprocess
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -29,22 +31,23 @@ NOTE = "x" * 3_000
 """Text that makes batches of some 1,000 lines, since a batch has 3 MiB."""
 
 
+def record_count(directory: Path) -> int:
+    return sum(len(records_of(journal)) for journal in journals_of(directory))
+
+
+def is_over(process: subprocess.Popen[bytes], directory: Path, wanted: int) -> bool:
+    """Whether an import has ended, or its journal has this number of records."""
+    return process.poll() is not None or record_count(directory) >= wanted
+
+
 @pytest.mark.parametrize("protocol", ["HTTP", "gRPC"])
 def test_kills(server: Server, mongo: MongoClient, key: Json, tmp_path: Path, protocol: str) -> None:
     file = write(tmp_path / "f.ndjson", numbers(0, 8_500, note=NOTE))
     for _ in range(KILLS):
-        before = sum(len(records_of(journal)) for journal in journals_of(tmp_path))
-        more = random.randint(1, 5)
+        wanted = record_count(tmp_path) + random.randint(1, 5)
         with start_import(server, key, file, "--source", "s", protocol=protocol) as process:
-            wait_until(
-                lambda wanted=before + more, running=process: (
-                    running.poll() is not None
-                    or sum(len(records_of(journal)) for journal in journals_of(tmp_path)) >= wanted
-                ),
-                "records of the journal",
-            )
+            wait_until(partial(is_over, process, tmp_path, wanted), "records of the journal")
             process.kill()
-        append(file, b"")
     run_import(server, key, file, "--source", "s", protocol=protocol)
     append(file, numbers(8_500, 9_000))
     run_import(server, key, file, "--source", "s", protocol=protocol)
