@@ -161,9 +161,17 @@ async def problem_of(response: aiohttp.ClientResponse) -> dict[str, Any]:
     if response.content_type != "application/problem+json":
         return {}
     try:
-        return msgspec.json.decode(await response.content.read(MAX_PROBLEM_BYTES), type=dict[str, Any])
+        return msgspec.json.decode(await read_whole(response, MAX_PROBLEM_BYTES), type=dict[str, Any])
     except msgspec.DecodeError:
         return {}
+
+
+async def read_whole(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
+    """The body of a response, of which at most `most_bytes` are kept. One read returns what has arrived."""
+    body = bytearray()
+    while len(body) < most_bytes and (data := await response.content.read(most_bytes - len(body))):
+        body += data
+    return bytes(body)
 
 
 def printable(text: str) -> str:

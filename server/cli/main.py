@@ -16,6 +16,7 @@ from server.cli.commands import Group, print_version
 from server.cli.credentials import without_credentials
 from server.cli.database_url import database_url_command
 from server.cli.export import export_command
+from server.cli.imports import ImportStopped, import_command
 from server.cli.keys import keys_group
 from server.cli.migrate import migrate_command
 from server.cli.remote import RemoteError
@@ -71,6 +72,7 @@ cli.add_command(database_url_command)
 cli.add_command(migrate_command)
 cli.add_command(export_command)
 cli.add_command(tail_command)
+cli.add_command(import_command)
 
 
 def main(arguments: Sequence[str] | None = None) -> Never:
@@ -82,13 +84,13 @@ def main(arguments: Sequence[str] | None = None) -> Never:
         reason = f"not UTF-8: {undecodable}: write this in the encoding of your locale, or set LANG to a UTF-8 one"
         fail(2, reason, log_format)
     try:
-        cli.main(arguments, prog_name="sluice", standalone_mode=False)
+        status = cli.main(arguments, prog_name="sluice", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         write_line(error.format_message())
         sys.exit(2)
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 (every error becomes one line)
         fail(*explain(error), log_format)
-    sys.exit(0)
+    sys.exit(status if isinstance(status, int) else 0)
 
 
 def undecodable_inputs(arguments: Sequence[str]) -> str:
@@ -119,7 +121,7 @@ def explain(error: BaseException) -> tuple[int, str]:
             return 1, UNAVAILABLE["unknown" if error.outcome == "unknown" else None]
         case RemoteError():
             return error.exit_status, str(error)
-        case SluiceError() | StartError() | OutputError():
+        case SluiceError() | StartError() | OutputError() | ImportStopped():
             return 1, str(error)
         case click.Abort() | KeyboardInterrupt():
             return 1, "interrupted"

@@ -1,0 +1,1 @@
+"""`sluice import` against a server."""

@@ -1,0 +1,80 @@
+"""`sluice import` as a process, and the files that it reads."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from tests.support.harness import Json, Server
+from tests.support.raw import lines_of
+
+TIMEOUT_S = 120
+
+
+def numbers(first: int, end: int, **data: Any) -> bytes:
+    """Lines of events that are numbered."""
+    return lines_of([{"type": "n", "data": {"n": number, **data}} for number in range(first, end)])
+
+
+def write(path: Path, data: bytes) -> Path:
+    """A file with this data."""
+    path.write_bytes(data)
+    return path
+
+
+def append(path: Path, data: bytes) -> None:
+    """Let a file grow."""
+    with path.open("ab") as file:
+        file.write(data)
+
+
+def start_import(server: Server, key: Json, *arguments: str | Path, protocol: str = "HTTP") -> subprocess.Popen[bytes]:
+    """Start an import."""
+    to = ["--grpc", server.grpc] if protocol == "gRPC" else ["--url", server.url]
+    return subprocess.Popen(
+        [sys.executable, "-m", "server", "import", *map(str, arguments), *to],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "SLUICE_API_KEY": key["key"]},
+    )
+
+
+def run_import(
+    server: Server,
+    key: Json,
+    *arguments: str | Path,
+    protocol: str = "HTTP",
+    stdin: bytes = b"",
+    status: int = 0,
+) -> str:
+    """Import, with the exit status `status`. Returns what it printed on stderr."""
+    with start_import(server, key, *arguments, protocol=protocol) as process:
+        out, error = process.communicate(stdin, TIMEOUT_S)
+    text = error.decode()
+    assert (process.returncode, out) == (status, b""), text
+    return text
+
+
+def rejects_of(path: Path) -> list[Json]:
+    """The lines of the file of rejects of a file."""
+    rejects = path.with_name(f"{path.name}.rejects.ndjson")
+    return [json.loads(line) for line in rejects.read_bytes().splitlines()]
+
+
+def journals_of(directory: Path) -> list[Path]:
+    """The journals in a directory."""
+    return sorted(path for path in directory.iterdir() if ".sluice-journal" in path.name)
+
+
+def records_of(journal: Path) -> list[Json]:
+    """The whole records of a journal."""
+    return [json.loads(line) for line in journal.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+
+
+def numbers_in(events: Iterable[Json]) -> list[int]:
+    """The numbers of stored events."""
+    return [event["data"]["n"] for event in events]
