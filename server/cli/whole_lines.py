@@ -1,7 +1,12 @@
 r"""Splits bytes that arrive in chunks of any length into whole lines. Only `\n` ends a line: JSON may hold all others.
 
-It looks at line ends alone, and parses no line. So it takes no time that could be seen beside the network.
+It looks at line ends alone, and parses no line. So it takes no time that could be seen beside the network. Empty lines,
+which keep a connection alive while no event matches, are left out.
 """
+
+import re
+
+EMPTY_LINES = re.compile(rb"^\n+|(?<=\n)\n+")
 
 
 class WholeLines:
@@ -25,5 +30,8 @@ class WholeLines:
             return b""
         whole = b"".join((self._rest, chunk[:end])) if self._rest else chunk[:end]
         self._rest = bytearray(chunk[end:])
-        self.last = whole[whole.rfind(b"\n", 0, -1) + 1 :]
+        if whole.startswith(b"\n") or b"\n\n" in whole:
+            whole = EMPTY_LINES.sub(b"", whole)
+        if whole:
+            self.last = whole[whole.rfind(b"\n", 0, -1) + 1 :]
         return whole

@@ -18,6 +18,9 @@ SLOWEST_GOOD_S = 5
 
 MAX_MEMORY_MIB = 400
 
+RESPONSE_TIMEOUT_S = 120
+"""Ten bodies of lists take 7 s on a quiet machine, and over 30 s beside other tests. A body has time while it goes on."""
+
 SMALL = b'{"index":%d,"note":"' + b"x" * 140 + b'"}\n'
 
 BODY_OF = {
@@ -34,6 +37,7 @@ def test_ten_at_once(server: Server, key: Json, body: bytes, statuses: set[int])
 
     def post(_: int) -> int:
         with server.client(key["key"]) as client:
+            client.timeout = RESPONSE_TIMEOUT_S
             return post_raw(client, "source=s&type=t", body).status_code
 
     memory, slowest = 0.0, 0.0

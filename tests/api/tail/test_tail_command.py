@@ -148,7 +148,8 @@ def test_bad_usage_is_one_line(server: Server, key: Json, arguments: Any, status
     assert key["key"] not in line
 
 
-def test_lines_on_a_terminal(server: Server, client: httpx.Client, key: Json) -> None:
+def test_lines_on_a_terminal(server: Server, client: httpx.Client, key: Json, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)  # which pytest's processes have, and which comes before the terminal
     odd = [event(type="\x1b[2J", data={"text": "\u202e" + "\u65e5" * 60})]
     assert client.post(EVENTS, json={"source": "web", "events": odd}).is_success
     store(client, source="app")
