@@ -20,11 +20,11 @@ from server.cli.importing.lines import Line, LineReader
 from server.cli.importing.validation import LineError
 from server.core.events.model import MAX_BODY_BYTES
 
-MAX_BATCH_LINES = 50_000
-"""Lines of a batch: their objects take some 25 MB."""
+MAX_BATCH_LINES = 40_000
+"""Lines of a batch: their objects take some 20 MB."""
 
-MAX_BATCH_BYTES = 8 * 1024 * 1024
-"""A batch ends with the line that reaches this size. It takes the server some 0.3 s. A batch that a longer line makes
+MAX_BATCH_BYTES = 6 * 1024 * 1024
+"""A batch ends with the line that reaches this size. It takes the server some 0.2 s. A batch that a longer line makes
 too large for one body is sent in two."""
 
 MAX_RUNS = 500

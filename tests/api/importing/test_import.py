@@ -27,8 +27,8 @@ from tests.support.importing import (
 from tests.support.raw import lines_of, stored_of
 
 KILLS = 10 if os.environ.get("SLUICE_LONG") else 3
-NOTE = "x" * 8_000
-"""Text that makes batches of some 1,000 lines, since a batch has 8 MiB."""
+NOTE = "x" * 6_000
+"""Text that makes batches of some 1,000 lines, since a batch has 6 MiB."""
 
 
 def record_count(directory: Path) -> int:
