@@ -1,4 +1,4 @@
-"""Runs a function that may block for ever, such as a read of a pipe, beside the event loop.
+"""Runs a function that may block without end, such as a read of a pipe, beside the event loop.
 
 The thread is a daemon: Ctrl-C ends the process although the read goes on. The threads of asyncio would hold it up.
 """
