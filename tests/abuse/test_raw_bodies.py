@@ -19,7 +19,7 @@ SLOWEST_GOOD_S = 5
 MAX_MEMORY_MIB = 400
 
 RESPONSE_TIMEOUT_S = 120
-"""Ten bodies of lists take 7 s on a quiet machine, and over 30 s beside other tests. A body has time while it goes on."""
+"""Ten bodies of lists take 7 s on a quiet machine, and over 30 s beside other tests. A body has time while it grows."""
 
 SMALL = b'{"index":%d,"note":"' + b"x" * 140 + b'"}\n'
 
