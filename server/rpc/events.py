@@ -26,6 +26,7 @@ MAX_ONE_STEP_BYTES = 64 * 1024
 """An event with a Struct that is converted in one step: at most 32,000 values, which take some 30 ms."""
 
 decode_object = msgspec.json.Decoder(dict[str, Any]).decode
+decode_metadata = msgspec.json.Decoder(dict[str, Any] | None).decode
 
 
 class DoubtfulError(Exception):
@@ -62,7 +63,7 @@ def decode_event(event: pb.Event) -> Event:
     else:
         raise DoubtfulError
     metadata_json = event.metadata_json
-    return Event(event_type, data, None, decode_object(metadata_json) if metadata_json else None)
+    return Event(event_type, data, None, decode_metadata(metadata_json) if metadata_json else None)
 
 
 def decode_plain_event(event: pb.Event) -> tuple[Event, int | None]:

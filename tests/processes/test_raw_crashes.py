@@ -85,7 +85,7 @@ def test_a_client_that_is_too_impatient_comes_further_with_each_retry(crashing: 
     server, _, mongo = crashing
     query, headers = WAYS["content"]
     key = server.create_key("impatient", "--rate-limit", "0")
-    slow = {"failCommands": ["insert"], "namespace": "sluice.events", "blockConnection": True, "blockTimeMS": 300}
+    slow = {"failCommands": ["insert"], "namespace": "sluice.events", "blockConnection": True, "blockTimeMS": 500}
     with fail_point(mongo, "failCommand", "alwaysOn", **slow):
         resetting = server.client(key["key"], transport=httpx.HTTPTransport(socket_options=[RESET]))
         resetting.timeout = httpx.Timeout(1)

@@ -14,7 +14,7 @@ import msgspec
 from google.protobuf.timestamp_pb2 import Timestamp
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
-from msgspec import Raw, Struct
+from msgspec import UNSET, Raw, Struct, UnsetType
 from sluice.v1 import event_service_pb2 as pb
 from sluice.v1.event_service_pb2_grpc import EventServiceStub
 
@@ -42,7 +42,7 @@ class EventParts(Struct):
     type: str
     data: Raw
     timestamp: str | None = None
-    metadata: Raw = Raw(b"null")
+    metadata: Raw | UnsetType = UNSET
 
 
 decode_parts = msgspec.json.Decoder(EventParts).decode
@@ -156,7 +156,7 @@ def event_of(text: bytes) -> pb.Event:
     if parts.timestamp is not None:
         seconds, milliseconds = divmod(parse_time(parts.timestamp), MS_PER_S)
         event.timestamp.CopyFrom(Timestamp(seconds=seconds, nanos=milliseconds * NS_PER_MS))
-    if parts.metadata != b"null":
+    if parts.metadata is not UNSET:
         event.metadata_json = bytes(parts.metadata)
     return event
 

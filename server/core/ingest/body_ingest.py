@@ -1,7 +1,8 @@
 """Stores one raw body: items without a limit on their number, in batches of at most 1,000, in order.
 
-A body is cut into pieces, and each piece is stored as a batch by `ingest.py`. The next piece is decoded while one is
-stored. Handling is lenient unless the client asks for strict handling: then the body is one piece, all or nothing.
+A body is cut into pieces, and each piece is stored as a batch by `ingest.py`. Two pieces are stored at a time, and the
+next one is decoded meanwhile. They are begun in order, so ids ascend in the order of the items. Handling is lenient
+unless the client asks for strict handling: then the body is one piece, all or nothing.
 
 With an idempotency key each piece has a key of its own, made from that of the body, and all that `idempotency.py` says
 holds for it. So a retry stores what is missing and no event twice, whichever worker takes it, and whichever pieces were
@@ -47,6 +48,7 @@ from server.core.ingest.raw_body import (
     invalid_items,
 )
 from server.core.ingest.store import BodyProgress, ProgressStore
+from server.core.ordered import Ordered
 from server.core.slow_work import SlowWork, Steps
 
 T = TypeVar("T")
@@ -57,6 +59,9 @@ small items take a minute. Each piece has the time of a request in it."""
 
 COMPLETE = "retry after the time in Retry-After, with the same Idempotency-Key or dedupe=content, to store the rest"
 WOULD_DOUBLE = "a retry would store them again, since the request had neither an Idempotency-Key nor dedupe=content"
+
+PIECES_AT_ONCE = 2
+"""Pieces that are being stored: one is written to the journal while the database reads the next."""
 
 SAVE_TIMEOUT_S = 1.0
 """How long saving the progress may take. If the database is away, the client waits for its 503 meanwhile."""
@@ -73,6 +78,18 @@ class BodyKey(NamedTuple):
     def progress_id(self, tenant_id: UUID) -> bytes:
         """The id of the progress of just this body. No key of a client or a piece has two line feeds."""
         return record_id(tenant_id, f"{self.key}\n\n{self.fingerprint.hex()}")
+
+
+class Settled(NamedTuple):
+    """What became of a piece."""
+
+    end: int
+    """The index of the first item behind it."""
+    stored: int
+    errors: Sequence[EventError]
+    """The first of the items that were rejected."""
+    rejected: int
+    replayed: bool
 
 
 class BodyIngest:
@@ -114,23 +131,20 @@ class BodyIngest:
         return RawReceipt(progress.stored, progress.errors, self._replayed)
 
     async def _store_pieces(self, items: Items, key: BodyKey | None) -> None:
-        """Store one piece after the other. The next one is decoded meanwhile."""
+        """Store the pieces in order, some at a time. The next one is decoded meanwhile."""
         piece = await self._slowly(decoding_piece(self._body, items, 0))
         self._saved_items = 0 if piece is None else len(piece.items)  # progress of one piece would tell nothing
-        while piece is not None:
-            was_replayed = self._replayed
-            following = asyncio.ensure_future(
-                self._slowly(decoding_piece(self._body, items, piece.first + len(piece.items)))
-            )
-            try:
-                await self._store_piece(piece, key)
-                piece = await following
-            finally:
-                following.cancel()
-                await asyncio.gather(following, return_exceptions=True)
-                del following  # or an error of it would hold itself, and the piece
-            if key is not None and piece is not None and self._replayed and not was_replayed:
-                piece = await self._pass_over_settled(piece, items, key)
+        async with Ordered[Piece | None]() as following, Ordered[Settled]() as storing:
+            while piece is not None:
+                was_replayed = self._replayed
+                storing.begin(self._store_piece(piece, key))
+                following.begin(self._slowly(decoding_piece(self._body, items, piece.first + len(piece.items))))
+                await self._settle(storing, PIECES_AT_ONCE - 1 if self._progress.stored else 0)
+                piece = await following.take()
+                if key is not None and piece is not None and self._replayed and not was_replayed:
+                    await self._settle(storing, 0)
+                    piece = await self._pass_over_settled(piece, items, key)
+            await self._settle(storing, 0)
 
     async def _pass_over_settled(self, piece: Piece, items: Items, key: BodyKey) -> Piece | None:
         """The piece from which on nothing is settled: `piece`, or one that comes later. Raises Unavailable."""
@@ -148,11 +162,11 @@ class BodyIngest:
             with suppress(Unavailable):
                 await self._store.save_progress(own_id, self._tenant_id, self._progress, deadline)
 
-    async def _store_piece(self, piece: Piece, key: BodyKey | None) -> None:
-        """Store a piece, and count what was stored of it. A piece without a good item is no error."""
+    async def _store_piece(self, piece: Piece, key: BodyKey | None) -> Settled:
+        """Store a piece. One without a good item is no error."""
         self._deadline.reset(PROGRESS_TIMEOUT_S)
         deadline = Deadline(min(REQUEST_TIMEOUT_S, self._deadline.remaining()))
-        submission = self._submission(piece, key)
+        submission, end = self._submission(piece, key), piece.first + len(piece.items)
         try:
             async with asyncio.timeout(deadline.remaining()):
                 await self._in_flight.wait_for_capacity()
@@ -165,10 +179,8 @@ class BodyIngest:
             except InvalidBatch as error:
                 if not self._body.lenient:
                     raise invalid_items(errors_of_items(error.errors), error.count) from None
-                self._settle(piece, 0, error.errors, len(piece.items))
-                return
-        self._replayed = self._replayed or receipt.replayed
-        self._settle(piece, len(receipt.ids), receipt.rejected, len(receipt.rejected))
+                return Settled(end, 0, error.errors, len(piece.items), replayed=False)
+        return Settled(end, len(receipt.ids), receipt.rejected, len(receipt.rejected), receipt.replayed)
 
     def _submission(self, piece: Piece, key: BodyKey | None) -> Submission:
         """A piece as a batch."""
@@ -184,13 +196,16 @@ class BodyIngest:
             fingerprint = sha256(key.fingerprint + place).digest()
         return Submission(piece.batch, options, sum(map(len, piece.items)), decode_slowly, fingerprint)
 
-    def _settle(self, piece: Piece, stored: int, errors: Sequence[EventError], rejected: int) -> None:
-        """Count a piece, and what was stored and rejected of it. `errors` are the first that were rejected."""
+    async def _settle(self, storing: Ordered[Settled], left: int) -> None:
+        """Wait until no more than `left` pieces are being stored, and count what became of the others."""
         progress = self._progress
-        progress.items = piece.first + len(piece.items)
-        progress.stored += stored
-        progress.rejected += rejected
-        progress.errors += errors_of_items(errors[: MAX_LISTED_ERRORS - len(progress.errors)])
+        while len(storing) > left:
+            piece = await storing.take()
+            self._replayed = self._replayed or piece.replayed
+            progress.items = piece.end
+            progress.stored += piece.stored
+            progress.rejected += piece.rejected
+            progress.errors += errors_of_items(piece.errors[: MAX_LISTED_ERRORS - len(progress.errors)])
 
     def _interrupted(self, error: Unavailable) -> Unavailable:
         """The error for a body of which a piece could not be stored."""
