@@ -1,12 +1,11 @@
 """`sluice export` goes on while the server is killed and restarted, and while the primary steps down."""
 
-import os
-import signal
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
+from tests.support.crashes import kill_server
 from tests.support.exports import LINES
 from tests.support.harness import Server
 from tests.support.many_events import insert_random_events
@@ -32,7 +31,7 @@ def test_an_export_over_restarts_and_a_step_down(tmp_path: Path) -> None:
             with told.open("wb") as stderr, running(server.url, key["key"], "export", stderr=stderr) as process:
                 assert process.stdout is not None
                 exported = process.stdout.read(EVENT_BYTES)
-                kill(server)
+                kill_server(server)
                 server.start()
                 while b"trying again" not in told.read_bytes():  # what was sent before is still to be read
                     exported += process.stdout.read(EVENT_BYTES)
@@ -48,11 +47,3 @@ def test_an_export_over_restarts_and_a_step_down(tmp_path: Path) -> None:
     assert last == f"exported {COUNT} events"
     assert len(lines) >= 2
     assert all("trying again" in line for line in lines), lines
-
-
-def kill(server: Server) -> None:
-    """End it and its workers as a crash of the machine does. Without a supervisor they would drain."""
-    workers = server.worker_pids()
-    server.stop(signal.SIGKILL)
-    for pid in workers:
-        os.kill(pid, signal.SIGKILL)
