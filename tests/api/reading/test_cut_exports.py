@@ -9,7 +9,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from server.cli import exporting, http_client
+from server.cli import retries
+from server.cli.exporting import engine
 from tests.support.exports import ENCODINGS, LINES
 from tests.support.harness import Json, MongoClient, Server, event
 from tests.support.many_events import insert_events
@@ -96,7 +97,7 @@ def test_the_command_stops_at_each_cut_and_then_goes_on(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(exporting, "GIVE_UP_AFTER_S", 0)
+    monkeypatch.setattr(engine, "GIVE_UP_AFTER_S", 0)
     target = tmp_path / "events.ndjson"
     had = b""
     for cut_after in random_cuts(server, exporter, encoding):
@@ -128,7 +129,7 @@ def test_the_command_goes_on_by_itself_after_each_cut(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(http_client, "FIRST_WAIT_S", 0)
+    monkeypatch.setattr(retries, "FIRST_WAIT_S", 0)
     target, seen = tmp_path / "events.ndjson", list[list[str]]()
 
     def look() -> None:
