@@ -27,7 +27,7 @@ def export_command(url: str, key: str, output: str, **filters: str | None) -> No
 
     FILE has its name only once it is whole. If this command was stopped, the same command goes on after the last line.
     """
-    from server.cli.exporting import export_to_file, export_to_stdout  # they take 0.1 s, of every command
+    from server.cli.exporting.engine import export_to_file, export_to_stdout  # they take 0.1 s, of every command
 
     remote = Remote(url, key)
     query = {name: value for name, value in filters.items() if value is not None}

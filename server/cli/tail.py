@@ -52,7 +52,7 @@ def tail_command(url: str, key: str, since: str | None, last: int | None, **name
         signal.signal(number, end_at_once)
     if since is not None and last is not None:
         raise click.UsageError("--since and --last exclude each other: give one of them")
-    from server.cli.following import Start, follow  # it takes 0.1 s, of every command
+    from server.cli.following.engine import Start, follow  # it takes 0.1 s, of every command
 
     where = {name: value for name, value in names.items() if value is not None}
     with suppress(ReaderGone):

@@ -24,9 +24,9 @@ from tests.support.ship_script import needs_curl, numbers_of, orders_in, run_shi
 from tests.support.shippers import SHIPPERS
 from tests.support.syslog_ng import SyslogNg, each_once, messages_of, needs_syslog_ng
 from tests.support.unreliable import Reply
-from tests.support.unreliable_proxy import Fault, Late, Lost, UnreliableProxy
+from tests.support.unreliable_proxy import Cut, Fault, Stall, UnreliableProxy
 
-FAULTS: list[Fault | None] = [Reply(429, "1"), Reply(503, "1"), Lost(), None, Late()]
+FAULTS: list[Fault | None] = [Reply(429, "1"), Reply(503, "1"), Cut(), None, Stall()]
 
 BODIES, ITEMS, KILLS = (600, 40, 8) if os.environ.get("SLUICE_LONG") else (40, 6, 1)
 """Bodies that each replayed shipper sends, items in each, and how often the server is killed meanwhile: with
@@ -79,7 +79,7 @@ def number_in(message: str) -> int:
 def test_ship_sh_loses_nothing(server: Server, mongo: MongoClient, tmp_path: Path) -> None:
     key, file = new_key(server), tmp_path / "orders.ndjson"
     orders_in(file, 6_000)
-    with UnreliableProxy(server.url, [*FAULTS[:4], Reply(503, "1"), Lost()]) as proxy:
+    with UnreliableProxy(server.url, [*FAULTS[:4], Reply(503, "1"), Cut()]) as proxy:
         assert run_ship(file, f"http://{proxy.address}", key["key"]).returncode == 0
         assert proxy.faults == []
     assert run_ship(file, server.url, key["key"]).returncode == 0

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import pytest
+
+from server.cli.main import main
 from tests.support.harness import sluice
 
 TIMEOUT_S = 60
@@ -20,6 +23,13 @@ def environment(url: str, secret: str) -> dict[str, str]:
 def remote(url: str, secret: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
     return sluice(*arguments, env=environment(url, secret))
+
+
+def remote_here(url: str, secret: str, *arguments: str) -> int:
+    """Run a command to its end in this process, so with what a test has patched. Returns its exit status."""
+    with pytest.raises(SystemExit) as ended:
+        main([*arguments, "--url", url, "--key", secret])
+    return int(str(ended.value.code))
 
 
 @contextmanager

@@ -1,9 +1,10 @@
-"""A proxy in front of a server that fails as it is told: for shippers, which must lose nothing."""
+"""A proxy in front of a server that fails as it is told: for clients that send again, and lose and double nothing."""
 
 import contextlib
+import re
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import NamedTuple, Self
 
@@ -12,30 +13,51 @@ from tests.support.unreliable import Reply
 
 CHUNK_BYTES = 1024 * 1024
 
+CONTINUE = re.compile(rb"\AHTTP/1\.1 100 [^\r]*\r\n\r\n")
+"""The proxy has said this to the client already."""
 
-class Lost(NamedTuple):
-    """The server carries the request out, but the connection is closed without its response."""
-
-
-class Late(NamedTuple):
-    """The server carries the request out, but no response comes until the client closes the connection."""
+ACCEPT_ENCODING = re.compile(rb"(?i)^(accept-encoding:)[^\r]*", re.MULTILINE)
 
 
-Fault = Reply | Lost | Late
+class Cut(NamedTuple):
+    """The server carries the request out, but the connection is closed after `after` bytes of the response.
+
+    `before` is called before that.
+    """
+
+    after: int = 0
+    before: Callable[[], object] = lambda: None
+
+
+class Stall(NamedTuple):
+    """The server carries the request out, but after `after` bytes of the response no more come.
+
+    That ends when the client closes the connection.
+    """
+
+    after: int = 0
+
+
+Fault = Reply | Cut | Stall
 
 
 class UnreliableProxy:
-    """Forwards requests byte by byte to HOST:PORT. The first ones fail as `faults` say, one for each request."""
+    """Forwards requests byte by byte to HOST:PORT. The first ones fail as `faults` say, one for each request.
 
-    def __init__(self, target: str, faults: Sequence[Fault | None] = ()) -> None:
+    With an `encoding`, it asks the server for that, whatever the client asks for.
+    """
+
+    def __init__(self, target: str, faults: Sequence[Fault | None] = (), encoding: str | None = None) -> None:
         host, _, port = target.removeprefix("http://").rpartition(":")
         self._target = (host, int(port))
+        self._encoding = encoding
         self.faults = list(faults)
         self.requests: list[bytes] = []
         """All that arrived, as it was sent."""
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"http://{self.address}"
 
     def __enter__(self) -> Self:
         threading.Thread(target=self._accept, daemon=True).start()
@@ -52,30 +74,60 @@ class UnreliableProxy:
                 threading.Thread(target=self._serve, args=(self._listener.accept()[0],), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with contextlib.suppress(OSError, EOFError):
-            while self._answer(client):
-                pass
+        """Forward the requests of one connection."""
+        with contextlib.suppress(OSError, EOFError), socket.create_connection(self._target) as server:
+            responses = Responses(server, client)
+            threading.Thread(target=responses.forward, daemon=True).start()
+            while True:
+                request = read_request(client)
+                fault = self._next_fault(request)
+                if isinstance(fault, Reply):
+                    client.sendall(response_of(fault))
+                    continue
+                responses.begin(fault)
+                server.sendall(self._with_encoding(request))
         shut(client)
 
-    def _answer(self, client: socket.socket) -> bool:
-        """Whether the connection goes on after its next request. Raises EOFError at its end."""
-        request = read_message(client)
+    def _next_fault(self, request: bytes) -> Fault | None:
         with self._lock:
             self.requests.append(request)
-            fault = self.faults.pop(0) if self.faults else None
-        if isinstance(fault, Reply):
-            client.sendall(response_of(fault))
-            return True
-        with socket.create_connection(self._target) as server:
-            server.sendall(request)
-            response = read_message(server)
-            while response.startswith(b"HTTP/1.1 100"):
-                response = read_message(server)
-        if fault is None:
-            client.sendall(response)
-        elif isinstance(fault, Late):
-            client.recv(1)
-        return fault is None
+            return self.faults.pop(0) if self.faults else None
+
+    def _with_encoding(self, request: bytes) -> bytes:
+        return request if self._encoding is None else ACCEPT_ENCODING.sub(rb"\1 " + self._encoding.encode(), request)
+
+
+class Responses:
+    """The responses of one connection, which come one after the other."""
+
+    def __init__(self, server: socket.socket, client: socket.socket) -> None:
+        self._server = server
+        self._client = client
+        self._fault: Cut | Stall | None = None
+        self._forwarded = 0
+
+    def begin(self, fault: Cut | Stall | None) -> None:
+        """Say how the next one fails."""
+        self._fault, self._forwarded = fault, 0
+
+    def forward(self) -> None:
+        """Forward all, until the connection ends."""
+        with contextlib.suppress(OSError):
+            while chunk := self._server.recv(CHUNK_BYTES):
+                if chunk := CONTINUE.sub(b"", chunk):
+                    self._forward(chunk)
+        shut(self._client, self._server)
+
+    def _forward(self, chunk: bytes) -> None:
+        """Forward what the fault lets through. Raises ConnectionAbortedError to cut the connection."""
+        fault, left = self._fault, len(chunk)
+        if fault is not None:
+            left = max(0, fault.after - self._forwarded)
+        self._client.sendall(chunk[:left])
+        self._forwarded += len(chunk)
+        if isinstance(fault, Cut) and len(chunk) >= left:
+            fault.before()
+            raise ConnectionAbortedError
 
 
 def response_of(reply: Reply) -> bytes:
@@ -84,8 +136,8 @@ def response_of(reply: Reply) -> bytes:
     return f"HTTP/1.1 {reply.status} Reply\r\n{wait}Content-Length: 0\r\n\r\n".encode()
 
 
-def read_message(source: socket.socket) -> bytes:
-    """The next request or response. Raises EOFError."""
+def read_request(source: socket.socket) -> bytes:
+    """The next request. Raises EOFError."""
     message = b""
     while b"\r\n\r\n" not in message:
         message += receive(source)

@@ -29,9 +29,10 @@ FAILURES = (httpx.HTTPError, grpc.RpcError)
 class Writers:
     """Threads that send batches, each until it is acknowledged."""
 
-    def __init__(self, server: Server, secret: str) -> None:
+    def __init__(self, server: Server, secret: str, pause_s: float = 0) -> None:
         self._server = server
         self._secret = secret
+        self._pause_s = pause_s
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._write) for _ in range(WRITERS)]
         self.acknowledged: list[str] = []
@@ -46,7 +47,7 @@ class Writers:
             thread.join()
 
     def _write(self) -> None:
-        while not self._stop.is_set():
+        while not self._stop.wait(self._pause_s):
             headers, body = {"Idempotency-Key": uuid.uuid4().hex}, batch(random.randint(1, 150))
             while True:
                 with suppress(httpx.HTTPError), self._server.client(self._secret) as client:

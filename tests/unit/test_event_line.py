@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.cli.event_line import event_line, width
+from server.cli.following.event_line import event_line, width
 from tests.support.harness import Json
 
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.cli.event_stream import EventStream, Message
-from server.cli.recent_ids import RecentIds
+from server.cli.following.event_stream import EventStream, Message
+from server.cli.following.recent_ids import RecentIds
 from server.core.events.ids import new_ids
 
 STREAM = 'retry: 2000\n\nevent: event\nid: a\ndata: {"x":"\u2028"}\n\n: comment\n\nid\nevent:end\ndata:\ndata: b\n\n'

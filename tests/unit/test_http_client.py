@@ -8,8 +8,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from server.cli.http_client import MAX_WAIT_S, Retries, client_of
+from server.cli.http_client import client_of
 from server.cli.remote import Remote, RemoteError, Retryable, Unreachable, remote_options
+from server.cli.retries import MAX_WAIT_S, Retries
 
 KEY = "slc_" + "k" * 43
 

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from server.cli import part_file
-from server.cli.part_file import PartFile
-from server.cli.part_file import part_file as opened
-from server.cli.whole_lines import WholeLines
+from server.cli.exporting import part_file
+from server.cli.exporting.part_file import PartFile
+from server.cli.exporting.part_file import part_file as opened
+from server.cli.exporting.whole_lines import WholeLines
 from server.core.errors import ConfigurationError
 from server.runtime.output import OutputError
 

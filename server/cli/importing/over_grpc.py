@@ -18,10 +18,10 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from sluice.v1 import event_service_pb2 as pb
 from sluice.v1.event_service_pb2_grpc import EventServiceStub
 
-from server.cli.http_client import Retries
 from server.cli.importing.batches import Request
 from server.cli.importing.sending import GIVE_UP_AFTER_S, Outcome, refusal
 from server.cli.remote import RemoteError, Retryable, Unreachable
+from server.cli.retries import Retries
 from server.core.errors import Code
 from server.core.events.model import MAX_BATCH_EVENTS
 from server.core.times import MS_PER_S, NS_PER_MS, parse_time

@@ -5,10 +5,11 @@ from collections.abc import Callable
 
 import msgspec
 
-from server.cli.http_client import Client, Retries, read_whole
+from server.cli.http_client import Client, read_whole
 from server.cli.importing.batches import Request
 from server.cli.importing.sending import GIVE_UP_AFTER_S, Outcome, Refusal, refusal
 from server.cli.remote import RemoteError, Retryable
+from server.cli.retries import Retries
 from server.core.errors import Code
 
 PATH = "/api/v1/events"

@@ -11,7 +11,7 @@ from tests.support.raw import post_raw, stored_of
 from tests.support.replay import RECIPES, Shipped, Shipper, ship
 from tests.support.shippers import SHIPPERS
 from tests.support.unreliable import Reply
-from tests.support.unreliable_proxy import Fault, Late, Lost, UnreliableProxy
+from tests.support.unreliable_proxy import Cut, Fault, Stall, UnreliableProxy
 
 COUNT, ITEMS = 12, 6
 """Items, and items in a body."""
@@ -19,7 +19,7 @@ COUNT, ITEMS = 12, 6
 TIMEOUT_S = 0.5
 """In place of the 30 s and more of the recipes."""
 
-FAULTS: Sequence[Fault | None] = [Reply(429, "1"), Reply(503, "1"), Lost(), None, Late(), None]
+FAULTS: Sequence[Fault | None] = [Reply(429, "1"), Reply(503, "1"), Cut(), None, Stall(), None]
 """Those of the first body, and then of the second, which has a bad item."""
 
 

@@ -4,9 +4,6 @@ import json
 import os
 import pty
 import termios
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -17,8 +14,8 @@ from tests.support.exports import LINES
 from tests.support.harness import Json, MongoClient, Server, event, sluice, wait_until
 from tests.support.many_events import insert_events
 from tests.support.reading import EVENTS
-from tests.support.relay import CutsOfExports
 from tests.support.remote_commands import remote, running
+from tests.support.unreliable_proxy import Cut, Stall, UnreliableProxy
 
 COUNT = 3_000
 
@@ -53,19 +50,11 @@ def test_filters(server: Server, key: Json, exported: bytes) -> None:
     assert (none.returncode, none.stdout, none.stderr) == (0, "", "exported 0 events\n")
 
 
-@contextmanager
-def stopping_relay(server: Server, after: int) -> Iterator[str]:
-    """The URL of a relay that stops to forward after some bytes, and keeps the connection."""
-    stopped = threading.Event()
-    with CutsOfExports(server.url.removeprefix("http://"), [after], "identity", stopped.wait) as relay:
-        yield relay.url
-        stopped.set()
-
-
 def test_killed_and_run_again(server: Server, key: Json, exported: bytes, tmp_path: Path) -> None:
     target = tmp_path / "events"
     arguments = ("export", "--output", str(target))
-    with stopping_relay(server, 300_000) as url, running(url, key["key"], *arguments) as process:
+    proxy = UnreliableProxy(server.url, [Stall(300_000)], "identity")
+    with proxy, running(proxy.url, key["key"], *arguments) as process:
         wait_until(lambda: any(path.stat().st_size > 200_000 for path in tmp_path.iterdir()), "lines in a file")
         process.kill()
     (part,) = tmp_path.iterdir()
@@ -89,8 +78,8 @@ def test_what_was_cut_for_good_is_no_whole_export(server: Server, exported: byte
     for arguments, remedy in ((("--output", str(tmp_path / "events")), "The same command"), ((), "With --output")):
         new = server.create_key(key["tenant"])
         revoke = partial(sluice, "keys", "revoke", new["id"], *server.database_options)
-        relay = CutsOfExports(server.url.removeprefix("http://"), [300_000], "identity", revoke)
-        with relay, running(relay.url, new["key"], "export", *arguments) as process:
+        proxy = UnreliableProxy(server.url, [Cut(300_000, revoke)], "identity")
+        with proxy, running(proxy.url, new["key"], "export", *arguments) as process:
             out, err = process.communicate(timeout=60)
         assert process.returncode == 1
         (told, last) = err.decode().splitlines()

@@ -11,12 +11,13 @@ from uuid import UUID
 
 import msgspec
 
-from server.cli.http_client import Client, Retries, client_of
+from server.cli.exporting.part_file import part_file
+from server.cli.exporting.progress import Progress
+from server.cli.exporting.whole_lines import WholeLines
+from server.cli.http_client import Client, client_of
 from server.cli.output import Stdout
-from server.cli.part_file import part_file
-from server.cli.progress import Progress
 from server.cli.remote import Remote, RemoteError, Retryable
-from server.cli.whole_lines import WholeLines
+from server.cli.retries import Retries
 
 EVENTS_PATH = "/api/v1/events"
 NDJSON = "application/x-ndjson"

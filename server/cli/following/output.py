@@ -4,7 +4,7 @@ import shutil
 import sys
 from collections.abc import Sequence
 
-from server.cli.event_line import event_line
+from server.cli.following.event_line import event_line
 from server.cli.output import Stdout
 
 

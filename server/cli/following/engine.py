@@ -13,11 +13,12 @@ from uuid import UUID
 
 import msgspec
 
-from server.cli.event_stream import EventStream, Message
-from server.cli.http_client import Client, Retries, client_of
-from server.cli.recent_ids import RecentIds
+from server.cli.following.event_stream import EventStream, Message
+from server.cli.following.output import TailOutput
+from server.cli.following.recent_ids import RecentIds
+from server.cli.http_client import Client, client_of
 from server.cli.remote import Remote, RemoteError, Retryable
-from server.cli.tail_output import TailOutput
+from server.cli.retries import Retries
 from server.core.events.model import MAX_PAGE_EVENTS
 from server.core.times import parse_bound
 from server.runtime.logs import announce
