@@ -10,6 +10,10 @@ stored before a crash. `dedupe=content` makes the key of a body from its content
 The fingerprint of each piece has that of the whole body in it. The first piece that is stored has the key of the body
 itself. So another body under the same key conflicts at its first piece, before any of its events is stored.
 
+An index of the operator may refuse all of the first piece, so that the second one gets the key. In a retry the first
+piece conflicts then, and the second one shows that it is the same body. So as long as nothing is stored, a piece that
+conflicts counts as rejected, and the next one is tried under the key. If every piece conflicts, it is another body.
+
 When a request ends, also because its client has gone, it saves how many items are settled. A retry passes over them.
 So a client that waits for a few seconds only comes further with each retry. It is no more than a short cut: after a
 crash, a retry looks at each piece.
@@ -30,7 +34,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from server.core.deadline import REQUEST_TIMEOUT_S, Deadline
-from server.core.errors import EventError, InvalidBatch, Unavailable
+from server.core.errors import EventError, IdempotencyConflict, InvalidBatch, Unavailable
 from server.core.events.items import MAX_PIECE_BYTES, Items, passing
 from server.core.events.model import MAX_LISTED_ERRORS, DecodedBatch
 from server.core.in_flight import Arrived, InFlight
@@ -62,6 +66,8 @@ SAVE_TIMEOUT_S = 1.0
 """How long saving the progress may take. If the database is away, the client waits for its 503 meanwhile."""
 
 NO_ITEMS = "items: 0 given, at least 1 needed"
+
+REJECTED_BEFORE = "Rejected by an index or the validator of the collection when this body was sent before"
 
 
 class BodyKey(NamedTuple):
@@ -96,6 +102,8 @@ class BodyIngest:
         self._progress = BodyProgress()
         self._saved_items = 0
         self._replayed = False
+        self._conflict: IdempotencyConflict | None = None
+        """Of a piece that came before any that is stored."""
 
     async def run(self) -> RawReceipt:
         """Store the body. Raises what `Ingest.store` does; Unavailable says how many events are stored."""
@@ -110,6 +118,8 @@ class BodyIngest:
             raise self._interrupted(error) from None
         progress = self._progress
         if not progress.stored:
+            if self._conflict is not None:
+                raise self._conflict
             raise invalid_items(progress.errors, progress.rejected) if progress.rejected else InvalidBatch(NO_ITEMS)
         return RawReceipt(progress.stored, progress.errors, self._replayed)
 
@@ -167,6 +177,12 @@ class BodyIngest:
                     raise invalid_items(errors_of_items(error.errors), error.count) from None
                 self._settle(piece, 0, error.errors, len(piece.items))
                 return
+            except IdempotencyConflict as error:
+                if self._progress.stored:
+                    raise
+                self._conflict = error
+                self._settle(piece, 0, rejected_before(piece), len(piece.items))
+                return
         self._replayed = self._replayed or receipt.replayed
         self._settle(piece, len(receipt.ids), receipt.rejected, len(receipt.rejected))
 
@@ -216,3 +232,9 @@ class BodyIngest:
         """What `steps` returns, which work on a piece of the body."""
         size = min(self._body.size, MAX_PIECE_BYTES)
         return await self._body.unless_gone(self._slow_work(steps, size, self._tenant_id, self._deadline))
+
+
+def rejected_before(piece: Piece) -> list[EventError]:
+    """The errors of the first items of a piece that was rejected when its body was sent before."""
+    indexes = range(piece.first, piece.first + min(len(piece.items), MAX_LISTED_ERRORS))
+    return [EventError(index, f"events[{index}]", REJECTED_BEFORE) for index in indexes]
