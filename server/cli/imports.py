@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from server.cli.commands import Command
+from server.cli.counts import counted
 from server.cli.options import Number
 from server.cli.remote import Remote, RemoteError, remote_options
 from server.core.errors import Code, ConfigurationError
@@ -134,7 +135,7 @@ def check_files(files: tuple[str, ...], options: "ImportOptions") -> int:
             stored, rejected = stored + good, rejected + bad
     except InputError as error:
         raise ImportStopped(str(error)) from None
-    announce(f"dry run: {stored:,} events would be stored, {rejected:,} lines would be rejected")
+    announce(f"dry run: {counted(stored, 'event')} would be stored, {counted(rejected, 'line')} would be rejected")
     return int(rejected > 0)
 
 
@@ -187,20 +188,21 @@ def reason_of(error: RemoteError) -> str:
 
 def so_far(totals: "Totals") -> str:
     """How far an import that was stopped is."""
-    return f"{totals.before + totals.stored:,} events are stored. Run the same command again to go on"
+    return f"Stored so far: {counted(totals.before + totals.stored, 'event')}. Run the same command again to go on"
 
 
 def result(totals: "Totals", files: tuple[str, ...]) -> str:
     """The last line of an import that came to its end."""
-    line = f"stored {totals.stored:,} events"
+    line = f"stored {counted(totals.stored, 'event')}"
     if totals.replayed:
         line += f", of which the server had {totals.replayed:,} already"
     if totals.before:
-        line += f"; {totals.before:,} were stored by earlier runs"
+        line += f"; earlier runs stored {totals.before:,}"
     if totals.rejected:
         from server.cli.importing.rejects import rejects_path
 
-        line += f"; rejected {totals.rejected:,} lines: see {', '.join(str(rejects_path(file)) for file in files)}"
+        line += f"; rejected {counted(totals.rejected, 'line')}: see "
+        line += ", ".join(str(path) for path in map(rejects_path, files) if path.exists())
     for name in totals.incomplete:
         line += f"; the last line of {name} is incomplete, and was left for the next run"
     return line
