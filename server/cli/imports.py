@@ -1,6 +1,7 @@
 """The command `sluice import`: it sends the events of files to a server."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ import click
 
 from server.cli.commands import Command
 from server.cli.counts import counted
+from server.cli.grpc_server import GrpcServer, GrpcServerName
 from server.cli.options import Number
 from server.cli.remote import Remote, RemoteError, remote_options
 from server.core.errors import Code, ConfigurationError
@@ -54,7 +56,11 @@ class Rate(Number):
 @click.option(
     "--dry-run", is_flag=True, is_eager=True, help="Check all lines and send nothing. Needs no server and no key."
 )
-@click.option("--grpc", metavar="HOST:PORT", help="Send over gRPC, without TLS, instead of HTTP.")
+@click.option(
+    "--grpc",
+    type=GrpcServerName(),
+    help="Send over gRPC instead of HTTP; with TLS to https://HOST:PORT. A CA of your own is set as for --url.",
+)
 @remote_options
 def import_command(
     files: tuple[str, ...],
@@ -62,7 +68,7 @@ def import_command(
     mapping: str | None,
     rate: int | None,
     dry_run: bool,
-    grpc: str | None,
+    grpc: GrpcServer | None,
     url: str,
     key: str,
 ) -> None:
@@ -139,7 +145,9 @@ def check_files(files: tuple[str, ...], options: "ImportOptions") -> int:
     return int(rejected > 0)
 
 
-async def import_files(files: tuple[str, ...], options: "ImportOptions", remote: Remote, grpc: str | None) -> int:
+async def import_files(
+    files: tuple[str, ...], options: "ImportOptions", remote: Remote, grpc: GrpcServer | None
+) -> int:
     """Import files, one after the other. Returns the exit status. Raises ImportStopped."""
     from server.cli.importing.engine import Importer
     from server.cli.importing.inputs import InputError
@@ -164,9 +172,10 @@ async def import_files(files: tuple[str, ...], options: "ImportOptions", remote:
 
 
 @asynccontextmanager
-async def transport_to(remote: Remote, grpc: str | None, progress: "Progress") -> AsyncIterator["Transport"]:
+async def transport_to(remote: Remote, grpc: GrpcServer | None, progress: "Progress") -> AsyncIterator["Transport"]:
     """What sends requests to a server, over gRPC if it is asked for."""
     if grpc is not None:
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the library would write lines of its own on stderr
         from server.cli.importing.over_grpc import grpc_transport
 
         async with grpc_transport(grpc, remote.key, progress.say) as transport:
