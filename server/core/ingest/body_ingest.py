@@ -139,15 +139,22 @@ class BodyIngest:
                 following.cancel()
                 await asyncio.gather(following, return_exceptions=True)
                 del following  # or an error of it would hold itself, and the piece
-            if key is not None and piece is not None and self._replayed and not was_replayed:
+            is_first_replay = self._replayed and not was_replayed
+            if key is not None and is_first_replay and (piece is not None or self._conflict is not None):
                 piece = await self._pass_over_settled(piece, items, key)
 
-    async def _pass_over_settled(self, piece: Piece, items: Items, key: BodyKey) -> Piece | None:
-        """The piece from which on nothing is settled: `piece`, or one that comes later. Raises Unavailable."""
+    async def _pass_over_settled(self, piece: Piece | None, items: Items, key: BodyKey) -> Piece | None:
+        """The piece from which on nothing is settled: `piece`, or one that comes later. Raises Unavailable.
+
+        What was saved also says why items were rejected before.
+        """
         progress = await self._store.find_progress(key.progress_id(self._tenant_id), Deadline())
-        if progress is None or progress.items <= piece.first:
+        settled_items = self._progress.items
+        if progress is None or progress.items < settled_items:
             return piece
         self._progress, self._saved_items = progress, progress.items
+        if piece is None or progress.items == settled_items:
+            return piece
         await self._slowly(passing(items, progress.items - piece.first - len(piece.items)))
         return await self._slowly(decoding_piece(self._body, items, progress.items))
 
