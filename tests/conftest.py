@@ -1,7 +1,9 @@
 """Fixtures: a server that all tests of a process share, and a new tenant for each test."""
 
 import os
+import shutil
 import subprocess
+import sys
 import uuid
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -15,6 +17,9 @@ from tests.support.leftovers import remove_leftovers
 
 LONG_TIMEOUT_S = 3_600
 """A test with SLUICE_LONG=1. Schemathesis alone may take 1,800 s. Without it, `timeout` in pyproject.toml holds."""
+
+WITHOUT_POWER = "--bounding-set=-dac_override,-dac_read_search"
+"""Takes from root what a normal user does not have: the power to write where the mode of a file forbids it."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -82,3 +87,16 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
             command += ["-addext", "basicConstraints=critical,CA:FALSE"]
         subprocess.run(command, cwd=directory, check=True, capture_output=True)
     return directory
+
+
+@pytest.fixture
+def normal_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers obey the modes of files, even if the tests run as root."""
+    if os.geteuid() != 0:
+        return
+    if shutil.which("setpriv") is None:
+        pytest.skip("root writes everywhere, and there is no setpriv to take that from it")
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nexec setpriv {WITHOUT_POWER} {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))

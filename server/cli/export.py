@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from server.cli.commands import Command
+from server.cli.counts import counted
 from server.cli.output import ReaderGone
 from server.cli.remote import Remote, remote_options
 from server.runtime.logs import announce
@@ -33,9 +34,9 @@ def export_command(url: str, key: str, output: str, **filters: str | None) -> No
     query = {name: value for name, value in filters.items() if value is not None}
     try:
         if output == STDOUT_NAME:
-            announce(f"exported {asyncio.run(export_to_stdout(remote, query)):,} events")
+            announce(f"exported {counted(asyncio.run(export_to_stdout(remote, query)), 'event')}")
         else:
             target = Path(output).resolve()
-            announce(f"exported {asyncio.run(export_to_file(remote, query, target)):,} events to {output}")
+            announce(f"exported {counted(asyncio.run(export_to_file(remote, query, target)), 'event')} to {output}")
     except ReaderGone:
         sys.exit(1)

@@ -10,12 +10,17 @@ from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiohttp
 import msgspec
 
 from server.cli.remote import Remote, RemoteError, Retryable, Unreachable
+from server.cli.tls import NO_TLS, NOT_TRUSTED, speaks_tls
 from server.runtime.logs import system_reason
+
+HTTP_PORT = 80
+"""Of a URL that names none."""
 
 CONNECT_TIMEOUT_S = 10
 """How long a connection may take: it takes as long as three lost packets at most."""
@@ -48,9 +53,9 @@ FAILURES: tuple[tuple[type[Exception], type[RemoteError], str], ...] = (
     (
         aiohttp.ClientConnectorCertificateError,
         RemoteError,
-        "the certificate of {url} is not trusted: set SSL_CERT_FILE to the certificate of its CA",
+        NOT_TRUSTED,
     ),
-    (aiohttp.ClientConnectorSSLError, RemoteError, "{url} does not speak TLS, or no version that this machine does"),
+    (aiohttp.ClientConnectorSSLError, RemoteError, NO_TLS),
     (aiohttp.ClientConnectorDNSError, Unreachable, "{url} cannot be reached: its name is not known"),
     (aiohttp.ClientConnectorError, Unreachable, "{url} cannot be reached{cause}"),
     (aiohttp.ConnectionTimeoutError, Unreachable, "{url} cannot be reached: it does not answer"),
@@ -67,6 +72,7 @@ class Client:
 
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self._session = session
+        self._was_answered = False
         self.url = url
 
     @asynccontextmanager
@@ -85,8 +91,9 @@ class Client:
 
         `timeout_s` limits each wait for a byte. Raises RemoteError, also while the body is read inside.
         """
-        with errors_in_one_line(self.url):
-            async with self._session.request(
+        async with (
+            self._tls_as_cause(),
+            self._session.request(
                 method,
                 self.url + path,
                 params=params,
@@ -94,12 +101,27 @@ class Client:
                 data=body,
                 allow_redirects=False,  # another server would get the key
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=timeout_s),
-            ) as response:
-                if response.status >= HTTPStatus.MULTIPLE_CHOICES:
-                    raise await error_of(response, self.url)
-                if response.content_type != accept:
-                    raise RemoteError(f"{self.url} is no Sluice server: it sent {printable(response.content_type)}")
-                yield response
+            ) as response,
+        ):
+            self._was_answered = True
+            if response.status >= HTTPStatus.MULTIPLE_CHOICES:
+                raise await error_of(response, self.url)
+            if response.content_type != accept:
+                raise RemoteError(f"{self.url} is no Sluice server: it sent {printable(response.content_type)}")
+            yield response
+
+    @asynccontextmanager
+    async def _tls_as_cause(self) -> AsyncIterator[None]:
+        """Raises RemoteError for the errors inside, also if the server speaks TLS and the URL does not say so."""
+        try:
+            with errors_in_one_line(self.url):
+                yield
+        except Retryable:
+            parts = urlsplit(self.url)
+            is_doubtful = not self._was_answered and parts.scheme == "http"
+            if is_doubtful and await speaks_tls(parts.hostname or "", parts.port or HTTP_PORT):
+                raise RemoteError(f"{self.url} speaks TLS: give --url https{self.url.removeprefix('http')}") from None
+            raise
 
 
 @asynccontextmanager

@@ -1,6 +1,7 @@
 """The command `sluice import`: it sends the events of files to a server."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from server.cli.commands import Command
+from server.cli.counts import counted
+from server.cli.grpc_server import GrpcServer, GrpcServerName
 from server.cli.options import Number
 from server.cli.remote import Remote, RemoteError, remote_options
 from server.core.errors import Code, ConfigurationError
@@ -53,7 +56,11 @@ class Rate(Number):
 @click.option(
     "--dry-run", is_flag=True, is_eager=True, help="Check all lines and send nothing. Needs no server and no key."
 )
-@click.option("--grpc", metavar="HOST:PORT", help="Send over gRPC, without TLS, instead of HTTP.")
+@click.option(
+    "--grpc",
+    type=GrpcServerName(),
+    help="Send over gRPC instead of HTTP; with TLS to https://HOST:PORT. A CA of your own is set as for --url.",
+)
 @remote_options
 def import_command(
     files: tuple[str, ...],
@@ -61,7 +68,7 @@ def import_command(
     mapping: str | None,
     rate: int | None,
     dry_run: bool,
-    grpc: str | None,
+    grpc: GrpcServer | None,
     url: str,
     key: str,
 ) -> None:
@@ -134,11 +141,13 @@ def check_files(files: tuple[str, ...], options: "ImportOptions") -> int:
             stored, rejected = stored + good, rejected + bad
     except InputError as error:
         raise ImportStopped(str(error)) from None
-    announce(f"dry run: {stored:,} events would be stored, {rejected:,} lines would be rejected")
+    announce(f"dry run: {counted(stored, 'event')} would be stored, {counted(rejected, 'line')} would be rejected")
     return int(rejected > 0)
 
 
-async def import_files(files: tuple[str, ...], options: "ImportOptions", remote: Remote, grpc: str | None) -> int:
+async def import_files(
+    files: tuple[str, ...], options: "ImportOptions", remote: Remote, grpc: GrpcServer | None
+) -> int:
     """Import files, one after the other. Returns the exit status. Raises ImportStopped."""
     from server.cli.importing.engine import Importer
     from server.cli.importing.inputs import InputError
@@ -163,9 +172,10 @@ async def import_files(files: tuple[str, ...], options: "ImportOptions", remote:
 
 
 @asynccontextmanager
-async def transport_to(remote: Remote, grpc: str | None, progress: "Progress") -> AsyncIterator["Transport"]:
+async def transport_to(remote: Remote, grpc: GrpcServer | None, progress: "Progress") -> AsyncIterator["Transport"]:
     """What sends requests to a server, over gRPC if it is asked for."""
     if grpc is not None:
+        os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # the library would write lines of its own on stderr
         from server.cli.importing.over_grpc import grpc_transport
 
         async with grpc_transport(grpc, remote.key, progress.say) as transport:
@@ -187,20 +197,21 @@ def reason_of(error: RemoteError) -> str:
 
 def so_far(totals: "Totals") -> str:
     """How far an import that was stopped is."""
-    return f"{totals.before + totals.stored:,} events are stored. Run the same command again to go on"
+    return f"Stored so far: {counted(totals.before + totals.stored, 'event')}. Run the same command again to go on"
 
 
 def result(totals: "Totals", files: tuple[str, ...]) -> str:
     """The last line of an import that came to its end."""
-    line = f"stored {totals.stored:,} events"
+    line = f"stored {counted(totals.stored, 'event')}"
     if totals.replayed:
         line += f", of which the server had {totals.replayed:,} already"
     if totals.before:
-        line += f"; {totals.before:,} were stored by earlier runs"
+        line += f"; earlier runs stored {totals.before:,}"
     if totals.rejected:
         from server.cli.importing.rejects import rejects_path
 
-        line += f"; rejected {totals.rejected:,} lines: see {', '.join(str(rejects_path(file)) for file in files)}"
+        line += f"; rejected {counted(totals.rejected, 'line')}: see "
+        line += ", ".join(str(path) for path in map(rejects_path, files) if path.exists())
     for name in totals.incomplete:
         line += f"; the last line of {name} is incomplete, and was left for the next run"
     return line

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,32 +31,52 @@ def append(path: Path, data: bytes) -> None:
         file.write(data)
 
 
-def start_import(server: Server, key: Json, *arguments: str | Path, protocol: str = "HTTP") -> subprocess.Popen[bytes]:
-    """Start an import."""
-    to = ["--grpc", server.grpc] if protocol == "gRPC" else ["--url", server.url]
+def start_import(
+    server: Server | str,
+    key: Json,
+    *arguments: str | Path,
+    protocol: str = "HTTP",
+    stderr: int = subprocess.PIPE,
+    variables: Mapping[str, str] | None = None,
+) -> subprocess.Popen[bytes]:
+    """Start an import to a server, or to an address of the protocol."""
+    option = "--grpc" if protocol == "gRPC" else "--url"
+    if isinstance(server, Server):
+        server = server.grpc if protocol == "gRPC" else server.url
     return subprocess.Popen(
-        [sys.executable, "-m", "server", "import", *map(str, arguments), *to],
+        [sys.executable, "-m", "server", "import", *map(str, arguments), option, server],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**os.environ, "SLUICE_API_KEY": key["key"]},
+        stderr=stderr,
+        env={**os.environ, "SLUICE_API_KEY": key["key"], **(variables or {})},
     )
 
 
 def run_import(
-    server: Server,
+    server: Server | str,
     key: Json,
     *arguments: str | Path,
     protocol: str = "HTTP",
     stdin: bytes = b"",
     status: int = 0,
+    variables: Mapping[str, str] | None = None,
 ) -> str:
     """Import, with the exit status `status`. Returns what it printed on stderr."""
-    with start_import(server, key, *arguments, protocol=protocol) as process:
-        out, error = process.communicate(stdin, TIMEOUT_S)
+    with start_import(server, key, *arguments, protocol=protocol, variables=variables) as process:
+        return end_of(process, status, stdin)
+
+
+def end_of(process: subprocess.Popen[bytes], status: int = 0, stdin: bytes = b"") -> str:
+    """Wait for the end of an import, with the exit status `status`. Returns what it printed on stderr."""
+    out, error = process.communicate(stdin, TIMEOUT_S)
     text = error.decode()
     assert (process.returncode, out) == (status, b""), text
     return text
+
+
+def record_count(directory: Path) -> int:
+    """How many records the journals in a directory have."""
+    return sum(len(records_of(journal)) for journal in journals_of(directory))
 
 
 def rejects_of(path: Path) -> list[Json]:

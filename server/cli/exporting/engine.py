@@ -11,6 +11,7 @@ from uuid import UUID
 
 import msgspec
 
+from server.cli.counts import counted
 from server.cli.exporting.part_file import part_file
 from server.cli.exporting.progress import Progress
 from server.cli.exporting.whole_lines import WholeLines
@@ -97,7 +98,7 @@ async def export(client: Client, query: Mapping[str, str], output: Output, progr
     except RemoteError as error:
         if not output.lines:
             raise
-        reason = f"{error}: the export is not whole. It has {output.lines:,} events. {output.remedy}"
+        reason = f"{error}: the export is not whole. It has {counted(output.lines, 'event')}. {output.remedy}"
         raise RemoteError(reason, error.problem) from None
 
 

@@ -15,7 +15,7 @@ from server.cli.importing.sending import Outcome, Transport
 from server.cli.importing.threads import in_thread
 
 UNNAMED = "Refused by the server, which names the reason of the first 100 events of a request only"
-SOME_UNNAMED = "{count} of the lines from here to line {last} were refused too. The server names the first 100 only"
+SOME_UNNAMED = "The server refused {count} more of the lines from here to line {last}. It names the first 100 only"
 
 
 class Importer:

@@ -16,6 +16,8 @@ written does not count: what it announces was not sent.
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -141,6 +143,25 @@ class Journal:
             self._file.flush()
         except OSError as error:
             raise InputError(f"the journal cannot be written{system_reason(error)}: no more is sent") from None
+
+
+@contextmanager
+def directory_locked(path: Path) -> Iterator[None]:
+    """Lets one process at a time look for the journal of the file at `path`, and make one.
+
+    Two journals of one import would not know of each other's batches.
+    """
+    try:
+        directory = os.open(path.absolute().parent, os.O_RDONLY)
+    except OSError:  # it may not be read: journals are not found there either
+        directory = -1
+    try:
+        with suppress(OSError):  # some network file systems have no such locks
+            fcntl.flock(directory, fcntl.LOCK_EX)
+        yield
+    finally:
+        if directory >= 0:
+            os.close(directory)
 
 
 def create_journal(path: Path, about: Import) -> Journal:

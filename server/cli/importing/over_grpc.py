@@ -18,10 +18,12 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from sluice.v1 import event_service_pb2 as pb
 from sluice.v1.event_service_pb2_grpc import EventServiceStub
 
+from server.cli.grpc_server import GrpcServer
 from server.cli.importing.batches import Request
 from server.cli.importing.sending import GIVE_UP_AFTER_S, Outcome, refusal
 from server.cli.remote import RemoteError, Retryable, Unreachable
 from server.cli.retries import Retries
+from server.cli.tls import trusted_certificates
 from server.core.errors import Code
 from server.core.events.model import MAX_BATCH_EVENTS
 from server.core.times import MS_PER_S, NS_PER_MS, parse_time
@@ -57,11 +59,12 @@ class Piece(NamedTuple):
 
 
 class GrpcTransport:
-    """Sends requests to the server of `stub`, one after the other."""
+    """Sends requests to `server` by its `stub`, one after the other."""
 
-    def __init__(self, stub: Any, address: str, key: str, say: Callable[[str], None]) -> None:
+    def __init__(self, stub: Any, server: GrpcServer, key: str, say: Callable[[str], None]) -> None:
         self._stub = stub
-        self._address = address
+        self._server = server
+        self._address = server.name
         self._metadata = (("x-api-key", key),)
         self._retries = Retries(GIVE_UP_AFTER_S, say)
 
@@ -76,6 +79,8 @@ class GrpcTransport:
                 if error.problem.get("code") == Code.RATE_LIMITED:  # it is normal, and passes
                     await asyncio.sleep(error.retry_after_s)
                     continue
+                if isinstance(error, Unreachable):
+                    await self._server.check_tls()
                 if len(left) < sent:
                     self._retries.succeeded()
                 await self._retries.wait(error)
@@ -103,6 +108,7 @@ class GrpcTransport:
         """The responses to pieces that are sent in one call. Raises RemoteError."""
 
         async def messages() -> AsyncIterator[pb.StreamEventsRequest]:
+            await call.initial_metadata()  # the key is accepted; else the library may lose the status of a bad one
             for number, piece in enumerate(pieces):
                 yield pb.StreamEventsRequest(sequence=number, batch=batch_of(request, piece))
 
@@ -120,10 +126,19 @@ class GrpcTransport:
 
 
 @asynccontextmanager
-async def grpc_transport(address: str, key: str, say: Callable[[str], None]) -> AsyncIterator[GrpcTransport]:
-    """A transport to the server at HOST:PORT."""
-    async with grpc.aio.insecure_channel(address, options=[("grpc.keepalive_time_ms", KEEPALIVE_MS)]) as channel:
-        yield GrpcTransport(EventServiceStub(channel), address, key, say)  # type: ignore[no-untyped-call]
+async def grpc_transport(server: GrpcServer, key: str, say: Callable[[str], None]) -> AsyncIterator[GrpcTransport]:
+    """A transport to a server."""
+    async with channel_to(server) as channel:
+        yield GrpcTransport(EventServiceStub(channel), server, key, say)  # type: ignore[no-untyped-call]
+
+
+def channel_to(server: GrpcServer) -> grpc.aio.Channel:
+    """A channel to a server, over TLS if its name says so."""
+    options = [("grpc.keepalive_time_ms", KEEPALIVE_MS)]
+    if not server.is_tls:
+        return grpc.aio.insecure_channel(server.target, options=options)
+    credentials = grpc.ssl_channel_credentials(trusted_certificates() or None)  # None: those that gRPC brings
+    return grpc.aio.secure_channel(server.target, credentials, options=options)
 
 
 def pieces_of(request: Request) -> list[Piece]:

@@ -9,10 +9,11 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
+from server.cli.counts import counted
 from server.runtime.line_writer import write_line
 
-BAR = "{percentage:3.0f}% |{bar}| {postfix} [{elapsed}<{remaining}]"
-NO_BAR = "{postfix} [{elapsed}]"
+BAR = "{percentage:3.0f}% |{bar}| {desc} [{elapsed}<{remaining}]"
+NO_BAR = "{desc} [{elapsed}]"
 """Without a known size there is no time left to tell."""
 
 
@@ -37,7 +38,9 @@ class Progress:
         if self._bar.disable:
             return
         elapsed_s = self._bar.format_dict["elapsed"] or 1
-        self._bar.set_postfix_str(f"{self._events:,} events, {self._events / elapsed_s:,.0f}/s", refresh=False)
+        self._bar.set_description_str(
+            f"{counted(self._events, 'event')}, {self._events / elapsed_s:,.0f}/s", refresh=False
+        )
         self._bar.update(self._before + position - self._bar.n)
 
     def say(self, text: str) -> None:

@@ -13,10 +13,21 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from server.cli.importing.batches import Batch, BatchMaker
 from server.cli.importing.hashes import short_hash
 from server.cli.importing.inputs import InputError, errors_of_reading, is_stream, opened
-from server.cli.importing.journal import Begun, Import, Journal, create_journal, is_own, journals_near, open_journal
+from server.cli.importing.journal import (
+    Begun,
+    Import,
+    Journal,
+    create_journal,
+    directory_locked,
+    is_own,
+    journals_near,
+    open_journal,
+)
 from server.cli.importing.lines import MAX_LINE_BYTES, LineReader
 from server.cli.importing.plan import ImportOptions
 from server.cli.importing.sending import Transport
@@ -51,22 +62,26 @@ async def open_journal_of(
     if first_line is None:
         return None
     about = options.about(path, first_line)
-    journal = await in_thread(partial(find_journal, path, about))
-    if journal is not None and journal.about.key != about.key:
-        about.source = journal.about.source
-        if await is_known(journal, path, options.maker(about.source), transport, new_keys):
-            journal.adopt(about)
-        else:
-            journal.close()
-            journal = None
-            about = options.about(path, first_line)
-    if journal is not None:
-        return journal
     try:
-        return create_journal(Path(path), about)
+        journal = await in_thread(partial(find_or_create_journal, path, about))
+        if journal.about.key == about.key:
+            return journal
+        adopted = replace(about, source=journal.about.source)
+        if await is_known(journal, path, options.maker(adopted.source), transport, new_keys):
+            journal.adopt(adopted)
+            return journal
+        own = create_journal(Path(path), about)
+        journal.close()  # only now, so that no other process goes through the same meanwhile
     except OSError as error:
         say(NO_JOURNAL.format(path=path, reason=system_reason(error)))
         return Journal(about)
+    return own
+
+
+def find_or_create_journal(path: str, about: Import) -> Journal:
+    """The journal of an import, perhaps under another API key. Raises InputError, and OSError if none can be made."""
+    with directory_locked(Path(path)):
+        return find_journal(path, about) or create_journal(Path(path), about)
 
 
 def first_line_of(path: str) -> str | None:

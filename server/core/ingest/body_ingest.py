@@ -11,6 +11,10 @@ stored before a crash. `dedupe=content` makes the key of a body from its content
 The fingerprint of each piece has that of the whole body in it. The first piece that is stored has the key of the body
 itself. So another body under the same key conflicts at its first piece, before any of its events is stored.
 
+An index of the operator may refuse all of the first piece, so that the second one gets the key. In a retry the first
+piece conflicts then, and the second one shows that it is the same body. So as long as nothing is stored, a piece that
+conflicts counts as rejected, and the next one is tried under the key. If every piece conflicts, it is another body.
+
 When a request ends, also because its client has gone, it saves how many items are settled. A retry passes over them.
 So a client that waits for a few seconds only comes further with each retry. It is no more than a short cut: after a
 crash, a retry looks at each piece.
@@ -31,7 +35,7 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from server.core.deadline import REQUEST_TIMEOUT_S, Deadline
-from server.core.errors import EventError, InvalidBatch, Unavailable
+from server.core.errors import EventError, IdempotencyConflict, InvalidBatch, Unavailable
 from server.core.events.items import MAX_PIECE_BYTES, Items, passing
 from server.core.events.model import MAX_LISTED_ERRORS, DecodedBatch
 from server.core.in_flight import Arrived, InFlight
@@ -67,6 +71,8 @@ SAVE_TIMEOUT_S = 1.0
 """How long saving the progress may take. If the database is away, the client waits for its 503 meanwhile."""
 
 NO_ITEMS = "items: 0 given, at least 1 needed"
+
+REJECTED_BEFORE = "Rejected by an index or the validator of the collection when this body was sent before"
 
 
 class BodyKey(NamedTuple):
@@ -113,6 +119,8 @@ class BodyIngest:
         self._progress = BodyProgress()
         self._saved_items = 0
         self._replayed = False
+        self._conflict: IdempotencyConflict | None = None
+        """Of a piece that came before any that is stored."""
 
     async def run(self) -> RawReceipt:
         """Store the body. Raises what `Ingest.store` does; Unavailable says how many events are stored."""
@@ -127,6 +135,8 @@ class BodyIngest:
             raise self._interrupted(error) from None
         progress = self._progress
         if not progress.stored:
+            if self._conflict is not None:
+                raise self._conflict
             raise invalid_items(progress.errors, progress.rejected) if progress.rejected else InvalidBatch(NO_ITEMS)
         return RawReceipt(progress.stored, progress.errors, self._replayed)
 
@@ -141,17 +151,24 @@ class BodyIngest:
                 following.begin(self._slowly(decoding_piece(self._body, items, piece.first + len(piece.items))))
                 await self._settle(storing, PIECES_AT_ONCE - 1 if self._progress.stored else 0)
                 piece = await following.take()
-                if key is not None and piece is not None and self._replayed and not was_replayed:
+                is_first_replay = self._replayed and not was_replayed
+                if key is not None and is_first_replay and (piece is not None or self._conflict is not None):
                     await self._settle(storing, 0)
                     piece = await self._pass_over_settled(piece, items, key)
             await self._settle(storing, 0)
 
-    async def _pass_over_settled(self, piece: Piece, items: Items, key: BodyKey) -> Piece | None:
-        """The piece from which on nothing is settled: `piece`, or one that comes later. Raises Unavailable."""
+    async def _pass_over_settled(self, piece: Piece | None, items: Items, key: BodyKey) -> Piece | None:
+        """The piece from which on nothing is settled: `piece`, or one that comes later. Raises Unavailable.
+
+        What was saved also says why items were rejected before.
+        """
         progress = await self._store.find_progress(key.progress_id(self._tenant_id), Deadline())
-        if progress is None or progress.items <= piece.first:
+        settled_items = self._progress.items
+        if progress is None or progress.items < settled_items:
             return piece
         self._progress, self._saved_items = progress, progress.items
+        if piece is None or progress.items == settled_items:
+            return piece
         await self._slowly(passing(items, progress.items - piece.first - len(piece.items)))
         return await self._slowly(decoding_piece(self._body, items, progress.items))
 
@@ -180,6 +197,11 @@ class BodyIngest:
                 if not self._body.lenient:
                     raise invalid_items(errors_of_items(error.errors), error.count) from None
                 return Settled(end, 0, error.errors, len(piece.items), replayed=False)
+            except IdempotencyConflict as error:
+                if self._progress.stored:
+                    raise
+                self._conflict = error
+                return Settled(end, 0, rejected_before(piece), len(piece.items), replayed=False)
         return Settled(end, len(receipt.ids), receipt.rejected, len(receipt.rejected), receipt.replayed)
 
     def _submission(self, piece: Piece, key: BodyKey | None) -> Submission:
@@ -231,3 +253,9 @@ class BodyIngest:
         """What `steps` returns, which work on a piece of the body."""
         size = min(self._body.size, MAX_PIECE_BYTES)
         return await self._body.unless_gone(self._slow_work(steps, size, self._tenant_id, self._deadline))
+
+
+def rejected_before(piece: Piece) -> list[EventError]:
+    """The errors of the first items of a piece that was rejected when its body was sent before."""
+    indexes = range(piece.first, piece.first + min(len(piece.items), MAX_LISTED_ERRORS))
+    return [EventError(index, f"events[{index}]", REJECTED_BEFORE) for index in indexes]

@@ -18,7 +18,7 @@ from tests.support.importing import (
     journals_of,
     numbers,
     numbers_in,
-    records_of,
+    record_count,
     rejects_of,
     run_import,
     start_import,
@@ -29,10 +29,6 @@ from tests.support.raw import lines_of, stored_of
 KILLS = 10 if os.environ.get("SLUICE_LONG") else 3
 NOTE = "x" * 6_000
 """Text that makes batches of some 1,000 lines, since a batch has 6 MiB."""
-
-
-def record_count(directory: Path) -> int:
-    return sum(len(records_of(journal)) for journal in journals_of(directory))
 
 
 def is_over(process: subprocess.Popen[bytes], directory: Path, wanted: int) -> bool:

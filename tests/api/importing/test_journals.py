@@ -1,0 +1,63 @@
+"""Journals: without one, with another key of the tenant, and with several imports that begin at one time."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.harness import Json, MongoClient, Server
+from tests.support.importing import (
+    append,
+    journals_of,
+    numbers,
+    numbers_in,
+    records_of,
+    run_import,
+    start_import,
+    write,
+)
+from tests.support.raw import stored_of
+
+
+@pytest.mark.usefixtures("normal_user")
+def test_a_directory_that_cannot_be_written(server: Server, mongo: MongoClient, key: Json, tmp_path: Path) -> None:
+    directory = tmp_path / "read-only"
+    directory.mkdir()
+    file = write(directory / "f", numbers(0, 50))
+    directory.chmod(0o555)
+    for _ in range(2):
+        told, last = run_import(server, key, file, "--source", "s").splitlines()
+        assert told.startswith(f"no journal can be written beside {file} (Permission denied")
+    assert last == "stored 50 events, of which the server had 50 already"
+    assert numbers_in(stored_of(mongo, key)) == list(range(50))
+    assert list(directory.iterdir()) == [file]
+
+
+@pytest.mark.parametrize("protocol", ["HTTP", "gRPC"])
+def test_another_key_of_the_tenant_goes_on(
+    server: Server, mongo: MongoClient, key: Json, tmp_path: Path, protocol: str
+) -> None:
+    """The journal is adopted, also over the other protocol."""
+    file = write(tmp_path / "f", numbers(0, 50))
+    run_import(server, key, file, "--source", "s")
+    other = server.create_key(key["tenant"], "--rate-limit", "0")
+    append(file, numbers(50, 60))
+    text = run_import(server, other, file, "--source", "s", protocol=protocol)
+    assert text == "stored 10 events; earlier runs stored 50\n"
+    (journal,) = journals_of(tmp_path)
+    assert [each["record"] for each in records_of(journal)] == ["import", "begun", "done", "import", "begun", "done"]
+    append(file, numbers(60, 61))
+    assert "stored 1 event;" in run_import(server, other, file, "--source", "s", protocol=protocol)
+    assert numbers_in(stored_of(mongo, key)) == list(range(61))
+
+
+def test_imports_that_begin_at_one_time(server: Server, mongo: MongoClient, key: Json, tmp_path: Path) -> None:
+    file = write(tmp_path / "f", numbers(0, 3_000))
+    processes = [start_import(server, key, file, "--source", "s") for _ in range(3)]
+    texts = [process.communicate(timeout=60)[1].decode() for process in processes]
+    ends = zip([process.returncode for process in processes], texts, strict=True)
+    assert all("stored" in text if status == 0 else "by another process" in text for status, text in ends)
+    assert [process.returncode for process in processes].count(0) >= 1
+    append(file, numbers(3_000, 3_100))
+    run_import(server, key, file, "--source", "s")
+    assert numbers_in(stored_of(mongo, key)) == list(range(3_100))
+    assert len(journals_of(tmp_path)) == 1
