@@ -8,7 +8,7 @@ A request has events of one source. So a batch becomes a request for each run of
 batch with very many runs would be slow: it is sorted by source, and keeps the order within each.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
 from itertools import groupby
 
@@ -32,6 +32,10 @@ MAX_RUNS = 500
 
 KEY_CHARS = 40
 """Hexadecimal digits of a hash in a key: 160 bits."""
+
+
+Source = tuple[str, str | None]
+"""A source, and its id."""
 
 
 class Rejected(Struct):
@@ -122,10 +126,8 @@ def rejected_line(line: Line, path: str, reason: str) -> Rejected:
 
 def requests_of(key: str, items: list[tuple[Item, Line]]) -> list[Request]:
     """The requests that send the items, under keys made from that of their batch."""
-    runs = sum(1 for _ in groupby(items, source_of))
-    ordered = items if runs <= MAX_RUNS else sorted(items, key=lambda pair: sort_key(pair[0]))
     requests = list[Request]()
-    for (source, source_id), run in groupby(ordered, source_of):
+    for (source, source_id), run in runs_of(items):
         for part in bodies_of(run):
             own = f"{key}.{len(requests)}" if requests else key
             texts, lines = [item.text for item, _ in part], [line for _, line in part]
@@ -133,19 +135,32 @@ def requests_of(key: str, items: list[tuple[Item, Line]]) -> list[Request]:
     return requests
 
 
-def bodies_of(pairs: Iterable[tuple[Item, Line]]) -> Iterator[list[tuple[Item, Line]]]:
+def runs_of(items: list[tuple[Item, Line]]) -> Iterator[tuple[Source, list[tuple[Item, Line]]]]:
+    """The items in runs of one source. Nearly always there is one."""
+    sources = {(item.source, item.source_id) for item, _ in items}
+    if len(sources) == 1:
+        yield sources.pop(), items
+        return
+    runs = sum(1 for _ in groupby(items, source_of))
+    ordered = items if runs <= MAX_RUNS else sorted(items, key=lambda pair: sort_key(pair[0]))
+    for source, run in groupby(ordered, source_of):
+        yield source, list(run)
+
+
+def bodies_of(pairs: list[tuple[Item, Line]]) -> Iterator[list[tuple[Item, Line]]]:
     """The items in lists that fit in a body. Nearly always that is one list."""
     part, size = list[tuple[Item, Line]](), 0
-    for item, line in pairs:
-        if size + len(item.text) >= MAX_BODY_BYTES and part:
+    for pair in pairs:
+        length = len(pair[0].text)
+        if size + length >= MAX_BODY_BYTES and part:
             yield part
             part, size = [], 0
-        part.append((item, line))
-        size += len(item.text) + 1
+        part.append(pair)
+        size += length + 1
     yield part
 
 
-def source_of(pair: tuple[Item, Line]) -> tuple[str, str | None]:
+def source_of(pair: tuple[Item, Line]) -> Source:
     """What the events of a request have in common."""
     return pair[0].source, pair[0].source_id
 
