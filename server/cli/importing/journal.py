@@ -151,16 +151,14 @@ def directory_locked(path: Path) -> Iterator[None]:
 
     Two journals of one import would not know of each other's batches.
     """
-    try:
+    directory = None
+    with suppress(OSError):  # it may not be readable, and some network file systems have no such locks
         directory = os.open(path.absolute().parent, os.O_RDONLY)
-    except OSError:  # it may not be read: journals are not found there either
-        directory = -1
+        fcntl.flock(directory, fcntl.LOCK_EX)
     try:
-        with suppress(OSError):  # some network file systems have no such locks
-            fcntl.flock(directory, fcntl.LOCK_EX)
         yield
     finally:
-        if directory >= 0:
+        if directory is not None:
             os.close(directory)
 
 

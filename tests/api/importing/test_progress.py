@@ -12,7 +12,7 @@ from tests.support.importing import end_of, numbers, run_import, start_import, w
 from tests.support.raw import stored_of
 
 RATE = 400
-SHOWN = re.compile(r"(\d+)% \|[^|]*\| (\d+(?:,\d+)?) events, (\d+)/s \[\d\d:\d\d<\d\d:\d\d\]")
+SHOWN = re.compile(r"(\d+)% \|[^|]*\| (\d+(?:,\d+)?) events, ([\d,]+)/s \[\d\d:\d\d<\d\d:\d\d\]")
 
 
 def test_the_pace_on_a_terminal(server: Server, mongo: MongoClient, key: Json, tmp_path: Path) -> None:
