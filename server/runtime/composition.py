@@ -10,6 +10,7 @@ import socket
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import uvicorn
 
@@ -26,6 +27,7 @@ from server.core.jobs.store import JobLease, LeaseStore
 from server.core.memory import memory_bytes, return_free_memory
 from server.core.read_limits import ReadLimits
 from server.core.reads import Reads
+from server.core.requests import Requests
 from server.core.tail.tail import Tail
 from server.core.tail.tokens import ResumeTokens
 from server.rest.app import create_app
@@ -172,6 +174,7 @@ def compose_services(
     records = IdempotencyRecords(storage)
     ingest = Ingest(admission, in_flight, events, records, catalog)
     return Services(
+        requests=Requests(),
         ingest=ingest,
         ingest_raw=RawIngest(ingest, in_flight, records),
         admission=admission,
@@ -280,10 +283,14 @@ async def serve(
 
 def http_config(settings: Settings, services: Services) -> uvicorn.Config:
     """The configuration of uvicorn: our own protocol class, and nothing of it that is not used."""
+    if settings.tls_cert is None:
+        protocol: Any = partial(HttpProtocol, requests=services.requests)
+    else:
+        protocol = protocol_over_tls(settings.tls_cert, settings.tls_key, services.requests)
     return uvicorn.Config(
         create_app(services),
         interface="asgi3",  # uvicorn would take a function that only returns an awaitable for an older interface
-        http=HttpProtocol if settings.tls_cert is None else protocol_over_tls(settings.tls_cert, settings.tls_key),
+        http=protocol,
         ws="none",
         proxy_headers=False,
         loop="none",
