@@ -87,7 +87,6 @@ class Request:
         "is_read",
         "is_replayed",
         "key_id",
-        "queued_ns",
         "size",
         "started_ns",
         "tenant_id",
@@ -105,9 +104,8 @@ class Request:
         self.events = 0  # that were decoded
         self.started_ns = perf_counter_ns()
         self.admit_ns = 0  # the check of the key, and the permit
-        self.queued_ns = 0  # when its batch was ready for the database
-        self.wait_ns = 0  # until its insert began
-        self.insert_ns = 0  # the insert, which is shared with other requests
+        self.wait_ns = 0  # of its batches, until their inserts began
+        self.insert_ns = 0  # the inserts, which are shared with other requests
         self.ended_ns = 0
 
     def identify(self, tenant_id: UUID, key_id: str) -> None:

@@ -70,6 +70,10 @@ class EventService:
         self._streams = OpenStreams()
         self._pace = pace
 
+    def open_streams(self) -> int:
+        """How many streams are open."""
+        return self._streams.count()
+
     def handlers(self) -> Handlers:
         """The methods by path.
 

@@ -31,6 +31,8 @@ class QueuedBatch(NamedTuple):
 
     batch: EncodedBatch
     request: Request
+    queued_ns: int
+    """Since when it waits."""
 
 
 GroupCommit = Coalescer[QueuedBatch, NotInsertedByIndex]
@@ -44,14 +46,14 @@ def group_commit(store: DocumentStore) -> GroupCommit:
 
     async def insert(group: Sequence[QueuedBatch], deadline: Deadline) -> Sequence[NotInsertedByIndex]:
         started_ns = perf_counter_ns()
-        for _, request in group:
-            request.wait_ns += started_ns - request.queued_ns
+        for queued in group:
+            queued.request.wait_ns += started_ns - queued.queued_ns
         try:
-            return await store.insert([batch for batch, _ in group], deadline)
+            return await store.insert([queued.batch for queued in group], deadline)
         finally:
             insert_ns = perf_counter_ns() - started_ns
-            for _, request in group:
-                request.insert_ns += insert_ns
+            for queued in group:
+                queued.request.insert_ns += insert_ns
 
     return Coalescer(
         insert,

@@ -244,9 +244,8 @@ class Ingest:
         """Insert the documents of a batch, together with those of other requests. Raises Unavailable."""
         documents, event_count = b"".join(prepared.documents), len(prepared.documents)
         prepared.documents.clear()  # so that they are in memory once while they wait
-        request.origin.queued_ns = perf_counter_ns()
         batch = EncodedBatch(documents, len(documents), event_count)
-        return await self._commit(QueuedBatch(batch, request.origin), request.deadline)
+        return await self._commit(QueuedBatch(batch, request.origin, perf_counter_ns()), request.deadline)
 
     async def _prepare(self, request: AdmittedRequest, submission: Submission, seed: Seed) -> PreparedBatch:
         """Give a batch the time and the ids of `seed`, and encode the events that can be stored.
