@@ -11,6 +11,7 @@ from server.core.in_flight import InFlight
 from server.core.ingest.ingest import Ingest
 from server.core.ingest.raw import RawIngest
 from server.core.reads import Reads
+from server.core.requests import Requests
 from server.core.tail.tail import Tail
 
 
@@ -18,6 +19,7 @@ from server.core.tail.tail import Tail
 class Services:
     """The services of one worker."""
 
+    requests: Requests
     ingest: Ingest
     ingest_raw: RawIngest
     admission: Admission

@@ -40,6 +40,10 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_format: LogFormat
     cursor_secret: bytes = b""
     """What signs the cursors of lists. The supervisor reads it from the database and hands it to the workers."""
+    metrics_port: int | None = None
+    """The port of metrics; None turns them off."""
+    metrics_descriptor: int | None = None
+    """The file descriptor of the memory in which a worker counts. The supervisor makes it for each worker process."""
 
 
 def address(host: str, port: int) -> str:

@@ -186,6 +186,9 @@ class PrimaryWatch(TopologyListener):
 
     def __init__(self, on_change: Callable[[bool], object]) -> None:
         self._on_change = on_change
+        self._primary: tuple[str, int | None] | None = None
+        self.changes = 0
+        """How often another server was found to be the one that takes writes, but for the first."""
 
     def opened(self, event: TopologyOpenedEvent) -> None:
         """Do nothing: no server is known yet."""
@@ -195,6 +198,7 @@ class PrimaryWatch(TopologyListener):
 
     def description_changed(self, event: TopologyDescriptionChangedEvent) -> None:
         """Tell of a change, unless the client is being closed: then all servers leave the description."""
+        self._count_change(event)
         had = event.previous_description.has_writable_server()
         has = event.new_description.has_writable_server()
         closing = not event.new_description.server_descriptions()
@@ -204,3 +208,11 @@ class PrimaryWatch(TopologyListener):
         if has and not had:
             log.info("the database takes writes")
             self._on_change(True)
+
+    def _count_change(self, event: TopologyDescriptionChangedEvent) -> None:
+        """Count a new primary. A sharded cluster has none to count: several of its routers take writes."""
+        servers = event.new_description.server_descriptions().values()
+        primaries = [server.address for server in servers if server.server_type_name == "RSPrimary"]
+        if primaries and primaries[0] != self._primary:
+            self.changes += self._primary is not None
+            self._primary = primaries[0]

@@ -49,7 +49,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with two workers on the embedded database."""
-    with Server(tmp_path_factory.mktemp("server"), "--workers", "2") as running:
+    with Server(tmp_path_factory.mktemp("server"), "--workers", "2", "--metrics-port", "0") as running:
         yield running
 
 

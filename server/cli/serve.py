@@ -25,6 +25,9 @@ MAX_WORKERS = 128
 @option("--port", "The port of REST; 0 for a free one.", type=PORT, cls=PortOption, default=8000)
 @option("--grpc-port", "The port of gRPC; 0 for a free one.", type=PORT, cls=PortOption, default=50051)
 @option(
+    "--metrics-port", "The port of metrics for Prometheus; 0 for a free one. Off by default.", type=PORT, cls=PortOption
+)
+@option(
     "--workers",
     "How many processes serve; auto for one per core.",
     type=WorkerCount(1, MAX_WORKERS),

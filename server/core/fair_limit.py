@@ -63,6 +63,10 @@ class FairLimit:
                 self._grant()
             raise
 
+    def used(self) -> int:
+        """How much is in use."""
+        return self._used
+
     def waiting(self) -> int:
         """How many requests wait."""
         return sum(map(len, self._waiting.values()))

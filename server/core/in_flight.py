@@ -22,6 +22,8 @@ MAX_EVENTS_IN_FLIGHT = 50_000
 MAX_BYTES_IN_FLIGHT = 64 * 1024 * 1024
 """Bodies that have arrived: 6 of the largest size, or thousands of usual ones."""
 
+LIMITS = (MAX_REQUESTS_IN_FLIGHT, MAX_EVENTS_IN_FLIGHT, MAX_BYTES_IN_FLIGHT)
+
 NO_CAPACITY = "This server is at the limit of what it can hold: retry after the time in Retry-After"
 
 
@@ -43,6 +45,10 @@ class InFlight:
     def slot(self, arrived: Arrived) -> "Slot":
         """A slot for one request, as a context manager. Entering it raises Unavailable if a limit is reached."""
         return Slot(self, arrived)
+
+    def used(self) -> tuple[int, int, int]:
+        """The requests, events and bytes in flight, in the order of LIMITS."""
+        return self._requests, self._events, self._bytes
 
     def is_full(self) -> bool:
         """Whether a limit is reached."""

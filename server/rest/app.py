@@ -1,6 +1,7 @@
 """The ASGI application: the table of all routes, and what holds for all of them."""
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, cast
 
 from litestar import Litestar, asgi, get
@@ -8,10 +9,11 @@ from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, AsyncAnyCallable, HTTPScope, Receive, Scope, Send
 
 from server.core.errors import MethodNotAllowed
+from server.core.requests import Requests
 from server.rest.event_types import list_event_types
 from server.rest.events import get_event, list_events
 from server.rest.health import live, ready
-from server.rest.http.problems import EXCEPTION_HANDLERS
+from server.rest.http.problems import exception_handlers
 from server.rest.ingest import ingest
 from server.rest.schema.openapi import openapi_json
 from server.rest.schema.page import FILES_PATH, schema_file, schema_page, to_schema
@@ -24,6 +26,7 @@ EVENTS_PATH = "/api/v1/events"
 def create_app(services: Services) -> ASGIApp:
     """The application that answers with `services`."""
     store_batch = ingest(services)
+    by_method = partial(handle_by_method, services.requests)
     litestar = Litestar(
         route_handlers=[
             # Plain ASGI: for a single event, Litestar's handling of arguments would cost as much as all the rest.
@@ -38,7 +41,7 @@ def create_app(services: Services) -> ASGIApp:
             get("/schema")(schema_page()),
             get(FILES_PATH + "/{name:str}")(schema_file()),
         ],
-        exception_handlers=EXCEPTION_HANDLERS,
+        exception_handlers=exception_handlers(services.requests),
         openapi_config=None,  # `schema/openapi.py` says more than Litestar can know of handlers that read raw bodies
         logging_config=None,
     )
@@ -92,7 +95,9 @@ class HeadSent(Exception):
     """The head of a response is sent, and nobody asked for its body."""
 
 
-def by_method(**handlers: Callable[[HTTPScope, Receive, Send], Awaitable[None]]) -> AsyncAnyCallable:
+def handle_by_method(
+    requests: Requests, **handlers: Callable[[HTTPScope, Receive, Send], Awaitable[None]]
+) -> AsyncAnyCallable:
     """An ASGI application that hands a request to the handler of its method. It raises MethodNotAllowed."""
     allowed = sorted({*handlers, *(["HEAD"] if "GET" in handlers else [])})
 
@@ -101,7 +106,9 @@ def by_method(**handlers: Callable[[HTTPScope, Receive, Send], Awaitable[None]])
         handler = handlers.get(request["method"])
         extensions: dict[str, Any] = request.get("extensions") or {}
         if handler is None:
-            raise MethodNotAllowed(allowed)
+            rejection = MethodNotAllowed(allowed)
+            requests.refuse("rest", rejection)
+            raise rejection
         if RAISED in extensions:
             raise extensions[RAISED]
         if HEAD in extensions:

@@ -18,6 +18,7 @@ from server.core.compression import compressed
 from server.core.deadline import Deadline
 from server.core.errors import MalformedRequest, Unavailable
 from server.core.exports import KEEP_ALIVE
+from server.core.requests import Request
 from server.rest.http.disconnect import unless_raised
 from server.rest.http.headers import IDENTITY, credentials_of, headers_of
 from server.rest.http.negotiation import NDJSON, VARY, response_encoding
@@ -45,7 +46,7 @@ NO_CHUNKS = (
 DRAINING = "This server is draining: go on at another, after the last event that you have"
 
 
-async def export_events(services: Services, scope: HTTPScope, send: Send) -> None:
+async def export_events(services: Services, origin: Request, scope: HTTPScope, send: Send) -> None:
     """Answer with the export that a request asks for.
 
     Raises MalformedRequest, what `authenticate`, `parse_export` and `response_encoding` do, and Unavailable.
@@ -53,6 +54,7 @@ async def export_events(services: Services, scope: HTTPScope, send: Send) -> Non
     deadline, headers = Deadline(), headers_of(scope)
     credentials = credentials_of(headers)
     key = await services.admission.authenticate(credentials, "events:read", deadline)
+    origin.identify(key.tenant_id, key.id)
     with key.named_in_errors():
         if scope["http_version"] == "1.0":
             raise MalformedRequest(NO_CHUNKS)

@@ -55,10 +55,11 @@ def ingest(services: Services) -> Callable[[HTTPScope, Receive, Send], Awaitable
         if scope["query_string"]:
             await raw(scope, receive, send)
             return
-        headers = headers_of(scope)
-        receipt, quota = await services.ingest(credentials_of(headers), reader(headers, read_body, receive))
-        body = msgspec.json.encode(receipt_body(receipt))
-        fields = receipt_headers(receipt, quota_headers(quota), len(body))
+        with services.requests.open("rest") as origin:
+            headers = headers_of(scope)
+            receipt, quota = await services.ingest(origin, credentials_of(headers), reader(headers, read_body, receive))
+            body = msgspec.json.encode(receipt_body(receipt))
+            fields = receipt_headers(receipt, quota_headers(quota), len(body))
         await send({"type": "http.response.start", "status": 201, "headers": fields})
         await send({"type": "http.response.body", "body": body, "more_body": False})
 
@@ -78,6 +79,7 @@ def reader(
         options, body_format = ingest_options_of(headers), body_format_of(headers)
         body = await read_body(request, body_format, receive)
         request.slot.add_bytes(len(body))
+        request.origin.size = len(body)
 
         async def decode_slowly() -> DecodedBatch:
             return await unless_gone(request.slowly(decoding(body), len(body)), receive)

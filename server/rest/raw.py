@@ -58,9 +58,10 @@ def ingest_raw(services: Services, read_body: BodyReader) -> Callable[[HTTPScope
     """`POST /api/v1/events` with a query. It raises what `RawIngest` and `reader` do."""
 
     async def handler(scope: HTTPScope, receive: Receive, send: Send) -> None:
-        headers = headers_of(scope)
-        read = reader(scope["query_string"], headers, read_body, receive)
-        receipt, quota = await services.ingest_raw(credentials_of(headers), read)
+        with services.requests.open("rest") as origin:
+            headers = headers_of(scope)
+            read = reader(scope["query_string"], headers, read_body, receive)
+            receipt, quota = await services.ingest_raw(origin, credentials_of(headers), read)
         body = msgspec.json.encode(receipt_body(receipt))
         fields = {"content-length": str(len(body)), **receipt_headers(receipt, headers), **quota_headers(quota)}
         encoded = [(field.encode(), value.encode()) for field, value in fields.items()]
@@ -85,6 +86,7 @@ def reader(
             raise InvalidParameter("dedupe: cannot be given with an Idempotency-Key, which it makes")
         body_format = body_format_of(headers, (*LINE_TYPES, JSON))
         body = await read_body(request, body_format, receive)
+        request.origin.size = len(body)
         split = splitting_json if body_format.media_type == JSON else splitting_lines
         return RawBody(
             size=len(body),

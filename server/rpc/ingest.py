@@ -16,7 +16,15 @@ from sluice.v1 import event_service_pb2 as pb
 from server.authorization import Schemes, bearer_token, secret_of
 from server.core.access.keys import Credentials
 from server.core.deadline import Deadline
-from server.core.errors import ClientGone, InvalidBatch, InvalidHeader, PayloadTooLarge, Unauthenticated, Unavailable
+from server.core.errors import (
+    ClientGone,
+    InvalidBatch,
+    InvalidHeader,
+    PayloadTooLarge,
+    SluiceError,
+    Unauthenticated,
+    Unavailable,
+)
 from server.core.events.decode import TOO_MANY
 from server.core.events.model import MAX_BATCH_EVENTS, MAX_BODY_BYTES, DecodedBatch
 from server.core.in_flight import Arrived
@@ -62,6 +70,10 @@ class EventService:
         self._streams = OpenStreams()
         self._pace = pace
 
+    def open_streams(self) -> int:
+        """How many streams are open."""
+        return self._streams.count()
+
     def handlers(self) -> Handlers:
         """The methods by path.
 
@@ -85,13 +97,15 @@ class EventService:
         async def read(request: AdmittedRequest) -> Submission:
             message = await self._messages.read_batch(context, request)
             request.slot.add_bytes(len(message))
+            request.origin.size = len(message)
             received = look_at_batch(message, UNARY)
             request.slot.add_events(received.event_count)
             return await submission_of(request, received)
 
-        self._check_not_draining()
-        receipt, _ = await self._services.ingest(credentials_of(context), read)
-        return pb.IngestEventsResponse(receipt=receipt_message(receipt))
+        with self._services.requests.open("grpc") as origin:
+            self._check_not_draining()
+            receipt, _ = await self._services.ingest(origin, credentials_of(context), read)
+            return pb.IngestEventsResponse(receipt=receipt_message(receipt))
 
     def _check_not_draining(self) -> None:
         """Raises Unavailable if the server drains."""
@@ -110,8 +124,10 @@ class EventService:
             with self._streams.stream(key.tenant_id, context.peer()) as stream:
                 await context.send_initial_metadata(())  # some clients send nothing before they have it
                 await self._serve(StreamClient(credentials, key.tenant_id), context, stream)
-        except Unavailable as error:
-            raise error.for_batch() from None
+        except SluiceError as error:  # the stream was not opened
+            rejection = error.for_batch() if isinstance(error, Unavailable) else error
+            self._services.requests.refuse("grpc", rejection)
+            raise rejection from None
 
     async def _serve(self, client: StreamClient, context: Context, stream: OpenStream) -> None:
         """Read requests and write responses until the stream ends."""
@@ -146,15 +162,17 @@ class EventService:
     async def _respond(self, client: StreamClient, message: bytes) -> StreamResult:
         """The response to one request of a stream."""
         try:
-            if self._services.in_flight.is_full():  # others may have used the capacity while this request was read
-                with self._streams.held(len(message)):
-                    await self._services.in_flight.wait_for_capacity()
-            message = await self._messages.decompress(message, client.tenant_id)
-            received = look_at_batch(message, STREAMED)
-            arrived = Arrived(len(message), received.event_count)
-            receipt, _ = await self._services.ingest(
-                client.credentials, lambda request: submission_of(request, received), arrived
-            )
+            with self._services.requests.open("grpc") as origin:
+                if self._services.in_flight.is_full():  # others may have used the capacity while this request was read
+                    with self._streams.held(len(message)):
+                        await self._services.in_flight.wait_for_capacity()
+                message = await self._messages.decompress(message, client.tenant_id)
+                origin.size = len(message)
+                received = look_at_batch(message, STREAMED)
+                arrived = Arrived(len(message), received.event_count)
+                receipt, _ = await self._services.ingest(
+                    origin, client.credentials, lambda request: submission_of(request, received), arrived
+                )
         except Unauthenticated as error:
             return StreamEnd(error)
         except Exception as error:  # noqa: BLE001 (its text must not reach the client)

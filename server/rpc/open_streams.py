@@ -56,6 +56,10 @@ class OpenStreams:
         self._watching: asyncio.Task[None] | None = None
         self._logged_at = -float(LOG_INTERVAL_S)
 
+    def count(self) -> int:
+        """How many streams are open."""
+        return self._count
+
     @contextmanager
     def stream(self, tenant_id: UUID, peer: str) -> Iterator[OpenStream]:
         """An open stream of a tenant. Raises Unavailable if there are too many."""

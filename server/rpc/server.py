@@ -113,6 +113,14 @@ class GrpcServer:
         await self._server.start()
         self._watching = asyncio.create_task(watch_connections(ConnectionWatch(self._port, limit)))
 
+    def open_streams(self) -> int:
+        """How many streams are open."""
+        return self._events.open_streams()
+
+    def is_serving(self) -> bool:
+        """Whether calls can be served."""
+        return self._unkeyed.is_serving()
+
     async def set_serving(self, serving: bool) -> None:
         """Say whether calls can be served: whether the database takes writes."""
         await self._unkeyed.set_serving(serving)

@@ -1,14 +1,15 @@
 """The method `TailEvents` of `sluice.v1.EventService`."""
 
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 
 import grpc
 from sluice.v1 import event_service_pb2 as pb
 
 from server.core.deadline import Deadline
-from server.core.errors import InvalidBatch
+from server.core.errors import ClientGone, InvalidBatch
 from server.core.events.model import EventFilter
+from server.core.requests import Request
 from server.core.tail.tail import Item, OpenTail, TailRequest, taken_in_time
 from server.rpc.accepting import Handlers
 from server.rpc.arrivals import NO_MESSAGE, Context, MessageReader
@@ -43,9 +44,15 @@ class TailService:
         await unless_failed(self._tail(context), context, self._pace)
 
     async def _tail(self, context: Context) -> None:
+        with self._services.requests.open("grpc", is_read=True) as origin:
+            await self._follow(origin, context)
+
+    async def _follow(self, origin: Request, context: Context) -> None:
+        """Write events until the tail ends. Raises why it did."""
         credentials = credentials_of(context)
         admitted = await self._services.admission.admit(credentials, "events:read", Deadline())
-        with admitted.named_in_errors():
+        origin.identify(admitted.key.tenant_id, admitted.key.id)
+        with admitted.named_in_errors(), client_errors_as_gone():
             message = await self._messages.read_open(context, self._reads)
             if message is None:
                 raise InvalidBatch(NO_MESSAGE)
@@ -53,6 +60,15 @@ class TailService:
             async with self._services.tail.follow(credentials, admitted.key.tenant_id, request) as tail:
                 await context.send_initial_metadata(())  # the call is good, though nothing may be stored for long
                 await write_items(tail, context)
+
+
+@contextmanager
+def client_errors_as_gone() -> Iterator[None]:
+    """Raises ClientGone for the library's error that the client has cancelled the call, or is gone."""
+    try:
+        yield
+    except grpc.aio.BaseError:
+        raise ClientGone from None
 
 
 async def write_items(tail: OpenTail, context: Context) -> None:

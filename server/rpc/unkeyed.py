@@ -92,6 +92,10 @@ class UnkeyedServices:
             self._serving = dict.fromkeys(self._serving, serving and not self._is_draining)
             self._changed.notify_all()
 
+    def is_serving(self) -> bool:
+        """Whether this worker can serve calls."""
+        return self._serving[OVERALL]
+
     async def wait_until_serving(self, timeout_s: float) -> None:
         """Wait until this worker can serve calls, at most `timeout_s`."""
         with suppress(TimeoutError):

@@ -6,10 +6,10 @@ It is the only file that knows all of them, so each of them can be read and test
 import asyncio
 import contextlib
 import logging
-import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import uvicorn
 
@@ -19,22 +19,27 @@ from server.core.errors import Unavailable
 from server.core.events.catalog import Catalog
 from server.core.events.cursor import Cursors
 from server.core.exports import Exports
-from server.core.in_flight import InFlight
+from server.core.in_flight import LIMITS, InFlight
 from server.core.ingest.ingest import Ingest
 from server.core.ingest.raw import RawIngest
 from server.core.jobs.store import JobLease, LeaseStore
 from server.core.memory import memory_bytes, return_free_memory
 from server.core.read_limits import ReadLimits
 from server.core.reads import Reads
-from server.core.tail.tail import Tail
+from server.core.requests import Requests
+from server.core.tail.tail import MAX_TAILS, Tail
 from server.core.tail.tokens import ResumeTokens
 from server.rest.app import create_app
 from server.rest.http.protocol import IDLE_TIMEOUT_S, HttpProtocol
 from server.rest.http.tls import protocol_over_tls
+from server.rpc.open_streams import MAX_OPEN_STREAMS
 from server.rpc.server import GrpcServer
 from server.runtime.background import DeploymentJob, PeriodicJob, report_health
+from server.runtime.http_server import HttpServer
 from server.runtime.logs import log_lost_exceptions
 from server.runtime.loops import forever, in_background
+from server.runtime.metrics.recorder import Recorder, open_slot
+from server.runtime.metrics.sampler import Levels, Sampler
 from server.runtime.ports import SHARED, bound_socket
 from server.runtime.readiness import CHECK_INTERVAL_S, Readiness
 from server.services import Services
@@ -89,23 +94,6 @@ TAIL_PAUSE_S = 0.5
 log = logging.getLogger("sluice")
 
 
-class HttpServer(uvicorn.Server):
-    """uvicorn without its signal handling, since the worker has its own, and with a call once it accepts requests."""
-
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_started = on_started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start to accept requests, then call `on_started`."""
-        await super().startup(sockets)
-        self._on_started()
-
-    def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
-        """Leave signals alone."""
-        return contextlib.nullcontext()
-
-
 async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asyncio.Event) -> None:
     """Serve until `stop` is set, then drain. `on_ready` is called once requests are accepted."""
     loop = asyncio.get_running_loop()
@@ -130,10 +118,12 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
         storage, events, keys, catalog, reads, exports, history, settings.cursor_secret, is_writable
     )
     rest, grpc = HttpServer(http_config(settings, services), on_ready), GrpcServer(services)
+    sampling = metrics_job(settings, services, grpc, watch)
     leases, usage = Leases(storage), usage_job(keys)
     try:
         await grpc.set_serving(await is_writable.wait(stop))
         async with in_background(
+            *sampling,
             usage.run(),
             memory_job().run(),
             windows_job(keys, leases).run(),
@@ -172,6 +162,7 @@ def compose_services(
     records = IdempotencyRecords(storage)
     ingest = Ingest(admission, in_flight, events, records, catalog)
     return Services(
+        requests=Requests(),
         ingest=ingest,
         ingest_raw=RawIngest(ingest, in_flight, records),
         admission=admission,
@@ -183,6 +174,29 @@ def compose_services(
         check_ready=check_ready,
         draining=draining,
     )
+
+
+def metrics_job(
+    settings: Settings, services: Services, grpc: GrpcServer, watch: PrimaryWatch
+) -> list[Coroutine[Any, Any, None]]:
+    """Let this worker count its requests in its slot, if metrics are on, and the job that samples its levels."""
+    if settings.metrics_descriptor is None:
+        return []
+    numbers = open_slot(settings.metrics_descriptor)
+    services.requests.add_listener(Recorder(numbers))
+
+    def read_levels() -> Levels:
+        leases, permits = services.admission.count_leases()
+        return Levels(
+            used=(*services.in_flight.used(), grpc.open_streams(), services.tail.count()),
+            limits=(*LIMITS, MAX_OPEN_STREAMS, MAX_TAILS),
+            leases=leases,
+            permits=permits,
+            is_writable=grpc.is_serving(),
+            primary_changes=watch.changes,
+        )
+
+    return [Sampler(numbers, read_levels).run()]
 
 
 def memory_job() -> PeriodicJob:
@@ -280,10 +294,14 @@ async def serve(
 
 def http_config(settings: Settings, services: Services) -> uvicorn.Config:
     """The configuration of uvicorn: our own protocol class, and nothing of it that is not used."""
+    if settings.tls_cert is None:
+        protocol: Any = partial(HttpProtocol, requests=services.requests)
+    else:
+        protocol = protocol_over_tls(settings.tls_cert, settings.tls_key, services.requests)
     return uvicorn.Config(
         create_app(services),
         interface="asgi3",  # uvicorn would take a function that only returns an awaitable for an older interface
-        http=HttpProtocol if settings.tls_cert is None else protocol_over_tls(settings.tls_cert, settings.tls_key),
+        http=protocol,
         ws="none",
         proxy_headers=False,
         loop="none",

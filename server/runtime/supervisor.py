@@ -22,6 +22,8 @@ from server.runtime.database import open_database
 from server.runtime.first_steps import print_first_key
 from server.runtime.logs import system_reason
 from server.runtime.loops import forever, in_background, until_done
+from server.runtime.metrics.start import PATH as METRICS_PATH
+from server.runtime.metrics.start import running_metrics
 from server.runtime.migration import prepare_embedded
 from server.runtime.orphans import wait_for_orphans
 from server.runtime.output import OutputError, discard_stdout, print_line
@@ -101,9 +103,10 @@ class Supervisor:
             port = held.enter_context(reserved_port(host, settings.port, "--port"))
             grpc_port = held.enter_context(reserved_port(host, settings.grpc_port, "--grpc-port"))
             settings = msgspec.structs.replace(settings, port=port, grpc_port=grpc_port)
+            settings, slots = await held.enter_async_context(running_metrics(host, settings))
             url, secret = await held.enter_async_context(self._running_database())
             listening = msgspec.structs.replace(settings, host=host, cursor_secret=secret)
-            self._workers += [Worker(listening, url) for _ in range(settings.workers)]
+            self._workers += [Worker(listening, url, slots) for _ in range(settings.workers)]
             try:
                 await asyncio.gather(*(worker.start() for worker in self._workers))
                 await self._announce(settings, url)
@@ -117,7 +120,7 @@ class Supervisor:
         """Print the first key, if it was made now, and the `ready` line. If stdout cannot be written to, log that."""
         try:
             await print_first_key(settings, url)
-            print_line(f"ready rest={base_url(settings)} grpc={address(settings.host, settings.grpc_port)}")
+            print_line(ready_line(settings))
         except OSError as error:  # of the first key
             discard_stdout()
             log.warning("the first key was made and could not be printed%s: create another", system_reason(error))
@@ -168,6 +171,14 @@ class Supervisor:
                     worker.use_database(mongod.url)
 
         await forever("supervision of the embedded database", restart, RESTART_DELAY_S)
+
+
+def ready_line(settings: Settings) -> str:
+    """What is printed once all ports accept."""
+    line = f"ready rest={base_url(settings)} grpc={address(settings.host, settings.grpc_port)}"
+    if settings.metrics_port is None:
+        return line
+    return f"{line} metrics=http://{address(settings.host, settings.metrics_port)}{METRICS_PATH}"
 
 
 def kill_children() -> None:

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from server.runtime.messages import (
     decode_line,
     read_line,
 )
+from server.runtime.metrics.slots import Slot, Slots
 from server.settings import Settings
 
 KILL_AFTER_S = 60
@@ -64,8 +66,9 @@ log = logging.getLogger("sluice")
 class WorkerProcess:
     """A process that was started. It is over when `leaving` is set: it drains, or has ended."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: asyncio.subprocess.Process, slot: Slot | None) -> None:
         self._process = process
+        self._slot = slot
         self._ready = asyncio.Event()
         self._unloadable: str | None = None
         self._misconfigured: str | None = None
@@ -75,8 +78,23 @@ class WorkerProcess:
         self._tasks = [asyncio.create_task(task) for task in (self._listen(), self._watch(), self._wait())]
 
     @classmethod
-    async def spawn(cls, settings: Settings) -> "WorkerProcess":
-        """Start a process with these settings. Raises OSError."""
+    async def spawn(cls, settings: Settings, slots: Slots | None) -> "WorkerProcess":
+        """Start a process with these settings. It counts in a slot of `slots`. Raises OSError."""
+        if slots is None:
+            return cls(await cls._start(settings, ()), None)
+        slot = slots.open()
+        try:
+            settings = msgspec.structs.replace(settings, metrics_descriptor=slot.descriptor)
+            process = await cls._start(settings, (slot.descriptor,))
+        except BaseException:
+            slot.close()
+            raise
+        finally:
+            slot.hand_over()
+        return cls(process, slot)
+
+    @staticmethod
+    async def _start(settings: Settings, descriptors: Sequence[int]) -> asyncio.subprocess.Process:
         path = os.pathsep.join(filter(None, (PROJECT, os.environ.get("PYTHONPATH"))))
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -88,11 +106,12 @@ class WorkerProcess:
             stdout=asyncio.subprocess.PIPE,
             env={**QUIET_GRPC, **os.environ, "PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C reaches the supervisor only, which drains the workers
+            pass_fds=descriptors,
             limit=MAX_LINE_BYTES,
         )
         assert process.stdin is not None  # noqa: S101
         process.stdin.write(msgspec.json.encode(settings) + b"\n")
-        return cls(process)
+        return process
 
     @property
     def pid(self) -> int:
@@ -186,6 +205,8 @@ class WorkerProcess:
     async def _wait(self) -> None:
         """Note the end of the process."""
         await self._process.wait()
+        if self._slot is not None:
+            self._slot.close()
         await asyncio.wait(self._tasks[:1], timeout=CHECK_INTERVAL_S)  # for what it wrote last
         self._tasks[1].cancel()
         self.leaving.set()

@@ -10,6 +10,7 @@ from typing import Never
 import msgspec
 
 from server.runtime.loops import forever, until_done
+from server.runtime.metrics.slots import Slots
 from server.runtime.worker_process import WorkerProcess
 from server.settings import Settings
 
@@ -25,9 +26,10 @@ log = logging.getLogger("sluice")
 class Worker:
     """A worker process and its successors, and those before it that still drain."""
 
-    def __init__(self, settings: Settings, url: str) -> None:
+    def __init__(self, settings: Settings, url: str, slots: Slots | None = None) -> None:
         self._settings = settings
         self._url = url
+        self._slots = slots
         self._processes: list[WorkerProcess] = []
         self._current: WorkerProcess | None = None
 
@@ -37,7 +39,7 @@ class Worker:
         Raises ConfigurationError and StartError if it ends before that, and OSError.
         """
         storage = msgspec.structs.replace(self._settings.storage, mongodb_url=self._url)
-        process = await WorkerProcess.spawn(msgspec.structs.replace(self._settings, storage=storage))
+        process = await WorkerProcess.spawn(msgspec.structs.replace(self._settings, storage=storage), self._slots)
         self._processes = [*(other for other in self._processes if other.status is None), process]
         await process.until_ready()
         self._current = process
@@ -56,6 +58,8 @@ class Worker:
         else:
             log.warning("worker %d ended (status %d): replacing it", self._current.pid, self._current.status)
         await until_done("start of a worker", self.start, RESTART_DELAY_S)
+        if self._slots is not None:
+            self._slots.restarts += 1
 
     def use_database(self, url: str) -> None:
         """Drain the process. Its successor uses the database at `url`."""

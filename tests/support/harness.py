@@ -23,7 +23,7 @@ from server.cli.main import cli
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 90
 
-READY = re.compile(r"ready rest=(?P<rest>\S+) grpc=(?P<grpc>\S+)")
+READY = re.compile(r"ready rest=(?P<rest>\S+) grpc=(?P<grpc>\S+)(?: metrics=(?P<metrics>\S+))?\n")
 SECRET = re.compile(r"slc_[A-Za-z0-9_-]{43,}")
 
 IN_PROCESS = threading.Lock()
@@ -58,6 +58,7 @@ class Server:
         self.output = ""
         self.url = ""
         self.grpc = ""
+        self.metrics = ""
 
     def start(self) -> Self:
         """Start it and wait for its `ready` line."""
@@ -89,6 +90,7 @@ class Server:
             raise
         self.url = ready["rest"]
         self.grpc = ready["grpc"]
+        self.metrics = ready["metrics"] or ""
         return self
 
     def stderr(self) -> str:

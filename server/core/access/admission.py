@@ -100,6 +100,11 @@ class Admission:
                 raise RateLimited(lease.quota(key.rate_limit), key.id)
             await asyncio.sleep(POLL_INTERVAL_S)  # others may return permits, or the database lost its primary
 
+    def count_leases(self) -> tuple[int, int]:
+        """How many leases hold permits now, and how many permits these are."""
+        permits = [left for lease in self._leases.values() if (left := lease.permits_left())]
+        return len(permits), sum(permits)
+
     async def close(self) -> None:
         """Return all permits, so that other workers can use them."""
         await asyncio.gather(*(self._settle(lease) for lease in self._leases.values() if lease.is_unsettled()))

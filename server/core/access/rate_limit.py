@@ -121,6 +121,10 @@ class Lease:
         """Whether a permit is left that is not void."""
         return self._permits > 0 and not self.is_over()
 
+    def permits_left(self) -> int:
+        """How many permits are left that are not void."""
+        return self._permits if self.has_permit() else 0
+
     def is_unsettled(self) -> bool:
         """Whether there are, or may be, permits to return. There may be if the last lease request had no response."""
         return self._permits > 0 or self._is_in_doubt

@@ -135,6 +135,8 @@ class Receipt(Struct, frozen=True):
     """Whether lenient handling was asked for."""
     replayed: bool
     """Whether an earlier request had the same idempotency key."""
+    already_stored: int
+    """Of the events, those that another request with the same idempotency key had stored."""
 
 
 class StoredEvent(NamedTuple):

@@ -112,6 +112,7 @@ class BodyIngest:
         self._ingest = ingest
         self._in_flight = in_flight
         self._store = store
+        self._origin = request.origin
         self._tenant_id: UUID = request.tenant_id
         self._slow_work: SlowWork = request.slow_work
         self._body = body
@@ -190,7 +191,7 @@ class BodyIngest:
         except TimeoutError:
             raise Unavailable("not_stored") from None
         with self._in_flight.slot(Arrived(submission.size, len(piece.items))) as slot:
-            request = AdmittedRequest(self._tenant_id, slot, deadline, self._slow_work)
+            request = AdmittedRequest(self._origin, self._tenant_id, slot, deadline, self._slow_work)
             try:
                 receipt = await self._ingest.store(request, submission)
             except InvalidBatch as error:

@@ -9,10 +9,15 @@ because 2 may run at a time. D and E arrive next; they wait until A's command en
 database refuses document 2 of the second command, that is event 0 of C. B is told nothing about it.
 """
 
+from collections.abc import Sequence
 from operator import attrgetter
+from time import perf_counter_ns
+from typing import NamedTuple
 
 from server.core.coalesce import Coalescer
+from server.core.deadline import Deadline
 from server.core.ingest.store import DocumentStore, EncodedBatch, NotInsertedByIndex
+from server.core.requests import Request
 
 MAX_GROUP_BYTES = 12 * 1024 * 1024
 """Documents in one group: below the 16 MiB that a driver sends at once, and inserted within some 0.1 s."""
@@ -21,14 +26,38 @@ GROUPS_AT_ONCE = 2
 """Groups in flight: one is written to the journal while the database reads the next."""
 
 
-GroupCommit = Coalescer[EncodedBatch, NotInsertedByIndex]
+class QueuedBatch(NamedTuple):
+    """A batch that waits for its insert, and the request that it is of."""
+
+    batch: EncodedBatch
+    request: Request
+    queued_ns: int
+    """Since when it waits."""
+
+
+GroupCommit = Coalescer[QueuedBatch, NotInsertedByIndex]
 
 
 def group_commit(store: DocumentStore) -> GroupCommit:
-    """Inserts into `store`. A call returns and raises what `DocumentStore.insert` does, for its own batch."""
+    """Inserts into `store`. A call returns and raises what `DocumentStore.insert` does, for its own batch.
+
+    The request of each batch learns how long it waited, and how long the insert took that it shared.
+    """
+
+    async def insert(group: Sequence[QueuedBatch], deadline: Deadline) -> Sequence[NotInsertedByIndex]:
+        started_ns = perf_counter_ns()
+        for queued in group:
+            queued.request.wait_ns += started_ns - queued.queued_ns
+        try:
+            return await store.insert([queued.batch for queued in group], deadline)
+        finally:
+            insert_ns = perf_counter_ns() - started_ns
+            for queued in group:
+                queued.request.insert_ns += insert_ns
+
     return Coalescer(
-        store.insert,
-        weight=attrgetter("size"),
+        insert,
+        weight=attrgetter("batch.size"),
         limit=MAX_GROUP_BYTES,
         at_once=GROUPS_AT_ONCE,
         outcome="unknown",

@@ -5,7 +5,7 @@ for lenient handling.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from time import time_ns
+from time import perf_counter_ns, time_ns
 from typing import Generic, NamedTuple, TypeVar
 from uuid import UUID
 
@@ -14,15 +14,24 @@ from msgspec import Struct
 from server.core.access.admission import Admission
 from server.core.access.keys import Credentials
 from server.core.deadline import Deadline
-from server.core.errors import ClientGone, EventError, InternalError, PayloadTooLarge, Quota, SluiceError, Unavailable
+from server.core.errors import (
+    ClientGone,
+    Code,
+    EventError,
+    InternalError,
+    PayloadTooLarge,
+    Quota,
+    SluiceError,
+    Unavailable,
+)
 from server.core.events.catalog import Catalog
 from server.core.events.ids import Seed, ids_of, new_seed
 from server.core.events.model import MAX_BATCH_BYTES, MAX_EVENT_BYTES, BatchInfo, DecodedBatch, PackedEvents, Receipt
 from server.core.in_flight import Arrived, InFlight, Slot
-from server.core.ingest.group_commit import group_commit
+from server.core.ingest.group_commit import QueuedBatch, group_commit
 from server.core.ingest.idempotency import Idempotency, fingerprinting, record_id
 from server.core.ingest.prepare import PreparedBatch, as_replay, invalid_batch, preparing_each
-from server.core.ingest.settle import InsertedBatch, Settlement, all_stored
+from server.core.ingest.settle import InsertedBatch, Settlement, all_stored, count_already_stored
 from server.core.ingest.store import (
     EncodedBatch,
     EventStore,
@@ -31,6 +40,7 @@ from server.core.ingest.store import (
     NotInsertedByIndex,
     Unstorable,
 )
+from server.core.requests import Request, SettledEvents
 from server.core.slow_work import SlowWork, Steps, on_loop, run_at_once
 from server.core.times import NS_PER_MS
 
@@ -77,6 +87,8 @@ class Submission(Struct):
 class AdmittedRequest(Struct, frozen=True):
     """What an API needs to read the batch of a request that was admitted."""
 
+    origin: Request
+    """The request that is counted: for a piece of a raw body, that of the whole body."""
     tenant_id: UUID
     slot: Slot
     deadline: Deadline
@@ -120,15 +132,17 @@ class Ingest:
 
     def __call__(
         self,
+        origin: Request,
         credentials: Credentials,
         read: Callable[[AdmittedRequest], Awaitable[Submission]],
         arrived: Arrived = NOTHING_ARRIVED,
     ) -> Awaitable[Ingested[Receipt]]:
         """Admit a request, `read` its batch and store it. Raises what `handle` does."""
-        return self.handle(credentials, read, self.store, arrived)
+        return self.handle(origin, credentials, read, self.store, arrived)
 
     async def handle(
         self,
+        origin: Request,
         credentials: Credentials,
         read: Callable[[AdmittedRequest], Awaitable[Body]],
         store: Callable[[AdmittedRequest, Body], Awaitable[Result]],
@@ -141,9 +155,12 @@ class Ingest:
         deadline, quota, key_id = Deadline(), None, None
         with self._in_flight.slot(arrived) as slot:
             try:
+                admitting_ns = perf_counter_ns()
                 key, quota = await self._admission.admit(credentials, "events:write", deadline)
+                origin.admit_ns = perf_counter_ns() - admitting_ns
                 key_id = key.id
-                request = AdmittedRequest(key.tenant_id, slot, deadline, self._slow_work)
+                origin.identify(key.tenant_id, key_id)
+                request = AdmittedRequest(origin, key.tenant_id, slot, deadline, self._slow_work)
                 receipt = await store(request, await read(request))
             except Unavailable as error:
                 unavailable = error.for_batch()
@@ -164,6 +181,23 @@ class Ingest:
         Raises InvalidBatch, PayloadTooLarge, IdempotencyConflict or Unavailable. Nothing is stored then, unless
         Unavailable says so.
         """
+        origin, count = request.origin, len(submission.batch.events) + len(submission.batch.errors)
+        origin.add_events(count)
+        storing = self._store(request, submission)
+        del submission  # `_store` drops the decoded batch as soon as it can
+        try:
+            receipt = await storing
+        except BaseException as error:
+            origin.settle_failed(count, error)
+            raise
+        refused, already_stored = len(receipt.rejected), receipt.already_stored
+        stored = len(receipt.ids) - already_stored
+        origin.is_replayed = origin.is_replayed or receipt.replayed
+        origin.settle(SettledEvents(stored, already_stored, refused, code=Code.INVALID_BATCH))
+        return receipt
+
+    async def _store(self, request: AdmittedRequest, submission: Submission) -> Receipt:
+        """Store a batch, as `store` says."""
         options, deadline = submission.options, request.deadline
         prepared = await self._prepare(request, submission, new_seed(time_ns() // NS_PER_MS))
         if prepared.errors and not (options.lenient and prepared.ids):
@@ -172,6 +206,7 @@ class Ingest:
             raise PayloadTooLarge(f"The batch is over {MAX_BATCH_BYTES >> 20} MiB as BSON: send fewer events at a time")
         record = await self._record(request, submission, prepared)  # only now: a rejected batch does not use its key
         replayed, is_stored = record is not None and record.seed != prepared.seed, False
+        already_stored = 0
         try:
             if record is not None and replayed:
                 prepared = as_replay(prepared, record.seed)
@@ -180,16 +215,18 @@ class Ingest:
                     prepared = await self._prepare(request, submission, record.seed)
             del submission  # the decoded batch takes several times the memory of its documents
             await self._catalog.note(prepared.info, prepared.event_types, deadline)
-            not_inserted = all_stored(prepared) if is_stored else await self._insert(prepared, deadline)
+            not_inserted = all_stored(prepared) if is_stored else await self._insert(request, prepared)
             if not_inserted or replayed:
                 inserted = InsertedBatch(prepared, not_inserted, options.lenient, record, replayed)
                 prepared = await self._settle(inserted, deadline)
+                already_stored = count_already_stored(inserted, prepared)
         except Unavailable:
             if replayed:  # whatever this attempt stored: an earlier one may have stored some
                 raise Unavailable("unknown") from None
             raise
         errors = sorted(prepared.errors)
-        return Receipt(prepared.info, prepared.ids, prepared.event_types, errors, options.lenient, replayed)
+        types = prepared.event_types
+        return Receipt(prepared.info, prepared.ids, types, errors, options.lenient, replayed, already_stored)
 
     async def _record(
         self, request: AdmittedRequest, submission: Submission, prepared: PreparedBatch
@@ -203,11 +240,12 @@ class Ingest:
         record = IdempotencyRecord(own_id, request.tenant_id, fingerprint, prepared.seed)
         return await self._idempotency(record, request.deadline)
 
-    async def _insert(self, prepared: PreparedBatch, deadline: Deadline) -> NotInsertedByIndex:
+    async def _insert(self, request: AdmittedRequest, prepared: PreparedBatch) -> NotInsertedByIndex:
         """Insert the documents of a batch, together with those of other requests. Raises Unavailable."""
         documents, event_count = b"".join(prepared.documents), len(prepared.documents)
         prepared.documents.clear()  # so that they are in memory once while they wait
-        return await self._commit(EncodedBatch(documents, len(documents), event_count), deadline)
+        batch = EncodedBatch(documents, len(documents), event_count)
+        return await self._commit(QueuedBatch(batch, request.origin, perf_counter_ns()), request.deadline)
 
     async def _prepare(self, request: AdmittedRequest, submission: Submission, seed: Seed) -> PreparedBatch:
         """Give a batch the time and the ids of `seed`, and encode the events that can be stored.

@@ -14,6 +14,7 @@ from server.core.ingest.body_ingest import PROGRESS_TIMEOUT_S, BodyIngest
 from server.core.ingest.ingest import AdmittedRequest, Ingest, Ingested
 from server.core.ingest.raw_body import RawBody, RawReceipt
 from server.core.ingest.store import ProgressStore
+from server.core.requests import Request
 
 MAX_BYTES, MAX_TENANT_BYTES = 60 * 1024 * 1024, 40 * 1024 * 1024
 """Bodies that are worked on at a time, in all and of one tenant: enough of them that the database is always busy."""
@@ -35,14 +36,14 @@ class RawIngest:
         self._waiting_bytes = 0
 
     async def __call__(
-        self, credentials: Credentials, read: Callable[[AdmittedRequest], Awaitable[RawBody]]
+        self, origin: Request, credentials: Credentials, read: Callable[[AdmittedRequest], Awaitable[RawBody]]
     ) -> Ingested[RawReceipt]:
         """Admit a request, `read` its body and store it.
 
         Raises what `Ingest.handle`, `read` and `Ingest.store` do. Unavailable says how many events are stored.
         """
         try:
-            return await self._ingest.handle(credentials, read, self._store)
+            return await self._ingest.handle(origin, credentials, read, self._store)
         except Unavailable as error:
             error.events_received = error.events_received or 0
             raise

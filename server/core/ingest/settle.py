@@ -137,6 +137,18 @@ def all_stored(replay: PreparedBatch) -> NotInsertedByIndex:
     return dict.fromkeys(range(len(replay.ids)), ALREADY_STORED)
 
 
+def count_already_stored(batch: InsertedBatch, settled: PreparedBatch) -> int:
+    """How many events of a batch, as it was settled, another request of the same idempotency key had stored."""
+    if batch.record is None:
+        return 0
+    others = {
+        batch.prepared.ids[index]
+        for index, why in batch.not_inserted.items()
+        if why.already_stored and (batch.is_replay or not why.is_perhaps_ours)
+    }
+    return sum(event_id in others for event_id in settled.ids)
+
+
 def is_stored(batch: InsertedBatch, why: NotInserted) -> bool:
     """Whether a document that was not inserted is stored already, by this request or another of its key."""
     return why.already_stored and (batch.record is not None or why.is_perhaps_ours)

@@ -76,6 +76,10 @@ class Tail:
         self._pages = Pages()
         self._tails = FairLimit(MAX_TAILS, MAX_TENANT_TAILS)
 
+    def count(self) -> int:
+        """How many tails are open."""
+        return self._tails.used()
+
     @asynccontextmanager
     async def follow(
         self, credentials: Credentials, tenant_id: UUID, request: TailRequest

@@ -7,7 +7,17 @@ import msgspec
 from litestar import Request, Response
 from litestar.exceptions import ClientException, HTTPException, MethodNotAllowedException, NotFoundException
 
-from server.core.errors import ClientGone, Code, EventError, MalformedRequest, MethodNotAllowed, NotFound, SluiceError
+from server.core.errors import (
+    ClientGone,
+    Code,
+    EventError,
+    InternalError,
+    MalformedRequest,
+    MethodNotAllowed,
+    NotFound,
+    SluiceError,
+)
+from server.core.requests import Requests
 from server.rest.http.headers import ENCODINGS, NO_STORE, UnsupportedEncoding, quota_headers
 from server.rest.http.request_line import UnsupportedRequest
 from server.status import STATUS, Refusal, refusal_of
@@ -104,17 +114,19 @@ def raw_response(error: SluiceError, default_headers: Iterable[tuple[bytes, byte
     return b"\r\n".join([*lines, b"", b"" if is_head else body])
 
 
-def on_litestar_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-    """The response to what Litestar's router rejects."""
+def routing_error_of(error: HTTPException) -> SluiceError:
+    """What Litestar's router rejects, as an error of ours."""
     match error:
         case NotFoundException():
-            return on_error(request, NotFound("There is nothing at this path: see /schema for what there is"))
+            return NotFound("There is nothing at this path: see /schema for what there is")
         case MethodNotAllowedException():
             allowed = {*(error.headers or {}).get("allow", "").split(", ")} - {"OPTIONS"}
-            return on_error(request, MethodNotAllowed(sorted({*allowed, "HEAD"} if "GET" in allowed else allowed)))
+            return MethodNotAllowed(sorted({*allowed, "HEAD"} if "GET" in allowed else allowed))
         case ClientException():
-            return on_error(request, MalformedRequest("The Host header names no host"))
-    return on_error(request, error)
+            return MalformedRequest("The Host header names no host")
+    bug = InternalError()
+    bug.__cause__ = error
+    return bug
 
 
 def on_client_gone(_request: Request[Any, Any, Any], _error: ClientGone) -> Response[bytes]:
@@ -122,8 +134,12 @@ def on_client_gone(_request: Request[Any, Any, Any], _error: ClientGone) -> Resp
     return Response(b"", status_code=STATUS[Code.REQUEST_TIMEOUT].http)
 
 
-EXCEPTION_HANDLERS: dict[int | type[Exception], Any] = {
-    HTTPException: on_litestar_error,
-    ClientGone: on_client_gone,
-    Exception: on_error,
-}
+def exception_handlers(requests: Requests) -> dict[int | type[Exception], Any]:
+    """What makes the responses to errors. A request that has no route ends here."""
+
+    def on_routing_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
+        rejection = routing_error_of(error)
+        requests.refuse("rest", rejection)
+        return on_error(request, rejection)
+
+    return {HTTPException: on_routing_error, ClientGone: on_client_gone, Exception: on_error}

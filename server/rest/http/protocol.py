@@ -39,6 +39,7 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from server.core.errors import HeadersTooLarge, RequestTimeout, SluiceError, Unavailable
+from server.core.requests import Requests
 from server.rest.http.capacity import is_full, is_overfull
 from server.rest.http.disconnect import ABORT
 from server.rest.http.parsing import ParsingProtocol
@@ -90,8 +91,9 @@ class ParsingFlowControl(FlowControl):
 class HttpProtocol(ParsingProtocol):
     """One connection."""
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, requests: Requests, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._requests = requests
         self.flow: ParsingFlowControl
         self._unparsed = NOTHING
         self._running: RequestResponseCycle | None = None
@@ -260,6 +262,8 @@ class HttpProtocol(ParsingProtocol):
         answered = not self.in_head and self.cycle.response_started
         default_headers, is_head = self.server_state.default_headers, self.is_head_request()
         response = b"" if answered else raw_response(error, default_headers, is_head=is_head)
+        if not answered and (self.in_head or self.cycle is not self._running):  # else its handler learns of the end
+            self._requests.refuse("rest", error)
         self._drop_incomplete()
         if self._last is None:
             self._end_with(response)

@@ -12,6 +12,7 @@ from typing import Any
 
 from uvloop.loop import SSLProtocol  # type: ignore[attr-defined]  # compiled, and without types
 
+from server.core.requests import Requests
 from server.rest.http.capacity import is_full, is_overfull
 from server.rest.http.protocol import HEAD_TIMEOUT_S, LINGER_S, HttpProtocol
 
@@ -68,13 +69,13 @@ class TlsHandshake(asyncio.Protocol):
             done.exception()  # of the client's making: nobody else wants to know
 
 
-def protocol_over_tls(certificate: str, key: str | None) -> Any:
+def protocol_over_tls(certificate: str, key: str | None, requests: Requests) -> Any:
     """What uvicorn calls for each connection that it accepts, as it would a protocol class. The files are in PEM."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, key, lambda: "")  # a passphrase is never asked for
     context.set_alpn_protocols(["http/1.1"])
 
     def protocol(**options: Any) -> TlsHandshake:
-        return TlsHandshake(HttpProtocol(**options), context)
+        return TlsHandshake(HttpProtocol(requests=requests, **options), context)
 
     return protocol

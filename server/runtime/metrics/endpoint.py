@@ -1,0 +1,76 @@
+"""Serves the metrics over HTTP, in the supervisor. So a scrape reaches no worker, and costs requests nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from socket import SO_REUSEADDR
+from typing import Any
+
+import uvicorn
+from prometheus_client import CollectorRegistry, make_asgi_app
+
+from server.core.errors import ConfigurationError
+from server.core.requests import Requests
+from server.rest.http.protocol import HttpProtocol
+from server.runtime.http_server import HttpServer
+from server.runtime.ports import bound_socket, port_problem
+
+MAX_REQUESTS = 16
+"""Scrapes at a time. A usual server has one Prometheus, or two."""
+
+CLOSE_TIMEOUT_S = 1
+"""How long the end of the server waits for a scrape."""
+
+
+@asynccontextmanager
+async def metrics_endpoint(host: str, port: int, path: str, registry: CollectorRegistry) -> AsyncIterator[int]:
+    """Serve the metrics of `registry` at `path`. Yields the port, which is a free one if `port` is 0.
+
+    Raises ConfigurationError if the port cannot be used.
+    """
+    try:
+        listening = bound_socket(host, port, SO_REUSEADDR)
+        listening.listen()
+    except OSError as error:
+        raise ConfigurationError(port_problem(host, port, "--metrics-port", error)) from None
+    server = HttpServer(config_of(path, registry))
+    serving = asyncio.create_task(server.serve(sockets=[listening]))
+    try:
+        yield listening.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await serving
+
+
+def config_of(path: str, registry: CollectorRegistry) -> uvicorn.Config:
+    """The configuration of uvicorn. Our protocol class limits the size and the time of requests."""
+    return uvicorn.Config(
+        at_path(path, make_asgi_app(registry)),
+        interface="asgi3",
+        http=partial(HttpProtocol, requests=Requests()),  # type: ignore[arg-type]  # a factory is enough
+        ws="none",
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        limit_concurrency=MAX_REQUESTS,
+        timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
+    )
+
+
+def at_path(path: str, app: Any) -> Any:
+    """`app` at the path, and a 404 elsewhere."""
+    body = f"The metrics are at {path}\n".encode()
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", b"%d" % len(body))]
+
+    async def with_path(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == path:
+            await app(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 404, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return with_path

@@ -1,0 +1,115 @@
+"""Tests of the place where requests end: what listeners learn of each."""
+
+import asyncio
+from contextlib import suppress
+from uuid import uuid4
+
+import pytest
+
+from server.core.errors import ClientGone, InvalidBatch, NotFound, SluiceError, Unavailable
+from server.core.requests import CLIENT_GONE, Ending, Request, Requests, SettledEvents
+
+pytestmark = pytest.mark.unit
+
+
+class Notes:
+    """A listener that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.received: list[Request] = []
+        self.events: list[int] = []
+        self.settled: list[SettledEvents] = []
+        self.endings: list[Ending] = []
+        self.errors: list[SluiceError | None] = []
+
+    def on_received(self, request: Request) -> None:
+        self.received.append(request)
+
+    def on_events(self, _request: Request, count: int) -> None:
+        self.events.append(count)
+
+    def on_settled(self, _request: Request, events: SettledEvents) -> None:
+        self.settled.append(events)
+
+    def on_ended(self, _request: Request, ending: Ending, error: SluiceError | None) -> None:
+        self.endings.append(ending)
+        self.errors.append(error)
+
+
+@pytest.fixture
+def notes() -> Notes:
+    return Notes()
+
+
+@pytest.fixture
+def requests(notes: Notes) -> Requests:
+    requests = Requests()
+    requests.add_listener(notes)
+    return requests
+
+
+def test_a_stored_batch(requests: Requests, notes: Notes) -> None:
+    tenant_id = uuid4()
+    with requests.open("rest") as request:
+        assert notes.received == [request]
+        assert notes.endings == []
+        request.identify(tenant_id, "key")
+        request.add_events(3)
+        request.settle(SettledEvents(stored=3))
+    assert (request.tenant_id, request.key_id, request.events) == (tenant_id, "key", 3)
+    assert notes.events == [3]
+    assert notes.settled == [SettledEvents(stored=3)]
+    assert notes.endings == [Ending("stored")]
+    assert request.ended_ns >= request.started_ns
+
+
+def test_a_replay(requests: Requests, notes: Notes) -> None:
+    with requests.open("grpc") as request:
+        request.is_replayed = True
+    assert notes.endings == [Ending("replayed")]
+
+
+def test_a_read(requests: Requests, notes: Notes) -> None:
+    with requests.open("rest", is_read=True):
+        pass
+    assert notes.endings == [Ending("served")]
+
+
+@pytest.mark.parametrize(
+    ("error", "events", "expected"),
+    [
+        (InvalidBatch("bad"), 2, Ending("refused", "invalid_batch")),
+        (Unavailable("not_stored"), 2, Ending("refused", "unavailable")),
+        (Unavailable("unknown"), 2, Ending("unknown")),
+        (ClientGone(), 0, Ending("refused", CLIENT_GONE)),
+        (asyncio.CancelledError(), 0, Ending("refused", CLIENT_GONE)),
+        (asyncio.CancelledError(), 2, Ending("unknown")),
+        (ValueError("a bug"), 0, Ending("refused", "internal")),
+    ],
+)
+def test_an_error(requests: Requests, notes: Notes, error: BaseException, events: int, expected: Ending) -> None:
+    with suppress(type(error)), requests.open("rest") as request:
+        if events:
+            request.add_events(events)
+            request.settle_failed(events, error)
+        raise error
+    assert notes.endings == [expected]
+    assert notes.errors == [error if isinstance(error, SluiceError) else None]
+    if events:
+        [settled] = notes.settled
+        assert (settled.stored, settled.replayed) == (0, 0)
+        assert settled.refused == (0 if expected.outcome == "unknown" else events)
+        assert settled.refused + settled.unknown == events
+
+
+@pytest.mark.parametrize("error", [ClientGone(), asyncio.CancelledError()])
+def test_a_read_whose_client_goes_away_is_served(requests: Requests, notes: Notes, error: BaseException) -> None:
+    with suppress(type(error)), requests.open("grpc", is_read=True):
+        raise error
+    assert notes.endings == [Ending("served")]
+
+
+def test_a_request_without_a_route(requests: Requests, notes: Notes) -> None:
+    requests.refuse("rest", NotFound("no such path"))
+    assert len(notes.received) == 1
+    assert notes.endings == [Ending("refused", "not_found")]
