@@ -112,6 +112,8 @@ class BodyIngest:
         progress = self._progress
         if not progress.stored:
             raise invalid_items(progress.errors, progress.rejected) if progress.rejected else InvalidBatch(NO_ITEMS)
+        if progress.rejected:
+            self._origin.partly_rejected = invalid_items(progress.errors, progress.rejected)
         return RawReceipt(progress.stored, progress.errors, self._replayed)
 
     async def _store_pieces(self, items: Items, key: BodyKey | None) -> None:
