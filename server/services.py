@@ -11,8 +11,10 @@ from server.core.in_flight import InFlight
 from server.core.ingest.ingest import Ingest
 from server.core.ingest.raw import RawIngest
 from server.core.reads import Reads
+from server.core.rejections.reads import RejectionReads
 from server.core.requests import Requests
 from server.core.tail.tail import Tail
+from server.core.usage.reads import UsageReads
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Services:
     in_flight: InFlight
     reads: Reads
     exports: Exports
+    rejections: RejectionReads
+    usage: UsageReads
     cursors: Cursors
     tail: Tail
     check_ready: Callable[[], Awaitable[None]]

@@ -22,9 +22,11 @@ KEYS = "keys"
 LEASES = "leases"
 META = "meta"
 PROBES = "write_probes"
+REJECTIONS = "rejections"
 TENANTS = "tenants"
+USAGE = "usage"
 
-COLLECTIONS = (CATALOG, EVENTS, IDEMPOTENCY_RECORDS, KEYS, LEASES, META, PROBES, TENANTS)
+COLLECTIONS = (CATALOG, EVENTS, IDEMPOTENCY_RECORDS, KEYS, LEASES, META, PROBES, REJECTIONS, TENANTS, USAGE)
 
 OTHER_DATABASE = "or give another --database"
 
@@ -55,6 +57,8 @@ INDEXES = (
     Index(KEYS, "hash_1", {"hash": 1}, {"unique": True}),
     Index(KEYS, "previous.hash_1", {"previous.hash": 1}, {"sparse": True}),
     Index(KEYS, "window.until_1", {"window.until": 1}, {"sparse": True}),
+    Index(REJECTIONS, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
+    Index(USAGE, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
 )
 
 IS_KEY: Document = {"hash": {"$type": "binData"}, "tenant_id": {"$type": "binData"}, "scopes": {"$type": "string"}}

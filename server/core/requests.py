@@ -87,6 +87,7 @@ class Request:
         "is_read",
         "is_replayed",
         "key_id",
+        "partly_rejected",
         "size",
         "started_ns",
         "tenant_id",
@@ -100,6 +101,7 @@ class Request:
         self.is_replayed = False
         self.tenant_id: UUID | None = None
         self.key_id: str | None = None
+        self.partly_rejected: SluiceError | None = None  # why a part was rejected, if the rest was stored
         self.size = 0  # bytes of the body or message, as it was decoded
         self.events = 0  # that were decoded
         self.started_ns = perf_counter_ns()

@@ -15,9 +15,11 @@ from server.rest.events import get_event, list_events
 from server.rest.health import live, ready
 from server.rest.http.problems import exception_handlers
 from server.rest.ingest import ingest
+from server.rest.rejections import list_rejections
 from server.rest.schema.openapi import openapi_json
 from server.rest.schema.page import FILES_PATH, schema_file, schema_page, to_schema
 from server.rest.tail import TAIL_PATH, tail_events
+from server.rest.usage import show_usage
 from server.services import Services
 
 EVENTS_PATH = "/api/v1/events"
@@ -34,6 +36,8 @@ def create_app(services: Services) -> ASGIApp:
             asgi(TAIL_PATH, copy_scope=False)(by_method(GET=tail_events(services))),
             get(EVENTS_PATH + "/{event_id:str}")(get_event(services)),
             asgi("/api/v1/event-types", copy_scope=False)(by_method(GET=list_event_types(services))),
+            asgi("/api/v1/rejections", copy_scope=False)(by_method(GET=list_rejections(services))),
+            asgi("/api/v1/usage", copy_scope=False)(by_method(GET=show_usage(services))),
             get("/health/live")(live()),
             get("/health/ready")(ready(services)),
             get("/")(to_schema()),

@@ -59,6 +59,7 @@ class StreamClient(NamedTuple):
 
     credentials: Credentials
     tenant_id: UUID
+    key_id: str
 
 
 class EventService:
@@ -123,7 +124,7 @@ class EventService:
             key = await self._services.admission.authenticate(credentials, "events:write", Deadline())
             with self._streams.stream(key.tenant_id, context.peer()) as stream:
                 await context.send_initial_metadata(())  # some clients send nothing before they have it
-                await self._serve(StreamClient(credentials, key.tenant_id), context, stream)
+                await self._serve(StreamClient(credentials, key.tenant_id, key.id), context, stream)
         except SluiceError as error:  # the stream was not opened
             rejection = error.for_batch() if isinstance(error, Unavailable) else error
             self._services.requests.refuse("grpc", rejection)
@@ -163,6 +164,7 @@ class EventService:
         """The response to one request of a stream."""
         try:
             with self._services.requests.open("grpc") as origin:
+                origin.identify(client.tenant_id, client.key_id)  # it may be rejected before its key is checked again
                 if self._services.in_flight.is_full():  # others may have used the capacity while this request was read
                     with self._streams.held(len(message)):
                         await self._services.in_flight.wait_for_capacity()

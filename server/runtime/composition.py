@@ -9,7 +9,7 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import uvicorn
 
@@ -26,14 +26,17 @@ from server.core.jobs.store import JobLease, LeaseStore
 from server.core.memory import memory_bytes, return_free_memory
 from server.core.read_limits import ReadLimits
 from server.core.reads import Reads
+from server.core.rejections.reads import RejectionReads
 from server.core.requests import Requests
 from server.core.tail.tail import MAX_TAILS, Tail
 from server.core.tail.tokens import ResumeTokens
+from server.core.usage.reads import UsageReads
 from server.rest.app import create_app
 from server.rest.http.protocol import IDLE_TIMEOUT_S, HttpProtocol
 from server.rest.http.tls import protocol_over_tls
 from server.rpc.open_streams import MAX_OPEN_STREAMS
 from server.rpc.server import GrpcServer
+from server.runtime.activity import SavedActivity
 from server.runtime.background import DeploymentJob, PeriodicJob, report_health
 from server.runtime.http_server import HttpServer
 from server.runtime.logs import log_lost_exceptions
@@ -55,7 +58,9 @@ from storage.layout import check_layout, ensure_layout
 from storage.leases import Leases
 from storage.probe import probe
 from storage.reads import StoredEvents
+from storage.rejections import StoredRejections
 from storage.tail import TailHistory
+from storage.usage import StoredUsage
 
 SLOW_THREADS = 2
 """Threads for calls of the system that take some milliseconds. They share Python's interpreter with the event loop."""
@@ -108,23 +113,22 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     reading = database(reading_client, settings.storage.database)
     tail_client = connect(settings.storage.mongodb_url, "pymongo")  # `storage/tail.py` says why
     history = TailHistory(database(tail_client, settings.storage.database))
-    stored, types, limits = StoredEvents(reading), StoredCatalog(reading), ReadLimits()
-    reads, exports = Reads(stored, types, limits), Exports(stored, types, limits)
     keys = Keys(storage)
     events = Events(storage)
     is_writable = Readiness(partial(probe, storage, READY_TIMEOUT_S), lambda: events.confirmed_at)
     catalog = Catalog(StoredCatalog(storage))
-    services = compose_services(
-        storage, events, keys, catalog, reads, exports, history, settings.cursor_secret, is_writable
-    )
+    readers = compose_readers(reading)
+    services = compose_services(storage, events, keys, catalog, readers, history, settings.cursor_secret, is_writable)
+    activity = SavedActivity(storage, services.requests)
     rest, grpc = HttpServer(http_config(settings, services), on_ready), GrpcServer(services)
     sampling = metrics_job(settings, services, grpc, watch)
-    leases, usage = Leases(storage), usage_job(keys)
+    leases, key_usage = Leases(storage), usage_job(keys)
     try:
         await grpc.set_serving(await is_writable.wait(stop))
         async with in_background(
             *sampling,
-            usage.run(),
+            key_usage.run(),
+            activity.run(),
             memory_job().run(),
             windows_job(keys, leases).run(),
             indexes_job(storage, leases).run(),
@@ -135,8 +139,28 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
             await serve(settings, rest, grpc, services.draining, stop)
     finally:
         await services.admission.close()
-        await usage.run_once()
+        await asyncio.gather(key_usage.run_once(), activity.save_rest())
         await asyncio.gather(close(client), close(reading_client), close(tail_client))
+
+
+class Readers(NamedTuple):
+    """The services that read."""
+
+    reads: Reads
+    exports: Exports
+    rejections: RejectionReads
+    usage: UsageReads
+
+
+def compose_readers(reading: Database) -> Readers:
+    """The services that read, on top of the database client for reads. They share their limits."""
+    stored, types, limits = StoredEvents(reading), StoredCatalog(reading), ReadLimits()
+    return Readers(
+        reads=Reads(stored, types, limits),
+        exports=Exports(stored, types, limits),
+        rejections=RejectionReads(StoredRejections(reading), limits),
+        usage=UsageReads(StoredUsage(reading), limits),
+    )
 
 
 def compose_services(
@@ -144,8 +168,7 @@ def compose_services(
     events: Events,
     keys: Keys,
     catalog: Catalog,
-    reads: Reads,
-    exports: Exports,
+    readers: Readers,
     history: TailHistory,
     secret: bytes,
     is_writable: Callable[[], Awaitable[None]],
@@ -167,8 +190,10 @@ def compose_services(
         ingest_raw=RawIngest(ingest, in_flight, records),
         admission=admission,
         in_flight=in_flight,
-        reads=reads,
-        exports=exports,
+        reads=readers.reads,
+        exports=readers.exports,
+        rejections=readers.rejections,
+        usage=readers.usage,
         cursors=Cursors(secret),
         tail=Tail(history, admission, ResumeTokens(secret), draining),
         check_ready=check_ready,

@@ -11,6 +11,7 @@ import grpc
 import httpx
 from sluice.v1 import event_service_pb2 as pb
 
+from tests.support.activity import REJECTIONS, USAGE, rejections, usage_sums
 from tests.support.grpc_client import channel_to, code_of, metadata, stub_of
 from tests.support.harness import Json, MongoClient, Server
 from tests.support.tail import follow_rest
@@ -66,6 +67,20 @@ class Victim:
         self.ids += [item["id"] for item in response.json()["events"]]
         self.batches.append((idempotency_key, batch))
 
+    def reject(self, server: Server) -> None:
+        """Send a batch that is rejected, and whose path has the secret."""
+        with server.client(self.key["key"]) as client:
+            sent = {"source": "a", "events": [{"type": "a", "data": {self.secret: 10**30}}]}
+            assert client.post(EVENTS, json=sent).status_code == 400
+            (found,) = rejections(client, 1)
+            assert self.secret in found["errors"][0]["path"]
+
+    def activity(self, server: Server) -> tuple[list[Json], Json]:
+        """The tenant's rejections, and its requests by outcome."""
+        with server.client(self.key["key"]) as client:
+            requests, _, _ = usage_sums(client, VICTIM_BATCHES + 1)
+            return rejections(client, 1), requests
+
     def stored(self, mongo: MongoClient) -> list[Json]:
         """The tenant's documents."""
         return list(mongo.sluice.events.find({"_id.tenant_id": uuid.UUID(self.key["tenant_id"])}).sort("_id", 1))
@@ -103,6 +118,7 @@ class Attacker:
             self._list,
             self._smuggle_fields,
             self._resume,
+            self._look_at_activity,
         )
         return self._rng.choice(ways)()
 
@@ -170,6 +186,20 @@ class Attacker:
         assert response.status_code == 400, response.text
         return str(response.status_code)
 
+    def _look_at_activity(self) -> str:
+        """List rejections and usage with the victim's names. What is shown is this tenant's own."""
+        path = self._rng.choice((REJECTIONS, USAGE))
+        tenant, key_id = self._victim.key["tenant_id"], self._victim.key["id"]
+        query = self._rng.choice(({}, {}, {"tenant_id": tenant}, {"key_id": key_id}, {"tenant_id[$ne]": tenant}))
+        headers = {self._rng.choice(HEADERS): self._rng.choice((tenant, self._victim.key["tenant"], "GET"))}
+        response = self._client.get(path, params=query, headers=headers)
+        self._check_leaks(response.text + str(response.headers), without=tenant)
+        assert response.status_code == (400 if query else 200), response.text
+        if not query:
+            shown = {item.get("key_id", self._key["id"]) for item in response.json()}
+            assert shown <= {self._key["id"]}
+        return str(response.status_code)
+
     def _smuggle_fields(self) -> str:
         """Send fields that name the owner, the id or the time of an event."""
         field = self._rng.choice(("tenant_id", "_id", "id", "received_at"))
@@ -193,6 +223,8 @@ def run_attempts(
 ) -> Counter[str]:
     """Attack this many times. Returns the statuses. Fails if an attack got or changed anything."""
     victim, outcome = Victim(server), Counter[str]()
+    victim.reject(server)
+    activity = victim.activity(server)
     attacker = Attacker(server, victim, random.Random(seed))
     with server.mongo() as mongo:
         before = victim.stored(mongo)
@@ -202,6 +234,7 @@ def run_attempts(
             on_progress(1)
         attacker.close()
         assert victim.stored(mongo) == before
+    assert victim.activity(server) == activity
     with server.client(victim.key["key"]) as client:
         for (
             idempotency_key,

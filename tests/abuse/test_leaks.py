@@ -18,8 +18,9 @@ import grpc
 import pytest
 from sluice.v1 import event_service_pb2 as pb
 
+from tests.support.activity import REJECTIONS, USAGE
 from tests.support.grpc_client import channel_to, details_of, stub_of
-from tests.support.harness import Json, MongoClient, Server, batch, sluice, tls_options
+from tests.support.harness import Json, MongoClient, Server, batch, sluice, tls_options, wait_until
 from tests.support.keys import basic
 from tests.support.mongod import Mongod, failing_inserts
 from tests.support.wire import EVENTS, head, post, talk
@@ -91,6 +92,7 @@ def host(tmp_path_factory: pytest.TempPathFactory, certificates: Path) -> Iterat
 def test_no_canary_is_seen(host: Host) -> None:
     texts = [*over_rest(host), *over_the_wire(host), *over_grpc(host)]
     texts += with_a_database_that_fails(host)
+    texts += shown_of_rejections(host)
     handshakes_of_garbage(host.secure)
     host.mongod.kill()
     texts += one_over_each(host)
@@ -189,6 +191,23 @@ def with_a_database_that_fails(host: Host) -> list[str]:
         with failing_inserts(host.mongo, **failure):
             texts += one_over_each(host)
     return texts
+
+
+def shown_of_rejections(host: Host) -> Iterator[str]:
+    """What is shown and stored of all that was rejected, with a key that stands for a name too."""
+    secret, wrong = host.key["key"], {"index": 10**30}
+    with host.server.client(secret) as client:
+        for query, data in ((f"?{secret}=1", {}), ("", {secret: wrong}), ("?source=a&type=a", {secret: wrong})):
+            sent = data if query.endswith("type=a") else {"source": "a", "events": [{"type": "a", "data": data}]}
+            assert client.post(EVENTS + query, json=sent).status_code == 400
+        wait_until(lambda: client.get(REJECTIONS).text.count("slc_…") >= 3, "the rejections of these")
+        wait_until(lambda: '"invalid_batch":' in client.get(USAGE).text, "the usage of these")
+        yield client.get(REJECTIONS).text
+        yield client.get(USAGE).text
+    for collection in ("rejections", "usage"):
+        stored = list(host.mongo.sluice[collection].find())
+        assert stored
+        yield repr(stored)
 
 
 def one_over_each(host: Host) -> list[str]:

@@ -30,6 +30,8 @@ OPERATIONS = {
     "/api/v1/events": {"GET", "POST"},
     "/api/v1/events/tail": {"GET"},
     "/api/v1/events/{event_id}": {"GET"},
+    "/api/v1/rejections": {"GET"},
+    "/api/v1/usage": {"GET"},
     "/health/live": {"GET"},
     "/health/ready": {"GET"},
 }

@@ -13,12 +13,9 @@ import pytest
 from server.core.deadline import Deadline
 from server.core.errors import ConfigurationError, Unavailable
 from server.core.events.catalog import Catalog
-from server.core.exports import Exports
 from server.core.jobs.store import JobLease
-from server.core.read_limits import ReadLimits
-from server.core.reads import Reads
 from server.runtime.background import DeploymentJob, PeriodicJob
-from server.runtime.composition import compose_services
+from server.runtime.composition import compose_readers, compose_services
 from server.runtime.errors import StartError
 from server.runtime.logs import place_of
 from server.runtime.loops import forever, in_background, until_done
@@ -26,7 +23,6 @@ from storage.catalog import StoredCatalog
 from storage.client import close, connect, database
 from storage.events import Events
 from storage.keys import Keys
-from storage.reads import StoredEvents
 from storage.tail import TailHistory
 
 SECRET = "slc_secret"
@@ -280,16 +276,12 @@ def test_a_worker_that_drains_is_not_ready() -> None:
 
         client = connect("mongodb://127.0.0.1:1/", "pymongo")  # never used
         storage = database(client, "sluice")
-        catalog = StoredCatalog(storage)
-        stored, limits = StoredEvents(storage), ReadLimits()
-        reads, exports = Reads(stored, catalog, limits), Exports(stored, catalog, limits)
         services = compose_services(
             storage,
             Events(storage),
             Keys(storage),
-            Catalog(catalog),
-            reads,
-            exports,
+            Catalog(StoredCatalog(storage)),
+            compose_readers(storage),
             TailHistory(storage),
             b"",
             is_writable,

@@ -13,7 +13,13 @@ from storage.layout import ensure_layout
 from tests.support.harness import MongoClient
 from tests.support.mongod import Mongod
 
-ALL = ["keys.hash_1", "keys.previous.hash_1", "keys.window.until_1"]
+ALL = [
+    "keys.hash_1",
+    "keys.previous.hash_1",
+    "keys.window.until_1",
+    "rejections.expires_at_1",
+    "usage.expires_at_1",
+]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import inspect
 import logging
+from uuid import UUID
 
 import grpc
 import pytest
@@ -36,7 +37,7 @@ ERRORS: dict[type[SluiceError], SluiceError] = {
     MethodNotAllowed: MethodNotAllowed(["GET", "POST"]),
     HeadersTooLarge: HeadersTooLarge(65_536),
     IdempotencyConflict: IdempotencyConflict(),
-    RateLimited: RateLimited(QUOTA, "key"),
+    RateLimited: RateLimited(QUOTA, "key", UUID(int=1)),
     InternalError: InternalError(),
     Unavailable: Unavailable("unknown"),
 }

@@ -97,7 +97,7 @@ class Admission:
             if lease.acquire():
                 return Admitted(key, lease.quota(key.rate_limit))
             if lease.is_used_up():
-                raise RateLimited(lease.quota(key.rate_limit), key.id)
+                raise RateLimited(lease.quota(key.rate_limit), key.id, key.tenant_id)
             await asyncio.sleep(POLL_INTERVAL_S)  # others may return permits, or the database lost its primary
 
     def count_leases(self) -> tuple[int, int]:

@@ -73,7 +73,7 @@ class Key(Struct, frozen=True, kw_only=True):
         """
         error = self._error_of(credentials, scope)
         if error is not None:
-            error.key_id = self.id
+            error.key_id, error.tenant_id = self.id, self.tenant_id
             raise error
 
     @contextmanager

@@ -139,6 +139,8 @@ class BodyIngest:
             if self._conflict is not None:
                 raise self._conflict
             raise invalid_items(progress.errors, progress.rejected) if progress.rejected else InvalidBatch(NO_ITEMS)
+        if progress.rejected:
+            self._origin.partly_rejected = invalid_items(progress.errors, progress.rejected)
         return RawReceipt(progress.stored, progress.errors, self._replayed)
 
     async def _store_pieces(self, items: Items, key: BodyKey | None) -> None:

@@ -194,6 +194,8 @@ class Ingest:
         stored = len(receipt.ids) - already_stored
         origin.is_replayed = origin.is_replayed or receipt.replayed
         origin.settle(SettledEvents(stored, already_stored, refused, code=Code.INVALID_BATCH))
+        if refused:
+            origin.partly_rejected = invalid_batch(receipt.rejected)
         return receipt
 
     async def _store(self, request: AdmittedRequest, submission: Submission) -> Receipt:

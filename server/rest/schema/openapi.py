@@ -17,7 +17,9 @@ from server.rest.event_types import EventTypeBody
 from server.rest.http.problems import ProblemBody
 from server.rest.ingest import ReceiptBody
 from server.rest.raw import RawReceiptBody
+from server.rest.rejections import RejectionBody
 from server.rest.schema import raw_bodies
+from server.rest.schema.activity import list_rejections_operation, show_usage_operation
 from server.rest.schema.parts import (
     ACCESS_CODES,
     QUOTA_HEADERS,
@@ -29,6 +31,7 @@ from server.rest.schema.parts import (
     success_response,
 )
 from server.rest.schema.reads import get_operation, list_operation, list_types_operation, tail_operation
+from server.rest.usage import UsageBody
 
 EXAMPLE_BATCH: Json = {
     "source": "backend",
@@ -42,7 +45,7 @@ SECURITY_SCHEMES: Json = {
 }
 """The places where a request may name its key. It names it in one of them."""
 
-TIME_FIELDS = ("received_at", "timestamp")
+TIME_FIELDS = ("received_at", "timestamp", "time")
 TIME = "In UTC, without a zone: `YYYY-MM-DDTHH:MM:SS`, and `.mmm` unless that is zero"
 TIMES = (
     'All times are in UTC, and are shown without a zone. To read one: `new Date(event.received_at + "Z")` in '
@@ -96,6 +99,8 @@ def openapi_document() -> Json:
             "/api/v1/events/tail": {"get": tail_operation()},
             "/api/v1/events/{event_id}": {"get": get_operation()},
             "/api/v1/event-types": {"get": list_types_operation()},
+            "/api/v1/rejections": {"get": list_rejections_operation()},
+            "/api/v1/usage": {"get": show_usage_operation()},
             "/health/live": {"get": health_operation("getLive", "Whether the process works", [])},
             "/health/ready": {"get": health_operation("getReady", "Whether events can be taken", [Code.UNAVAILABLE])},
         },
@@ -109,7 +114,7 @@ def openapi_document() -> Json:
 def schemas() -> Json:
     """The shapes of bodies, in a form from which generators make usable types."""
     _, components = msgspec.json.schema_components(
-        [Batch, ReceiptBody, RawReceiptBody, EventBody, EventTypeBody, ProblemBody],
+        [Batch, ReceiptBody, RawReceiptBody, EventBody, EventTypeBody, RejectionBody, UsageBody, ProblemBody],
         ref_template="#/components/schemas/{name}",
     )
     for component in components.values():

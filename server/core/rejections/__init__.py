@@ -1,0 +1,1 @@
+"""The last batches of each tenant that were rejected, for its people to look at."""
