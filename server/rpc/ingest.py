@@ -16,7 +16,15 @@ from sluice.v1 import event_service_pb2 as pb
 from server.authorization import Schemes, bearer_token, secret_of
 from server.core.access.keys import Credentials
 from server.core.deadline import Deadline
-from server.core.errors import ClientGone, InvalidBatch, InvalidHeader, PayloadTooLarge, Unauthenticated, Unavailable
+from server.core.errors import (
+    ClientGone,
+    InvalidBatch,
+    InvalidHeader,
+    PayloadTooLarge,
+    SluiceError,
+    Unauthenticated,
+    Unavailable,
+)
 from server.core.events.decode import TOO_MANY
 from server.core.events.model import MAX_BATCH_EVENTS, MAX_BODY_BYTES, DecodedBatch
 from server.core.in_flight import Arrived
@@ -33,6 +41,9 @@ from server.rpc.stream_window import StreamEnd, StreamResult, StreamWindow
 from server.services import Services
 
 SERVICE = "sluice.v1.EventService"
+
+KEY_CHECK_S = 5.0
+"""How often the key of a stream is checked, and so how long one on which nothing arrives outlives its key."""
 
 DRAINING = "This server is draining: send what was not answered to another, or again"
 
@@ -120,6 +131,7 @@ class EventService:
         endings = [
             asyncio.create_task(end_when(self._services.draining, reading, window, DRAINING)),
             asyncio.create_task(end_when(stream.shed, reading, window, SHORT_OF_MEMORY)),
+            asyncio.create_task(self._end_with_key(client.credentials, reading, window)),
         ]
         try:
             await write_responses(context, window)
@@ -127,6 +139,14 @@ class EventService:
             for task in (*endings, reading):
                 task.cancel()
             window.cancel()
+
+    async def _end_with_key(self, credentials: Credentials, reading: asyncio.Task[None], window: StreamWindow) -> None:
+        """Once the key is no longer good, end also a stream on which nothing arrives."""
+        try:
+            await self._services.admission.until_rejected(credentials, "events:write", KEY_CHECK_S)
+        except SluiceError as error:
+            reading.cancel()
+            window.add(StreamEnd(error))
 
     async def _read(self, client: StreamClient, context: Context, window: StreamWindow) -> None:
         """Start the work on every request, in turn. Wait while the window or the server is full."""

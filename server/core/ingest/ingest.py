@@ -12,6 +12,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from server.core.access.admission import Admission
+from server.core.access.key_check import KeyCheck
 from server.core.access.keys import Credentials
 from server.core.deadline import Deadline
 from server.core.errors import ClientGone, EventError, InternalError, PayloadTooLarge, Quota, SluiceError, Unavailable
@@ -78,6 +79,7 @@ class AdmittedRequest(Struct, frozen=True):
     """What an API needs to read the batch of a request that was admitted."""
 
     tenant_id: UUID
+    key_check: KeyCheck
     slot: Slot
     deadline: Deadline
     slow_work: SlowWork
@@ -143,7 +145,8 @@ class Ingest:
             try:
                 key, quota = await self._admission.admit(credentials, "events:write", deadline)
                 key_id = key.id
-                request = AdmittedRequest(key.tenant_id, slot, deadline, self._slow_work)
+                key_check = KeyCheck(self._admission, credentials, "events:write")
+                request = AdmittedRequest(key.tenant_id, key_check, slot, deadline, self._slow_work)
                 receipt = await store(request, await read(request))
             except Unavailable as error:
                 unavailable = error.for_batch()
@@ -161,10 +164,11 @@ class Ingest:
     async def store(self, request: AdmittedRequest, submission: Submission) -> Receipt:
         """Store a batch: all of it, or in lenient handling its good events. With an idempotency key, once.
 
-        Raises InvalidBatch, PayloadTooLarge, IdempotencyConflict or Unavailable. Nothing is stored then, unless
-        Unavailable says so.
+        Raises InvalidBatch, PayloadTooLarge, IdempotencyConflict, Unavailable, and what `KeyCheck.renew` does. Nothing
+        is stored then, unless Unavailable says so.
         """
         options, deadline = submission.options, request.deadline
+        await request.key_check.renew(deadline)
         prepared = await self._prepare(request, submission, new_seed(time_ns() // NS_PER_MS))
         if prepared.errors and not (options.lenient and prepared.ids):
             raise invalid_batch(prepared.errors)
