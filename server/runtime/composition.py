@@ -28,6 +28,7 @@ from server.core.read_limits import ReadLimits
 from server.core.reads import Reads
 from server.core.tail.tail import Tail
 from server.core.tail.tokens import ResumeTokens
+from server.core.tenants import deletion, retention
 from server.rest.app import create_app
 from server.rest.http.protocol import IDLE_TIMEOUT_S, HttpProtocol
 from server.rest.http.tls import protocol_over_tls
@@ -42,6 +43,7 @@ from server.settings import Settings
 from storage.catalog import StoredCatalog
 from storage.client import PrimaryWatch, close, connect, database
 from storage.commands import Database, driver_errors_as_unavailable
+from storage.deletion import StoredDeletion
 from storage.events import Events
 from storage.idempotency import IdempotencyRecords
 from storage.indexes import ensure_indexes
@@ -50,6 +52,7 @@ from storage.layout import check_layout, ensure_layout
 from storage.leases import Leases
 from storage.probe import probe
 from storage.reads import StoredEvents
+from storage.retention import StoredRetention
 from storage.tail import TailHistory
 
 SLOW_THREADS = 2
@@ -138,6 +141,8 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
             memory_job().run(),
             windows_job(keys, leases).run(),
             indexes_job(storage, leases).run(),
+            retention_job(storage, leases).run(),
+            deletions_job(storage, leases).run(),
             stale_connections_job(settings, is_writable, stop).run(),
             report_health(is_writable, has_primary, grpc.set_serving),
             forever("change stream", services.tail.feed.run_once, TAIL_PAUSE_S),
@@ -226,6 +231,18 @@ def indexes_job(storage: Database, leases: LeaseStore) -> DeploymentJob:
                 log.warning("made what was missing: %s", ", ".join(made))
 
     return DeploymentJob(leases, "make_missing_indexes", make_missing_indexes, INDEXES_INTERVAL_S)
+
+
+def retention_job(storage: Database, leases: LeaseStore) -> DeploymentJob:
+    """The job that removes events which are older than their tenant keeps them."""
+    remove_due = retention.Retention(StoredRetention(storage)).remove_due
+    return DeploymentJob(leases, "retention", remove_due, retention.INTERVAL_S)
+
+
+def deletions_job(storage: Database, leases: LeaseStore) -> DeploymentJob:
+    """The job that finishes deletions of tenants whose command was killed."""
+    go_on = deletion.Deletions(StoredDeletion(storage)).go_on
+    return DeploymentJob(leases, "tenant_deletions", go_on, deletion.INTERVAL_S)
 
 
 def stale_connections_job(
