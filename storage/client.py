@@ -9,8 +9,8 @@ import inspect
 import logging
 import re
 import warnings
-from collections.abc import Callable
-from typing import Any, Literal, cast
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, TypeVar, cast
 
 import pymongo
 from bson import CodecOptions
@@ -37,6 +37,7 @@ from storage.url_options import option_at_fault
 Driver = Literal["motor", "pymongo"]
 Client = AsyncMongoClient[Document]
 RawCollection = AsyncCollection[RawBSONDocument]
+Result = TypeVar("Result")
 
 URL_SCHEMES = ("mongodb://", "mongodb+srv://")
 
@@ -162,6 +163,19 @@ def database(client: Client, name: str) -> Database:
 def raw_collection(database: Database, name: str, options: CodecOptions[RawBSONDocument]) -> RawCollection:
     """A collection whose documents are read as bytes."""
     return cast("RawCollection", database.get_collection(name, codec_options=cast("CodecOptions[Any]", options)))
+
+
+async def in_transaction(database: Database, work: Callable[[Any], Awaitable[Result]]) -> Result:
+    """What `work` returns, which runs in a transaction of the session that it is called with.
+
+    It is called again if the transaction conflicts with another. Returns when a majority has the transaction. Raises
+    the driver's errors.
+    """
+    opening: Any = database.client.start_session()
+    async with await opening if inspect.isawaitable(opening) else opening as session:  # Motor's is a coroutine
+        majority = {"read_concern": ReadConcern("majority"), "write_concern": WriteConcern(w="majority", j=True)}
+        result: Result = await session.with_transaction(work, **majority)
+        return result
 
 
 async def check_deployment(client: Client) -> str:

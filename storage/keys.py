@@ -9,6 +9,7 @@ Both secrets are in one document, so they share a rate limit and a time of last 
 
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from time import time_ns
@@ -38,6 +39,7 @@ from storage.commands import (
 from storage.indexes import KEYS, TENANTS
 from storage.leases import Leases
 from storage.rate_limit import lease_statement, window_of
+from storage.tenants import TenantBeingDeleted
 from storage.views import ensure_view
 
 FIRST_KEY = "first_key"
@@ -124,7 +126,7 @@ class Keys:
     ) -> tuple[Key, str]:
         """Create a key, and its tenant if that is new. Returns the key and its secret, which is not stored.
 
-        `rate_limit` is in requests a minute; 0 means no limit. Raises Unavailable.
+        `rate_limit` is in requests a minute; 0 means no limit. Raises TenantBeingDeleted, and Unavailable.
         """
         key_id, tenant_id = new_ids(time_ns() // NS_PER_MS, 2).text
         secret = new_secret()
@@ -136,6 +138,8 @@ class Keys:
                 return_document=ReturnDocument.AFTER,
             )
             assert found is not None, "an upsert finds or creates it"  # noqa: S101
+            if "deletion" in found:
+                raise TenantBeingDeleted(tenant)
             await ensure_view(self._database, tenant, found["tenant_id"])
             document: Document = {
                 "_id": key_id,
@@ -149,6 +153,10 @@ class Keys:
                 "created_at": datetime.now(UTC),
             }
             await self._keys.insert_one(document)
+            # A deletion that began meanwhile may have missed the key. Nobody has its secret yet.
+            if await self._tenants.find_one({"_id": tenant, "tenant_id": found["tenant_id"], "deletion": None}) is None:
+                await self._keys.delete_one({"_id": key_id})
+                raise TenantBeingDeleted(tenant)
         return key_of(document), secret
 
     async def create_first(self, tenant: str) -> tuple[Key, str] | None:
@@ -162,7 +170,10 @@ class Keys:
             return None
         with driver_errors_as_unavailable(), time_limit(Deadline()):
             exists = await self._keys.find_one({}, {"_id": 1}) is not None
-        first = None if exists else await self.create(tenant)
+        first = None
+        if not exists:
+            with suppress(TenantBeingDeleted):  # it is finished once a server runs, and so this one must start
+                first = await self.create(tenant)
         await leases.release(FIRST_KEY, holder, Deadline())
         return first
 
@@ -183,7 +194,7 @@ class Keys:
 
         Raises NotFound if it is unknown or revoked already, and Unavailable.
         """
-        return await self._update(key_id, {"revoked_at": datetime.now(UTC), "previous": NONE})
+        return await self._update(key_id, revocation())
 
     async def list(self, tenant: str | None = None) -> list[Key]:
         """All keys, or those of one tenant, oldest first. Raises Unavailable."""
@@ -203,6 +214,11 @@ class Keys:
         if document is None:
             raise NotFound(f"There is no active key {key_id}: `sluice keys list` shows those there are")
         return key_of(document)
+
+
+def revocation() -> Document:
+    """The fields of a key that is revoked, as expressions."""
+    return {"revoked_at": datetime.now(UTC), "previous": NONE}
 
 
 def key_of(document: Document) -> Key:

@@ -32,6 +32,9 @@ LAYOUT = 2
 OLD_EVENTS = "events.layout1"
 """The events of layout 1 while they are copied."""
 
+TOO_LARGE_EVENTS = "events.too_large"
+"""The events of layout 1 that are too large for layout 2. Each has a field `tenant_id`."""
+
 OLD_PROBES = "probes"
 """The collection in which layout 1 tried writes."""
 

@@ -48,6 +48,7 @@ from storage.layout import (
     LAYOUT,
     LAYOUT_ID,
     OLD_EVENTS,
+    TOO_LARGE_EVENTS,
     check_known,
     create_events,
     exists,
@@ -58,8 +59,6 @@ from storage.layout import (
 )
 from storage.leases import CLOCK_MARGIN, end_after
 from storage.operator_rules import Rule, make_again, rules_of
-
-TOO_LARGE = "events.too_large"
 
 MAX_DOCUMENT_BYTES = 16 * 1024 * 1024
 """MongoDB's limit on a document."""
@@ -203,7 +202,7 @@ async def set_old_events_aside(database: Database) -> None:
 
 async def copy(database: Database, on_progress: Callable[[int], object]) -> None:
     """Copy all events that are not copied yet."""
-    new, too_large = (raw_collection(database, name, documents.LAZY) for name in (EVENTS, TOO_LARGE))
+    new, too_large = (raw_collection(database, name, documents.LAZY) for name in (EVENTS, TOO_LARGE_EVENTS))
     saved = await raw_collection(database, META, documents.LAZY).find_one({"_id": LAYOUT_ID})
     position, copied = (MinKey(), 0) if saved is None else (saved.get(POSITION, MinKey()), saved.get(COPIED, 0))
     while found := await next_events(database, position):
@@ -288,7 +287,7 @@ async def insert_missing(new: RawCollection, copies: Sequence[RawBSONDocument]) 
 
 async def check_complete(database: Database) -> None:
     """Raises ConfigurationError if the new collections have fewer events than the old one."""
-    old, *new = [await database[name].count_documents({}) for name in (OLD_EVENTS, EVENTS, TOO_LARGE)]
+    old, *new = [await database[name].count_documents({}) for name in (OLD_EVENTS, EVENTS, TOO_LARGE_EVENTS)]
     if sum(new) < old:
         raise ConfigurationError(
             f"{old - sum(new):,} of {old:,} events are missing in the copy: nothing was dropped, and {OLD_EVENTS!r} "
@@ -302,6 +301,8 @@ async def finish(database: Database) -> list[str]:
     if await exists(database, OLD_EVENTS):
         notes = await make_again(database, await rules_of(database, OLD_EVENTS))
         await database[OLD_EVENTS].drop()
-    if count := await database[TOO_LARGE].count_documents({}):
-        notes.append(f"{count} events are too large for the new layout by a few bytes: they are in {TOO_LARGE!r}")
+    if count := await database[TOO_LARGE_EVENTS].count_documents({}):
+        notes.append(
+            f"{count} events are too large for the new layout by a few bytes: they are in {TOO_LARGE_EVENTS!r}"
+        )
     return notes

@@ -56,12 +56,22 @@ async def ensure_view(database: Database, tenant: str, tenant_id: UUID) -> None:
 
 
 async def ensure_views(database: Database) -> None:
-    """Create the views that are missing, and those again that show anything else. Raises what `ensure_view` does."""
+    """Create the views that are missing, and those again that show anything else. Raises what `ensure_view` does.
+
+    A tenant that is being deleted gets none.
+    """
     collections = await database.list_collections(filter={"name": {"$regex": f"^{re.escape(PREFIX)}"}})
     found = {each["name"]: each async for each in collections}
-    async for tenant in database[TENANTS].find():
+    async for tenant in database[TENANTS].find({"deletion": None}):
         name = view_name(database.name, tenant["_id"], tenant["tenant_id"])
         await make_right(database, name, tenant["tenant_id"], found.get(name))
+
+
+async def drop_view(database: Database, tenant: str, tenant_id: UUID) -> None:
+    """Drop the view of a tenant. Anything else of its name stays. Raises the driver's errors."""
+    name = view_name(database.name, tenant, tenant_id)
+    if await listed(database, "listCollections", filter={"name": name, "type": "view"}):
+        await database.drop_collection(name)
 
 
 async def make_right(database: Database, name: str, tenant_id: UUID, found: Any) -> None:

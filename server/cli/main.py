@@ -23,6 +23,7 @@ from server.cli.remote import RemoteError
 from server.cli.serve import serve_command
 from server.cli.streams import prepare_streams
 from server.cli.tail import tail_command
+from server.cli.tenants import tenants_group
 from server.core.errors import ConfigurationError, Outcome, SluiceError, Unavailable
 from server.core.events.values import is_text
 from server.runtime.errors import StartError
@@ -68,6 +69,7 @@ def help_command(ctx: click.Context, names: tuple[str, ...]) -> None:
 
 cli.add_command(serve_command)
 cli.add_command(keys_group)
+cli.add_command(tenants_group)
 cli.add_command(database_url_command)
 cli.add_command(migrate_command)
 cli.add_command(export_command)

@@ -42,6 +42,9 @@ from server.services import Services
 
 SERVICE = "sluice.v1.EventService"
 
+KEY_CHECK_S = 5.0
+"""How often the key of a stream is checked, and so how long one on which nothing arrives outlives its key."""
+
 DRAINING = "This server is draining: send what was not answered to another, or again"
 
 TOO_LARGE = f"The message is over {MAX_BODY_BYTES >> 20} MiB: send fewer events at a time"
@@ -137,6 +140,7 @@ class EventService:
         endings = [
             asyncio.create_task(end_when(self._services.draining, reading, window, DRAINING)),
             asyncio.create_task(end_when(stream.shed, reading, window, SHORT_OF_MEMORY)),
+            asyncio.create_task(self._end_with_key(client.credentials, reading, window)),
         ]
         try:
             await write_responses(context, window)
@@ -144,6 +148,14 @@ class EventService:
             for task in (*endings, reading):
                 task.cancel()
             window.cancel()
+
+    async def _end_with_key(self, credentials: Credentials, reading: asyncio.Task[None], window: StreamWindow) -> None:
+        """Once the key is no longer good, end also a stream on which nothing arrives."""
+        try:
+            await self._services.admission.until_rejected(credentials, "events:write", KEY_CHECK_S)
+        except SluiceError as error:
+            reading.cancel()
+            window.add(StreamEnd(error))
 
     async def _read(self, client: StreamClient, context: Context, window: StreamWindow) -> None:
         """Start the work on every request, in turn. Wait while the window or the server is full."""

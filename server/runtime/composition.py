@@ -30,6 +30,7 @@ from server.core.rejections.reads import RejectionReads
 from server.core.requests import Requests
 from server.core.tail.tail import MAX_TAILS, Tail
 from server.core.tail.tokens import ResumeTokens
+from server.core.tenants import deletion, retention
 from server.core.usage.reads import UsageReads
 from server.rest.app import create_app
 from server.rest.http.protocol import IDLE_TIMEOUT_S, HttpProtocol
@@ -50,6 +51,7 @@ from server.settings import Settings
 from storage.catalog import StoredCatalog
 from storage.client import PrimaryWatch, close, connect, database
 from storage.commands import Database, driver_errors_as_unavailable
+from storage.deletion import StoredDeletion
 from storage.events import Events
 from storage.idempotency import IdempotencyRecords
 from storage.indexes import ensure_indexes
@@ -59,6 +61,7 @@ from storage.leases import Leases
 from storage.probe import probe
 from storage.reads import StoredEvents
 from storage.rejections import StoredRejections
+from storage.retention import StoredRetention
 from storage.tail import TailHistory
 from storage.usage import StoredUsage
 
@@ -132,6 +135,8 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
             memory_job().run(),
             windows_job(keys, leases).run(),
             indexes_job(storage, leases).run(),
+            retention_job(storage, leases).run(),
+            deletions_job(storage, leases).run(),
             stale_connections_job(settings, is_writable, stop).run(),
             report_health(is_writable, has_primary, grpc.set_serving),
             forever("change stream", services.tail.feed.run_once, TAIL_PAUSE_S),
@@ -265,6 +270,18 @@ def indexes_job(storage: Database, leases: LeaseStore) -> DeploymentJob:
                 log.warning("made what was missing: %s", ", ".join(made))
 
     return DeploymentJob(leases, "make_missing_indexes", make_missing_indexes, INDEXES_INTERVAL_S)
+
+
+def retention_job(storage: Database, leases: LeaseStore) -> DeploymentJob:
+    """The job that removes events which are older than their tenant keeps them."""
+    remove_due = retention.Retention(StoredRetention(storage)).remove_due
+    return DeploymentJob(leases, "retention", remove_due, retention.INTERVAL_S)
+
+
+def deletions_job(storage: Database, leases: LeaseStore) -> DeploymentJob:
+    """The job that finishes deletions of tenants whose command was killed."""
+    go_on = deletion.Deletions(StoredDeletion(storage)).go_on
+    return DeploymentJob(leases, "tenant_deletions", go_on, deletion.INTERVAL_S)
 
 
 def stale_connections_job(

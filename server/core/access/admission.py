@@ -11,7 +11,7 @@ import contextlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Never
 
 from server.core.access.keys import Credentials, Key, Scope, digest_of
 from server.core.access.rate_limit import SETTLE_AFTER_S, Lease
@@ -71,6 +71,13 @@ class Admission:
         key = active(await self._find(digest_of(credentials.secret), deadline))
         key.check(credentials, scope)
         return key
+
+    async def until_rejected(self, credentials: Credentials, scope: Scope, interval_s: float) -> Never:
+        """Check the key of what stays open every `interval_s`. Raises what `authenticate` does but Unavailable."""
+        while True:
+            await asyncio.sleep(interval_s)
+            with contextlib.suppress(Unavailable):
+                await self.authenticate(credentials, scope, Deadline())
 
     async def admit(self, credentials: Credentials, scope: Scope, deadline: Deadline) -> Admitted:
         """Admit a request that needs `scope`, and use one permit of its key.

@@ -34,8 +34,9 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
+from server.core.access.key_check import KeyCheck
 from server.core.deadline import REQUEST_TIMEOUT_S, Deadline
-from server.core.errors import EventError, IdempotencyConflict, InvalidBatch, Unavailable
+from server.core.errors import EventError, IdempotencyConflict, InvalidBatch, Unauthenticated, Unavailable
 from server.core.events.items import MAX_PIECE_BYTES, Items, passing
 from server.core.events.model import MAX_LISTED_ERRORS, DecodedBatch
 from server.core.in_flight import Arrived, InFlight
@@ -114,6 +115,7 @@ class BodyIngest:
         self._store = store
         self._origin = request.origin
         self._tenant_id: UUID = request.tenant_id
+        self._key_check: KeyCheck = request.key_check
         self._slow_work: SlowWork = request.slow_work
         self._body = body
         self._deadline = Deadline(PROGRESS_TIMEOUT_S)
@@ -179,7 +181,8 @@ class BodyIngest:
         """Save how far the body is settled, if that is further than what is saved. Without it, a retry takes longer."""
         if key is not None and self._progress.items > self._saved_items and self._progress.stored:
             own_id, deadline = key.progress_id(self._tenant_id), Deadline(SAVE_TIMEOUT_S)
-            with suppress(Unavailable):
+            with suppress(Unavailable, Unauthenticated):
+                await self._key_check.renew(deadline)  # else it could come after the tenant was deleted
                 await self._store.save_progress(own_id, self._tenant_id, self._progress, deadline)
 
     async def _store_piece(self, piece: Piece, key: BodyKey | None) -> Settled:
@@ -193,13 +196,17 @@ class BodyIngest:
         except TimeoutError:
             raise Unavailable("not_stored") from None
         with self._in_flight.slot(Arrived(submission.size, len(piece.items))) as slot:
-            request = AdmittedRequest(self._origin, self._tenant_id, slot, deadline, self._slow_work)
+            request = AdmittedRequest(self._origin, self._tenant_id, self._key_check, slot, deadline, self._slow_work)
             try:
                 receipt = await self._ingest.store(request, submission)
             except InvalidBatch as error:
                 if not self._body.lenient:
                     raise invalid_items(errors_of_items(error.errors), error.count) from None
                 return Settled(end, 0, error.errors, len(piece.items), replayed=False)
+            except Unauthenticated:  # the key was revoked meanwhile
+                if not self._progress.stored:
+                    raise
+                raise Unavailable from None  # it says how much is stored
             except IdempotencyConflict as error:
                 if self._progress.stored:
                     raise

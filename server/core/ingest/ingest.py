@@ -12,6 +12,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from server.core.access.admission import Admission
+from server.core.access.key_check import KeyCheck
 from server.core.access.keys import Credentials
 from server.core.deadline import Deadline
 from server.core.errors import (
@@ -90,6 +91,7 @@ class AdmittedRequest(Struct, frozen=True):
     origin: Request
     """The request that is counted: for a piece of a raw body, that of the whole body."""
     tenant_id: UUID
+    key_check: KeyCheck
     slot: Slot
     deadline: Deadline
     slow_work: SlowWork
@@ -160,7 +162,8 @@ class Ingest:
                 origin.admit_ns = perf_counter_ns() - admitting_ns
                 key_id = key.id
                 origin.identify(key.tenant_id, key_id)
-                request = AdmittedRequest(origin, key.tenant_id, slot, deadline, self._slow_work)
+                key_check = KeyCheck(self._admission, credentials, "events:write")
+                request = AdmittedRequest(origin, key.tenant_id, key_check, slot, deadline, self._slow_work)
                 receipt = await store(request, await read(request))
             except Unavailable as error:
                 unavailable = error.for_batch()
@@ -178,8 +181,8 @@ class Ingest:
     async def store(self, request: AdmittedRequest, submission: Submission) -> Receipt:
         """Store a batch: all of it, or in lenient handling its good events. With an idempotency key, once.
 
-        Raises InvalidBatch, PayloadTooLarge, IdempotencyConflict or Unavailable. Nothing is stored then, unless
-        Unavailable says so.
+        Raises InvalidBatch, PayloadTooLarge, IdempotencyConflict, Unavailable, and what `KeyCheck.renew` does. Nothing
+        is stored then, unless Unavailable says so.
         """
         origin, count = request.origin, len(submission.batch.events) + len(submission.batch.errors)
         origin.add_events(count)
@@ -201,6 +204,7 @@ class Ingest:
     async def _store(self, request: AdmittedRequest, submission: Submission) -> Receipt:
         """Store a batch, as `store` says."""
         options, deadline = submission.options, request.deadline
+        await request.key_check.renew(deadline)
         prepared = await self._prepare(request, submission, new_seed(time_ns() // NS_PER_MS))
         if prepared.errors and not (options.lenient and prepared.ids):
             raise invalid_batch(prepared.errors)

@@ -6,14 +6,13 @@ too slow. The client has a token for all that it received, and resumes there.
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from time import monotonic
 from typing import Any, NamedTuple, Never
 from uuid import UUID
 
 from server.core.access.admission import Admission
 from server.core.access.keys import Credentials
-from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.events.model import EventFilter
 from server.core.fair_limit import FairLimit
@@ -99,18 +98,13 @@ class Tail:
         prefix = self._tokens.prefix(tenant_id, request.where)
         tail = OpenTail(follower, lambda step: Item(step.kind, self._tokens.encode(prefix, step.place), step.change))
         try:
-            async with tail.running(self._key_ends(credentials), self._drain_begins()):
+            async with tail.running(
+                self._admission.until_rejected(credentials, "events:read", KEY_CHECK_S), self._drain_begins()
+            ):
                 yield tail
         finally:
             follower.close()
             self._tails.add(tenant_id, -1)
-
-    async def _key_ends(self, credentials: Credentials) -> Never:
-        """Raises what `authenticate` does, once the key is no longer good."""
-        while True:
-            await asyncio.sleep(KEY_CHECK_S)
-            with suppress(Unavailable):
-                await self._admission.authenticate(credentials, "events:read", Deadline())
 
     async def _drain_begins(self) -> Never:
         """Raises Unavailable once the server drains."""

@@ -1,0 +1,31 @@
+"""Checks the key of a request once more before a batch is stored, if the last check is some time ago.
+
+A body may take minutes to arrive, and a raw body minutes to be stored. Without this, a client whose key was revoked
+could go on for that long. With it, every batch ends within a known time of a check of its key, so it is also known when
+a tenant whose keys are revoked stores nothing any more (`server/core/tenants/deletion.py`).
+"""
+
+from time import monotonic
+
+from server.core.access.admission import Admission
+from server.core.access.keys import Credentials, Scope
+from server.core.deadline import Deadline
+
+MAX_AGE_S = 2.0
+"""How old the check of a key may be when the server begins to store a batch. Nearly all bodies arrive faster."""
+
+
+class KeyCheck:
+    """The check of the key of one request, which was made just now."""
+
+    def __init__(self, admission: Admission, credentials: Credentials, scope: Scope) -> None:
+        self._admission = admission
+        self._credentials = credentials
+        self._scope: Scope = scope
+        self._made_at = monotonic()
+
+    async def renew(self, deadline: Deadline) -> None:
+        """Check the key again if that is needed. Raises what `Admission.authenticate` does."""
+        if monotonic() - self._made_at > MAX_AGE_S:
+            await self._admission.authenticate(self._credentials, self._scope, deadline)
+            self._made_at = monotonic()

@@ -1,0 +1,1 @@
+"""Tenants: how long their events are kept, and how they are deleted."""

@@ -1,0 +1,29 @@
+"""Removes documents slowly, so that ingestion notices little.
+
+After each batch comes a pause, in proportion to the time that the batch took. So a busy database, which takes longer
+for a batch, also has longer pauses.
+
+Example: a batch of 1,000 events takes 8 ms, and is followed by a pause of 72 ms: 12,500 events a second. When clients
+send as much as the database can store, it takes 20 ms, and the pause is 180 ms: 5,000 a second.
+"""
+
+import asyncio
+from time import monotonic
+
+from server.core.deadline import Deadline
+from server.core.tenants.store import Removal
+
+WORK_SHARE = 0.1
+"""The share of the time in which the database works on a removal."""
+
+
+async def remove_batch(removal: Removal) -> int | None:
+    """Remove the next batch, and pause. Returns how many documents it had; None if nothing is left.
+
+    Raises Unavailable.
+    """
+    began = monotonic()
+    removed = await removal.remove_next(Deadline())
+    if removed is not None:
+        await asyncio.sleep((monotonic() - began) * (1 / WORK_SHARE - 1))
+    return removed
