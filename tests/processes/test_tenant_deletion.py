@@ -43,12 +43,15 @@ def fill(server: Server, mongo: MongoClient, key: Json) -> None:
     """Give a tenant something in every collection that may have some."""
     with server.client(key["key"]) as client:
         assert client.post(EVENTS, json=BODY, headers=IDEMPOTENCY).status_code == 201
+        assert client.post(EVENTS, json={**BODY, "events": [{}]}).status_code == 400
         lines = b'{"a":1}\n' * 2_500
         assert post_raw(client, "source=raw&type=t&dedupe=content", lines).status_code == 201
     sluice("keys", "rotate", key["id"], "--overlap", "1h", *server.database_options)
     insert_old(mongo, key, 2_500, 40)
     mongo.sluice["events.too_large"].insert_one({"_id": uuid.uuid4(), "tenant_id": uuid.UUID(key["tenant_id"])})
     assert tenants(server, "set-retention", "--", key["tenant"], "9000").exit_code == 0
+    own = {"_id.tenant_id": uuid.UUID(key["tenant_id"])}
+    wait_until(lambda: mongo.sluice.rejections.find_one(own) and mongo.sluice.usage.find_one(own), "both to be saved")
 
 
 @pytest.fixture(scope="module")
