@@ -44,7 +44,7 @@ from server.runtime.logs import log_lost_exceptions
 from server.runtime.loops import forever, in_background
 from server.runtime.metrics.recorder import Recorder, open_slot
 from server.runtime.metrics.sampler import Levels, Sampler
-from server.runtime.ports import SHARED, bound_socket
+from server.runtime.ports import SHARED, bound_socket, prefer_newest
 from server.runtime.readiness import CHECK_INTERVAL_S, Readiness
 from server.services import Services
 from server.settings import Settings
@@ -123,7 +123,12 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     readers = compose_readers(reading)
     services = compose_services(storage, events, keys, catalog, readers, history, settings.cursor_secret, is_writable)
     activity = SavedActivity(storage, services.requests)
-    rest, grpc = HttpServer(http_config(settings, services), on_ready), GrpcServer(services)
+
+    def on_listening() -> None:
+        prefer_newest((settings.port, settings.grpc_port), settings.workers)
+        on_ready()
+
+    rest, grpc = HttpServer(http_config(settings, services), on_listening), GrpcServer(services)
     sampling = metrics_job(settings, services, grpc, watch)
     leases, key_usage = Leases(storage), usage_job(keys)
     try:
@@ -336,10 +341,10 @@ async def serve(
 
 def http_config(settings: Settings, services: Services) -> uvicorn.Config:
     """The configuration of uvicorn: our own protocol class, and nothing of it that is not used."""
-    if settings.tls_cert is None:
-        protocol: Any = partial(HttpProtocol, requests=services.requests)
-    else:
-        protocol = protocol_over_tls(settings.tls_cert, settings.tls_key, services.requests)
+    requests = services.requests
+    protocol = (
+        partial(HttpProtocol, requests=requests) if settings.tls is None else protocol_over_tls(settings.tls, requests)
+    )
     return uvicorn.Config(
         create_app(services),
         interface="asgi3",  # uvicorn would take a function that only returns an awaitable for an older interface
