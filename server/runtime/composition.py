@@ -341,10 +341,8 @@ async def serve(
 
 def http_config(settings: Settings, services: Services) -> uvicorn.Config:
     """The configuration of uvicorn: our own protocol class, and nothing of it that is not used."""
-    requests = services.requests
-    protocol = (
-        partial(HttpProtocol, requests=requests) if settings.tls is None else protocol_over_tls(settings.tls, requests)
-    )
+    tls, requests = settings.tls, services.requests
+    protocol: Any = partial(HttpProtocol, requests=requests) if tls is None else protocol_over_tls(tls, requests)
     return uvicorn.Config(
         create_app(services),
         interface="asgi3",  # uvicorn would take a function that only returns an awaitable for an older interface
