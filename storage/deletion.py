@@ -27,9 +27,12 @@ from storage.tenant_data import parts_of
 from storage.tenants import NO_TENANT, tenant_of
 from storage.views import drop_view
 
-SETTLED_AFTER_S = MAX_AGE_S + REQUEST_TIMEOUT_S + UNDO_TIMEOUT_S + 3.0
-"""When every request whose key was good before has ended: the age of the check of its key, its deadline, the undoing
-of its batch, and a margin."""
+SAVED_AFTER_S = 10.0
+"""How long after a request a worker may save what it noted of it."""
+
+SETTLED_AFTER_S = MAX_AGE_S + REQUEST_TIMEOUT_S + UNDO_TIMEOUT_S + SAVED_AFTER_S + 3.0
+"""When no worker writes anything of the tenant any more: the age of the check of the key of its last request, the
+deadline of that, the undoing of its batch, what is saved of it later, and a margin."""
 
 ABANDONED_AFTER_S = 20.0
 """When nobody works on a deletion any more: ten times as long as whoever does takes to say so."""

@@ -7,7 +7,7 @@ each batch of 1,000 took longer than the one before: 19 µs of MongoDB's CPU for
 300,000 (6.0.5, 27 November 2026).
 
 Outside a transaction, each document that is deleted is an entry of the oplog. In one, all are one entry. That takes
-4.4 µs for an event instead of 6.7, and a change stream passes over it in the same time.
+4.4 µs for an event instead of 6.7. A change stream, which wants inserts only, passes over each in about 0.5 µs.
 """
 
 from collections.abc import Awaitable, Callable, Sequence

@@ -137,8 +137,8 @@ async def delete_tenant(storage: Database, name: str, *, is_sure: bool) -> int:
         check_typed(name, f"{count_of(events)} events")
     tenant = await deletion.begin(name, Deadline())
     announce(
-        f"The keys of tenant {name} are revoked. In {SETTLED_AFTER_S:.0f} s all its requests have ended. "
-        "Then its data is removed. This can be interrupted, and goes on when it is run again"
+        f"The keys of tenant {name} are revoked. Its data is removed in {SETTLED_AFTER_S:.0f} s, when all its "
+        "requests have ended. This can be interrupted, and goes on when it is run again"
     )
     with tqdm(total=events, unit=" documents", unit_scale=True, disable=not sys.stderr.isatty()) as bar:
         await delete(deletion, tenant, bar.update)

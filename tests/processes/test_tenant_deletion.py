@@ -87,7 +87,7 @@ def test_nothing_is_left(server: Server, mongo: MongoClient) -> None:
         tail = stack.enter_context(follow_rest(server, key["key"]))
         grpc_tail = stack.enter_context(follow_grpc(server, key["key"]))
         stream = stack.enter_context(Stream(stack.enter_context(channel_to(server.grpc)), key["key"]))
-        load = stack.enter_context(RestLoad(server, other["key"], clients=2))
+        load = stack.enter_context(RestLoad(server, other["key"], clients=1))
         done = sluice("tenants", "delete", "--yes", *server.database_options, "--", key["tenant"])
         assert done.returncode == 0, done.stderr
         assert key["tenant"] in done.stdout

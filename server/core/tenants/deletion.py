@@ -4,7 +4,8 @@ Theory of operation. It can be interrupted at any moment, and goes on when it is
 
 1. The tenant is marked as being deleted. From now on it gets no new key, and its name cannot be used.
 2. Its keys are revoked. Each request checks its key, so no new one is admitted, on any host.
-3. Wait until the requests that were admitted before have ended. What they store is removed with the rest.
+3. Wait until the requests that were admitted before have ended, and what workers noted of them is saved. All of that
+   is removed with the rest.
 4. Remove its data from all collections, in batches (`storage/tenant_data.py` is the list of them).
 5. Remove the tenant itself. A new tenant of the same name gets another id, and so nothing of the old one.
 

@@ -77,8 +77,8 @@ class DeletionStore(Protocol):
     async def proceed(self, tenant: Tenant, deadline: Deadline) -> float | None:
         """Say that somebody works on the deletion.
 
-        Returns in how many seconds every request with one of the keys has ended, 0 or less if that is so; None if the
-        tenant is deleted.
+        Returns in how many seconds nothing is written any more for requests with its keys, 0 or less if that is so;
+        None if the tenant is deleted.
         """
 
     def data_of(self, tenant: Tenant) -> Removal:
