@@ -1,7 +1,7 @@
 """The settings of `sluice serve`, complete and frozen, and the addresses that follow from them.
 
-The command line makes them from its options and environment variables. Nothing else reads the environment. They reach
-the worker processes as JSON.
+The command line makes them from its options and environment variables. Nothing else reads the environment, but for what
+a service manager says there (`runtime/service_manager.py`). They reach the worker processes as JSON.
 """
 
 from typing import Literal
@@ -25,6 +25,14 @@ class DatabaseSettings(Struct, frozen=True, kw_only=True):
     driver: Driver
 
 
+class TlsFiles(Struct, frozen=True, kw_only=True):
+    """What is in the TLS files: PEM."""
+
+    cert: bytes
+    key: bytes
+    client_ca: bytes | None
+
+
 class Settings(Struct, frozen=True, kw_only=True):
     """All settings of `sluice serve`."""
 
@@ -40,6 +48,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     log_format: LogFormat
     cursor_secret: bytes = b""
     """What signs the cursors of lists. The supervisor reads it from the database and hands it to the workers."""
+    tls: TlsFiles | None = None
+    """What is in those files. The supervisor reads them at the start and on SIGHUP, and hands this to the workers."""
 
 
 def address(host: str, port: int) -> str:

@@ -1,7 +1,6 @@
 """Fixtures: a server that all tests of a process share, and a new tenant for each test."""
 
 import os
-import subprocess
 import uuid
 from collections import Counter
 from collections.abc import Generator, Iterator
@@ -10,6 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.certificates import issue, make_authority
 from tests.support.harness import Json, MongoClient, Server
 from tests.support.leftovers import remove_leftovers
 
@@ -72,13 +72,7 @@ def client(server: Server, key: Json) -> Iterator[httpx.Client]:
 def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with certificates of an authority (`ca`), and of a server and a client that it signed."""
     directory = tmp_path_factory.mktemp("certificates")
-    for name in ("ca", "server", "client"):
-        command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-        command += ["-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.pem"]
-        if name == "ca":
-            command += ["-addext", "keyUsage=critical,keyCertSign"]  # Python 3.13 insists on it
-        else:
-            command += ["-CA", "ca.pem", "-CAkey", "ca.key", "-addext", "subjectAltName=IP:127.0.0.1"]
-            command += ["-addext", "basicConstraints=critical,CA:FALSE"]
-        subprocess.run(command, cwd=directory, check=True, capture_output=True)
+    make_authority(directory)
+    for name in ("server", "client"):
+        issue(directory, name)
     return directory

@@ -103,10 +103,10 @@ class GrpcServer:
         }
         self._server = AcceptingServer(handlers, options)
         where = address(settings.host, settings.grpc_port).encode()
-        if settings.tls_cert is None:
+        if settings.tls is None:
             self._port = self._server.add_insecure_port(where)
         else:
-            self._port = self._server.add_secure_port(where, credentials(settings))
+            self._port = self._server.add_secure_port(where, credentials(settings.tls))
         if not self._port:
             raise ConfigurationError(await why_not_listening(settings))
         await self._unkeyed.wait_until_serving(FIRST_HEALTH_S)

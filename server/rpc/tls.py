@@ -5,12 +5,11 @@ listening, with no reason. So what is wrong is found by trying.
 """
 
 import asyncio
-from pathlib import Path
 
 import grpc
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # compiled, and without types
 
-from server.settings import Settings, address
+from server.settings import Settings, TlsFiles, address
 
 UNUSABLE_CERTIFICATE = (
     "gRPC does not take the certificate in --tls-cert or its key, though OpenSSL does: "
@@ -19,27 +18,25 @@ UNUSABLE_CERTIFICATE = (
 )
 
 
-def credentials(settings: Settings) -> grpc.ServerCredentials:
+def credentials(tls: TlsFiles) -> grpc.ServerCredentials:
     """The server's certificate, and whether clients need one."""
-    assert settings.tls_cert is not None  # noqa: S101
-    assert settings.tls_key is not None  # noqa: S101
-    pair = (Path(settings.tls_key).read_bytes(), Path(settings.tls_cert).read_bytes())
-    authority = Path(settings.tls_client_ca).read_bytes() if settings.tls_client_ca else None
-    return grpc.ssl_server_credentials([pair], authority, require_client_auth=authority is not None)
+    return grpc.ssl_server_credentials(
+        [(tls.key, tls.cert)], tls.client_ca, require_client_auth=tls.client_ca is not None
+    )
 
 
 async def why_not_listening(settings: Settings) -> str:
     """Why the library does not listen with these settings, and what to do."""
-    if settings.tls_cert is None or await is_taken(settings):
+    if settings.tls is None or await is_taken(settings.host, settings.tls):
         where = f"{settings.host} port {settings.grpc_port}"
         return f"gRPC cannot listen on {where}: choose others with --host and --grpc-port"
     return UNUSABLE_CERTIFICATE
 
 
-async def is_taken(settings: Settings) -> bool:
+async def is_taken(host: str, tls: TlsFiles) -> bool:
     """Whether the library listens with this TLS, on a free port that accepts nothing."""
     server = cygrpc.AioServer(asyncio.get_running_loop(), None, (), (), (), None)
     try:
-        return bool(server.add_secure_port(address(settings.host, 0).encode(), credentials(settings)))
+        return bool(server.add_secure_port(address(host, 0).encode(), credentials(tls)))
     finally:
         await server.shutdown(None)

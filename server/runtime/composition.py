@@ -35,7 +35,7 @@ from server.rpc.server import GrpcServer
 from server.runtime.background import DeploymentJob, PeriodicJob, report_health
 from server.runtime.logs import log_lost_exceptions
 from server.runtime.loops import forever, in_background
-from server.runtime.ports import SHARED, bound_socket
+from server.runtime.ports import SHARED, bound_socket, prefer_newest
 from server.runtime.readiness import CHECK_INTERVAL_S, Readiness
 from server.services import Services
 from server.settings import Settings
@@ -129,7 +129,12 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     services = compose_services(
         storage, events, keys, catalog, reads, exports, history, settings.cursor_secret, is_writable
     )
-    rest, grpc = HttpServer(http_config(settings, services), on_ready), GrpcServer(services)
+
+    def on_listening() -> None:
+        prefer_newest((settings.port, settings.grpc_port), settings.workers)
+        on_ready()
+
+    rest, grpc = HttpServer(http_config(settings, services), on_listening), GrpcServer(services)
     leases, usage = Leases(storage), usage_job(keys)
     try:
         await grpc.set_serving(await is_writable.wait(stop))
@@ -283,7 +288,7 @@ def http_config(settings: Settings, services: Services) -> uvicorn.Config:
     return uvicorn.Config(
         create_app(services),
         interface="asgi3",  # uvicorn would take a function that only returns an awaitable for an older interface
-        http=HttpProtocol if settings.tls_cert is None else protocol_over_tls(settings.tls_cert, settings.tls_key),
+        http=HttpProtocol if settings.tls is None else protocol_over_tls(settings.tls),
         ws="none",
         proxy_headers=False,
         loop="none",

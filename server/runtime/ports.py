@@ -1,17 +1,32 @@
 """Ports that several processes share: the supervisor reserves them, and each worker binds them.
 
 So no other program can get a port while a worker is replaced, and a taken port is one clear line at the start.
+
+The kernel spreads new connections over the sockets that listen on a port. It resets those that a socket was given and
+that its process has not accepted when it closes. So before a worker is replaced on SIGHUP, it must get no more
+connections: `prefer_newest` lets the kernel give them all to a socket beyond the number of workers, which is that of a
+successor. Example with 2 workers: the sockets 0 and 1 share the connections. Socket 2 of a successor gets all, as soon
+as it listens. The worker of socket 0 ends, and sockets 1 and 2 share the connections.
 """
 
+import ctypes
 import errno
 import socket
+import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from server.core.errors import ConfigurationError
+from server.rpc.connections import is_listening, sockets_of
 
 SHARED = (socket.SO_REUSEADDR, socket.SO_REUSEPORT)
 """The options with which workers bind a port: with each other, and as soon as an earlier server has closed it."""
+
+SO_ATTACH_REUSEPORT_CBPF = 51
+"""From <asm-generic/socket.h>: a program that chooses a socket of those that listen on a port."""
+
+BPF_RETURN = 0x06
+"""From <linux/bpf_common.h>: the instruction that returns a constant."""
 
 
 def resolve_host(host: str) -> str:
@@ -53,6 +68,21 @@ def holding_socket(host: str, port: int) -> socket.socket:
         return bound_socket(host, port, socket.SO_REUSEPORT)
     except OSError:
         return bound_socket(host, port, *SHARED)
+
+
+def prefer_newest(ports: tuple[int, ...], workers: int) -> None:
+    """Let the kernel give all new connections of these ports to the newest socket, if it is one more than `workers`.
+
+    The program names the socket with the number `workers`, counted from 0 in the order of their start. If there is
+    none, the kernel spreads connections as it does without a program. So it is never taken away again.
+    """
+    instruction = ctypes.create_string_buffer(struct.pack("HBBI", BPF_RETURN, 0, 0, workers))
+    program = struct.pack("HP", 1, ctypes.addressof(instruction))
+    for port in ports:
+        for found in sockets_of(port):
+            if is_listening(found):
+                with suppress(OSError):  # a kernel without it may reset a few connections when a worker is replaced
+                    found.setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, program)
 
 
 def bound_socket(host: str, port: int, *options: int) -> socket.socket:

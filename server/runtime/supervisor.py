@@ -2,7 +2,7 @@
 
 The supervisor handles no request itself, so no request can bring it down. It holds the ports, starts the workers,
 replaces one that leaves, and restarts the embedded database. On SIGTERM or SIGINT it lets every worker finish what it
-accepted. A second signal ends all processes at once.
+accepted. A second signal ends all processes at once. On SIGHUP it replaces the workers (`reload.py`).
 """
 
 import asyncio
@@ -26,7 +26,9 @@ from server.runtime.migration import prepare_embedded
 from server.runtime.orphans import wait_for_orphans
 from server.runtime.output import OutputError, discard_stdout, print_line
 from server.runtime.ports import reserved_port, resolve_host
-from server.runtime.tls import check_tls
+from server.runtime.reload import Reload
+from server.runtime.service_manager import ServiceManager
+from server.runtime.tls import read_tls
 from server.runtime.workers import RESTART_DELAY_S, Worker
 from server.settings import Settings, address, base_url
 from storage.cursor_secret import cursor_secret
@@ -63,6 +65,8 @@ class Supervisor:
         self._stop = asyncio.Event()
         self._forced = False
         self._workers: list[Worker] = []
+        self._service_manager = ServiceManager()
+        self._reload = Reload(self._service_manager)
 
     async def run(self) -> int:
         """Serve until a signal. Returns the exit status."""
@@ -71,9 +75,10 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._on_stop_signal, serving)
-        loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP is ignored: restart the server to change its settings")
-        with contextlib.suppress(asyncio.CancelledError):
-            await serving
+        loop.add_signal_handler(signal.SIGHUP, self._reload.request)
+        async with in_background(self._service_manager.keep_watchdog()):
+            with contextlib.suppress(asyncio.CancelledError):
+                await serving
         return int(self._forced)
 
     def _on_stop_signal(self, serving: asyncio.Future[None]) -> None:
@@ -94,7 +99,7 @@ class Supervisor:
     async def _serve(self) -> None:
         """Serve until `_stop` is set, then drain. Sets `_ready` once requests are accepted."""
         settings = self._settings
-        check_tls(settings)
+        tls = read_tls(settings)
         host = resolve_host(settings.host)
         await wait_for_orphans(host, (settings.port, settings.grpc_port))
         async with AsyncExitStack() as held:
@@ -102,14 +107,17 @@ class Supervisor:
             grpc_port = held.enter_context(reserved_port(host, settings.grpc_port, "--grpc-port"))
             settings = msgspec.structs.replace(settings, port=port, grpc_port=grpc_port)
             url, secret = await held.enter_async_context(self._running_database())
-            listening = msgspec.structs.replace(settings, host=host, cursor_secret=secret)
+            listening = msgspec.structs.replace(settings, host=host, cursor_secret=secret, tls=tls)
             self._workers += [Worker(listening, url) for _ in range(settings.workers)]
             try:
                 await asyncio.gather(*(worker.start() for worker in self._workers))
                 await self._announce(settings, url)
-                async with in_background(*(worker.keep_alive() for worker in self._workers)):
+                async with in_background(
+                    *(worker.keep_alive() for worker in self._workers), self._reload.run(listening, self._workers)
+                ):
                     await self._stop.wait()
                 log.info("draining")
+                self._service_manager.stopping()
             finally:
                 await asyncio.gather(*(worker.drain() for worker in self._workers))
 
@@ -123,6 +131,7 @@ class Supervisor:
             log.warning("the first key was made and could not be printed%s: create another", system_reason(error))
         except OutputError as error:
             log.warning("ready, but %s", error)
+        self._service_manager.ready()
         self._ready.set()
 
     @asynccontextmanager

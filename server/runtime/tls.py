@@ -1,4 +1,4 @@
-"""Checks the TLS files before anything else starts, so that a wrong one is one clear line."""
+"""Reads and checks the TLS files, before anything else starts and on SIGHUP, so that a wrong one is one clear line."""
 
 import binascii
 import logging
@@ -8,7 +8,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from server.core.errors import ConfigurationError
-from server.settings import Settings
+from server.pem import path_of
+from server.settings import Settings, TlsFiles
 
 TIME = rb"(?:\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z)"
 """A time in DER: `UTCTime` with two digits of the year, until 2049, and `GeneralizedTime` with four."""
@@ -16,7 +17,7 @@ TIME = rb"(?:\x17\x0d(\d{12})Z|\x18\x0f(\d{14})Z)"
 VALIDITY = re.compile(rb"\x30." + TIME + TIME, re.DOTALL)
 """The field of a certificate that says from when to when it is valid. Python's `ssl` shows it for peers only."""
 
-CERTIFICATE = re.compile(r"-----BEGIN (?:X509 )?CERTIFICATE-----(.*?)-----END ", re.DOTALL)
+CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 )?CERTIFICATE-----(.*?)-----END ", re.DOTALL)
 """A certificate in PEM. OpenSSL and gRPC take both labels."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -38,26 +39,35 @@ PAIR_PROBLEMS = {
 log = logging.getLogger("sluice")
 
 
-def check_tls(settings: Settings) -> None:
-    """Log a warning if the certificate is not valid now.
+def read_tls(settings: Settings) -> TlsFiles | None:
+    """What `check_tls` returns. Logs a warning if the certificate is not valid now. Raises ConfigurationError."""
+    tls = check_tls(settings)
+    if tls is not None:
+        warn_if_invalid(tls.cert)
+    return tls
+
+
+def check_tls(settings: Settings) -> TlsFiles | None:
+    """What is in the TLS files; None without them.
 
     Raises ConfigurationError if the TLS files are not a certificate, its key, and certificates of clients, or the key
     has a passphrase: a server that starts by itself has nobody to type it. Which kinds of keys gRPC takes, only its
     library can say: each worker tries it (`rpc/tls.py`).
     """
     if settings.tls_cert is None or settings.tls_key is None:
-        return
-    check_file("--tls-cert", settings.tls_cert, "CERTIFICATE")
-    check_file("--tls-key", settings.tls_key, "PRIVATE KEY")
-    check_pair(settings.tls_cert, settings.tls_key)
+        return None
+    cert = read_file("--tls-cert", settings.tls_cert, "CERTIFICATE")
+    key = read_file("--tls-key", settings.tls_key, "PRIVATE KEY")
+    check_pair(cert, key, settings.tls_key)
+    authority = None
     if settings.tls_client_ca is not None:
-        check_file("--tls-client-ca", settings.tls_client_ca, "CERTIFICATE")
-        check_authority(settings.tls_client_ca)
-    warn_if_invalid(Path(settings.tls_cert))
+        authority = read_file("--tls-client-ca", settings.tls_client_ca, "CERTIFICATE")
+        check_authority(authority)
+    return TlsFiles(cert=cert, key=key, client_ca=authority)
 
 
-def check_file(option: str, path: str, label: str) -> None:
-    """Raises ConfigurationError unless the file is a PEM file with something of this label, as gRPC reads it."""
+def read_file(option: str, path: str, label: str) -> bytes:
+    """What is in a file. Raises ConfigurationError unless it is PEM with something of this label, as gRPC reads it."""
     try:
         pem = Path(path).read_bytes()
     except OSError as error:
@@ -76,10 +86,11 @@ def check_file(option: str, path: str, label: str) -> None:
             f"--tls-cert begins with a TRUSTED CERTIFICATE, which gRPC does not take: give it as made by "
             f"openssl x509 -in {path} -out NEW_CERT"
         )
+    return pem
 
 
-def check_pair(cert: str, key: str) -> None:
-    """Raises ConfigurationError if OpenSSL does not take the certificate and its key."""
+def check_pair(cert: bytes, key: bytes, key_path: str) -> None:
+    """Raises ConfigurationError if OpenSSL does not take the certificate and its key, read from `key_path`."""
     asked: list[bool] = []
 
     def no_passphrase() -> str:
@@ -87,12 +98,13 @@ def check_pair(cert: str, key: str) -> None:
         return ""
 
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert, key, no_passphrase)
+        with path_of(cert) as cert_file, path_of(key) as key_file:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(cert_file, key_file, no_passphrase)
     except (OSError, ValueError) as error:  # SSLError is an OSError
         if asked:
             raise ConfigurationError(
                 f"--tls-key is encrypted with a passphrase: give the key without it, as made by "
-                f"openssl pkey -in {key} -out NEW_KEY"
+                f"openssl pkey -in {key_path} -out NEW_KEY"
             ) from None
         reason = openssl_reason(error)
         raise ConfigurationError(
@@ -102,10 +114,11 @@ def check_pair(cert: str, key: str) -> None:
         ) from None
 
 
-def check_authority(path: str) -> None:
+def check_authority(authority: bytes) -> None:
     """Raises ConfigurationError if OpenSSL does not take the certificates of those who issue for clients."""
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
+        with path_of(authority) as path:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_verify_locations(path)
     except (OSError, ValueError) as error:
         raise ConfigurationError(
             f"--tls-client-ca cannot be used (OpenSSL says {openssl_reason(error)}): give an intact PEM file"
@@ -117,10 +130,10 @@ def openssl_reason(error: Exception) -> str:
     return getattr(error, "reason", None) or "NOT_PEM"
 
 
-def warn_if_invalid(path: Path) -> None:
-    """Log a warning if the first certificate in a PEM file is not valid now."""
+def warn_if_invalid(pem: bytes) -> None:
+    """Log a warning if the first certificate in a PEM text is not valid now."""
     try:
-        begin, end = validity(path.read_text(errors="replace"))
+        begin, end = validity(pem)
     except ValueError:  # OpenSSL takes certificates whose times have forms of before 1999
         log.warning("the dates of the certificate in --tls-cert cannot be read: clients may refuse it")
         return
@@ -131,7 +144,7 @@ def warn_if_invalid(path: Path) -> None:
         log.warning("the certificate in --tls-cert is valid from %s on: clients will refuse it", begin.date())
 
 
-def validity(pem: str) -> tuple[datetime, datetime]:
+def validity(pem: bytes) -> tuple[datetime, datetime]:
     """From when to when the first certificate in a PEM text is valid. Raises ValueError if it cannot be read."""
     block = CERTIFICATE.search(pem)
     found = VALIDITY.search(binascii.a2b_base64(block[1])) if block else None

@@ -3,6 +3,8 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from server.runtime import worker_process
 from server.runtime.loops import in_background
 from server.runtime.workers import Worker
 from tests.processes.test_supervision import READY, SETTINGS, fake_worker, stores
-from tests.support.harness import Server, batch, wait_until
+from tests.support.harness import Server, batch, command_line, wait_until
 from tests.support.stalled import BODY, stalled_request
 
 NOTICED_S = 30
@@ -93,6 +95,63 @@ def test_a_worker_without_heartbeats_is_killed(
     lines = [record.getMessage() for record in caplog.records]
     assert sum("has not responded for" in line for line in lines) >= 2
     assert sum("ended (status -9): replacing it" in line for line in lines) >= 2
+
+
+SUSPENDED_S = 2.0
+"""How long all processes are stopped: twice the silence that is allowed in this test."""
+
+SUPERVISOR = """
+import asyncio, sys
+from pathlib import Path
+import pytest
+from server.runtime import worker_process
+from server.runtime.workers import Worker
+from tests.processes.test_hanging_workers import BEATING
+from tests.processes.test_supervision import SETTINGS, fake_worker
+
+worker_process.CHECK_INTERVAL_S, worker_process.MAX_SILENCE_S = 0.1, 1.0
+fake_worker(Path(sys.argv[1]), pytest.MonkeyPatch(), BEATING)
+
+async def supervise():
+    worker = Worker(SETTINGS, "mongodb://127.0.0.1/")
+    await worker.start()
+    print(worker._current.pid, flush=True)
+    await worker._current.leaving.wait()
+    print(worker._current.status, flush=True)
+
+asyncio.run(supervise())
+"""
+
+BEATING = f"""
+import threading, time
+def beat():
+    while True:
+        print('{{"type":"heartbeat"}}', flush=True)
+        time.sleep(0.2)
+{READY}
+threading.Thread(target=beat, daemon=True).start()
+sys.stdin.read()
+"""
+
+
+def test_a_machine_that_was_suspended_loses_no_worker(tmp_path: Path) -> None:
+    # Real signals stop supervisor and worker, and the supervisor goes on first. Then the worker alone is stopped.
+    command = [sys.executable, "-c", SUPERVISOR, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as supervisor:
+        assert supervisor.stdout is not None
+        worker = int(supervisor.stdout.readline())
+        for _ in range(2):
+            for pid in (supervisor.pid, worker):
+                os.kill(pid, signal.SIGSTOP)
+            time.sleep(SUSPENDED_S)
+            os.kill(supervisor.pid, signal.SIGCONT)
+            time.sleep(0.3)
+            os.kill(worker, signal.SIGCONT)
+            time.sleep(0.5)
+            assert command_line(worker), "the worker was killed"
+        os.kill(worker, signal.SIGSTOP)
+        assert supervisor.stdout.readline().strip() == f"{-signal.SIGKILL}"
+        assert supervisor.wait(NOTICED_S) == 0
 
 
 READY_ONCE = f"""

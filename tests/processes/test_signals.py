@@ -46,14 +46,17 @@ def test_three_signals_are_as_two(tmp_path: Path) -> None:
         assert server.process.wait(AT_ONCE_S) == 1
 
 
-def test_sighup_changes_nothing(tmp_path: Path) -> None:
+def test_sighup_is_for_the_supervisor_alone(tmp_path: Path) -> None:
     with Server(tmp_path) as server:
-        pids = all_pids(server)
-        for pid in pids[:2]:  # supervisor and worker
-            os.kill(pid, signal.SIGHUP)
-        wait_until(lambda: "SIGHUP is ignored" in server.stderr(), "the log line")
+        supervisor, worker, mongod = all_pids(server)
+        os.kill(worker, signal.SIGHUP)
         assert stores(server)
-        assert all_pids(server) == pids
+        assert all_pids(server) == [supervisor, worker, mongod]
+        os.kill(supervisor, signal.SIGHUP)
+        wait_until(lambda: "replaced 1 of 1 workers" in server.stderr(), "the reload")
+        assert stores(server)
+        assert worker not in all_pids(server)
+        assert mongod in all_pids(server)
         assert server.stop() == 0
 
 

@@ -71,7 +71,7 @@ def test_the_validity_of_a_certificate_is_read(
     tmp_path: Path, begin: datetime, end: datetime, warned: str | None
 ) -> None:
     options = certificate(tmp_path, begin, end)
-    assert validity((tmp_path / "own.pem").read_text()) == (begin, end)
+    assert validity((tmp_path / "own.pem").read_bytes()) == (begin, end)
     with Server(tmp_path / "data", *options) as server:
         assert server.stop() == 0
     warnings = [line for line in server.stderr().splitlines() if "--tls-cert" in line]
@@ -83,10 +83,8 @@ def test_the_validity_of_a_certificate_is_read(
         assert f"{(end if warned == 'expired on' else begin).date()}" in line
 
 
-def test_times_that_cannot_be_read_are_no_internal_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    odd = tmp_path / "odd.pem"
-    odd.write_text("-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n")
-    warn_if_invalid(odd)
+def test_times_that_cannot_be_read_are_no_internal_error(caplog: pytest.LogCaptureFixture) -> None:
+    warn_if_invalid(b"-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n")
     assert "the dates of the certificate in --tls-cert cannot be read" in caplog.text
 
 

@@ -23,6 +23,9 @@ completely: closing at once would destroy the response on its way.
 
 `WriteWatch` is independent of these: it resets a connection whose client takes nothing of its response for 30 s.
 
+When the server drains, the next response on each connection is its last, and says so. A connection without a request is
+closed after LAST_REQUEST_S, so a request that is on its way is answered.
+
 Example: a client sends the first half of a head at 0 s (head: until 10 s), the rest at 3 s (body: no timer here), and
 its body by 4 s (answering). The response leaves at 4.01 s (idle: uvicorn waits). At 20 s one byte arrives (head: until
 30 s). Nothing follows: at 30 s it gets a 408, and at 32 s the connection is closed.
@@ -69,6 +72,9 @@ LINGER_S = 2
 IDLE_TIMEOUT_S = 95
 """How long an idle connection is kept. Common load balancers keep theirs for 60 s, and must close first."""
 
+LAST_REQUEST_S = 0.5
+"""How long a connection without a request stays open in a drain. A client in use sends its next request meanwhile."""
+
 HEAD_STALLED = f"The request line and headers did not arrive within {HEAD_TIMEOUT_S} s"
 TOO_MANY = "This server has as many connections as it can hold: retry after the time in Retry-After"
 
@@ -98,6 +104,7 @@ class HttpProtocol(ParsingProtocol):
         self._last: RequestResponseCycle | None = None  # the last request that is answered by the application
         self._rejection: bytes | None = None  # the response after that of the last request
         self._sends_more = True  # whether the client may send more
+        self._drains = False
         self._lingers_until: float | None = None
         self._dropped = False  # whether input has arrived since the last look while lingering
         self._read_timer: asyncio.TimerHandle | None = None
@@ -149,6 +156,8 @@ class HttpProtocol(ParsingProtocol):
         super().on_headers_complete()
         if not self.in_head:
             self.cycle.transport = self._responses
+            if self._drains:
+                self.cycle.keep_alive = False
             if self.cycle.keep_alive:
                 self.cycle.default_headers = [*self.cycle.default_headers, KEEP_ALIVE]
             if self._read_timer is not None:
@@ -185,6 +194,20 @@ class HttpProtocol(ParsingProtocol):
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection."""
         self._close()
+
+    def shutdown(self) -> None:
+        """Let the next response be the last one, because the server drains."""
+        self._drains = True
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(LAST_REQUEST_S, self._close_without_request)
+        else:
+            self.cycle.keep_alive = False
+
+    def _close_without_request(self) -> None:
+        """Close the connection, unless a request has begun to arrive since the drain began."""
+        is_answered = self.cycle is None or self.cycle.response_complete
+        if is_answered and not self.begun and not self.transport.is_closing():
+            self._close()
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Let the application answer the next request."""

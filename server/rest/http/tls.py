@@ -12,8 +12,10 @@ from typing import Any
 
 from uvloop.loop import SSLProtocol  # type: ignore[attr-defined]  # compiled, and without types
 
+from server.pem import path_of
 from server.rest.http.capacity import is_full, is_overfull
 from server.rest.http.protocol import HEAD_TIMEOUT_S, LINGER_S, HttpProtocol
+from server.settings import TlsFiles
 
 
 class TlsHandshake(asyncio.Protocol):
@@ -68,10 +70,11 @@ class TlsHandshake(asyncio.Protocol):
             done.exception()  # of the client's making: nobody else wants to know
 
 
-def protocol_over_tls(certificate: str, key: str | None) -> Any:
-    """What uvicorn calls for each connection that it accepts, as it would a protocol class. The files are in PEM."""
+def protocol_over_tls(tls: TlsFiles) -> Any:
+    """What uvicorn calls for each connection that it accepts, as it would a protocol class."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificate, key, lambda: "")  # a passphrase is never asked for
+    with path_of(tls.cert) as cert, path_of(tls.key) as key:
+        context.load_cert_chain(cert, key, lambda: "")  # a passphrase is never asked for
     context.set_alpn_protocols(["http/1.1"])
 
     def protocol(**options: Any) -> TlsHandshake:
