@@ -51,7 +51,7 @@ def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_form() -> None:
     checker = Path(sys.executable).parent / "check-jsonschema"
-    command = [checker, "--builtin-schema", "vendor.compose-spec", COMPOSE / "compose.yaml"]
+    command: list[str | Path] = [checker, "--builtin-schema", "vendor.compose-spec", COMPOSE / "compose.yaml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
@@ -109,7 +109,7 @@ def test_nginx_takes_its_configuration(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs Debian's package prometheus")
 def test_prometheus_takes_its_configuration() -> None:
-    command = ["promtool", "check", "config", "--syntax-only", COMPOSE / "prometheus.yml"]
+    command: list[str | Path] = ["promtool", "check", "config", "--syntax-only", COMPOSE / "prometheus.yml"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -134,7 +134,7 @@ def test_the_replica_set_is_made_once(nodes: list[Mongod], secrets: Path) -> Non
     members = ",".join(node.host for node in nodes)
     environment = {"MEMBERS": members, "PASSWORD_FILE": str(secrets / "mongodb-password")}
     environment |= {"HOME": str(nodes[0].directory), "PATH": os.environ["PATH"]}  # mongosh writes a history
-    command = ["mongosh", "--quiet", "--port", str(nodes[0].port), COMPOSE / "initiate.js"]
+    command: list[str | Path] = ["mongosh", "--quiet", "--port", str(nodes[0].port), COMPOSE / "initiate.js"]
     for _ in range(2):
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -24,10 +24,6 @@ TEST_CONF = """[Service]
 Environment=SLUICE_PORT=0 SLUICE_GRPC_PORT=0
 """
 
-WITHOUT_NOTIFICATIONS = """Type=exec
-"""
-"""For a server that does not tell systemd that it is ready."""
-
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="needs Debian's package systemd")
 @pytest.mark.parametrize("drop_ins", [[], ["external-database.conf"]], ids=["embedded", "external"])
@@ -47,7 +43,7 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
     """A machine with the units, and with the user that README.md makes."""
     if reason := cannot_boot():
         pytest.skip(reason)
-    (tmp_path / "test.conf").write_text(TEST_CONF + WITHOUT_NOTIFICATIONS)
+    (tmp_path / "test.conf").write_text(TEST_CONF)
     files = {UNIT: UNITS / "sluice.service", f"{UNIT}.d/test.conf": tmp_path / "test.conf"}
     with booted(tmp_path, files) as running:
         running.run("sh", "-ec", prepare_line())
@@ -82,13 +78,19 @@ def send(machine: Machine, url: str) -> None:
     assert response.status_code == 201, response.text
 
 
+def children(machine: Machine) -> set[str]:
+    """The process ids of the supervisor's children."""
+    return set(machine.run("pgrep", "--parent", machine.value("sluice", "MainPID")).stdout.split())
+
+
 def test_the_unit_runs_the_embedded_database(machine: Machine) -> None:
     verified = machine.run("systemd-analyze", "verify", "--man=no", "sluice.service")
     assert verified.stdout + verified.stderr == ""
     url = start(machine)
     send(machine, url)
     supervisor = machine.value("sluice", "MainPID")
-    assert len(machine.run("pgrep", "--parent", supervisor).stdout.split()) == 2, "mongod and a worker"
+    processes = children(machine)
+    assert len(processes) == 2, "mongod and a worker"
     # The others of the group are as restricted as the supervisor.
     status = machine.run("cat", f"/proc/{supervisor}/status").stdout
     assert re.search(r"CapBnd:\t0+\n", status)
@@ -98,6 +100,7 @@ def test_the_unit_runs_the_embedded_database(machine: Machine) -> None:
     machine.run(*as_its_user, "keys", "create", "--tenant", "acme", "--data-dir", "/var/lib/sluice")
 
     machine.run("systemctl", "reload", "sluice")
+    wait_until(lambda: len(children(machine) & processes) == 1, "another worker")
     assert machine.value("sluice", "MainPID") == supervisor
     send(machine, url)
 
@@ -122,7 +125,7 @@ def test_the_unit_uses_an_external_database(machine: Machine, mongod: str) -> No
     url = start(machine)
     send(machine, url)
     supervisor = machine.value("sluice", "MainPID")
-    assert len(machine.run("pgrep", "--parent", supervisor).stdout.split()) == 1, "a worker"
+    assert len(children(machine)) == 1, "a worker"
     assert "secret" not in machine.run("cat", f"/proc/{supervisor}/environ").stdout
     machine.run("systemctl", "stop", "sluice")
     assert machine.value("sluice", "Result") == "success"
