@@ -18,6 +18,7 @@ from server.rest.ingest import ingest
 from server.rest.schema.openapi import openapi_json
 from server.rest.schema.page import FILES_PATH, schema_file, schema_page, to_schema
 from server.rest.tail import TAIL_PATH, tail_events
+from server.rest.tracing import Routes, begin_http_request, traced
 from server.services import Services
 
 EVENTS_PATH = "/api/v1/events"
@@ -46,9 +47,16 @@ def create_app(services: Services) -> ASGIApp:
         logging_config=None,
     )
 
-    post_batch = without_routing(store_batch, litestar)
+    post_batch, tracer, routes = without_routing(store_batch, litestar), services.tracer, Routes(litestar)
 
     def app(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == ScopeType.HTTP:
+            begin_http_request(scope)
+            if tracer is not None:
+                return traced(tracer, routes, respond, scope, receive, send)
+        return respond(scope, receive, send)
+
+    def respond(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == ScopeType.HTTP:
             match scope["method"]:
                 case HttpMethod.POST if scope["path"] == EVENTS_PATH:
