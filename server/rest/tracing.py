@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from http import HTTPMethod, HTTPStatus
 
 from litestar import Litestar
+from litestar.enums import ScopeType
 from litestar.types import HTTPScope, Message, Receive, Scope, Send
 
 from server.core.request_context import begin_request, current_request
@@ -35,7 +36,9 @@ class Routes:
         paths = [route.path for route in litestar.routes if route.path.startswith(TRACED_PATHS)]
         self._fixed = {path for path in paths if not PARAMETER.search(path)}
         self._with_parameters = [
-            (re.compile(PARAMETER.sub("[^/]+", path)), PARAMETER.sub(r"{\1}", path)) for path in paths
+            (re.compile(PARAMETER.sub("[^/]+", path)), PARAMETER.sub(r"{\1}", path))
+            for path in paths
+            if path not in self._fixed
         ]
 
     def find(self, path: str) -> str | None:
@@ -44,6 +47,20 @@ class Routes:
         if path in self._fixed:
             return path
         return next((route for pattern, route in self._with_parameters if pattern.fullmatch(path)), None)
+
+
+def as_requests(app: Application, litestar: Litestar, tracer: Tracer | None) -> Application:
+    """`app`, each of whose requests is one for logs and, with a tracer, for traces."""
+    routes = Routes(litestar)
+
+    def respond(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] == ScopeType.HTTP:
+            begin_http_request(scope)
+            if tracer is not None:
+                return traced(tracer, routes, app, scope, receive, send)
+        return app(scope, receive, send)
+
+    return respond
 
 
 def begin_http_request(scope: HTTPScope) -> None:

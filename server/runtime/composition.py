@@ -166,7 +166,7 @@ def compose_services(
     history: TailHistory,
     secret: bytes,
     is_writable: Callable[[], Awaitable[None]],
-    tracer: Tracer | None,
+    tracer: Tracer | None = None,
 ) -> Services:
     """The services of a worker, on top of its database."""
     draining = asyncio.Event()
