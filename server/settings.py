@@ -1,7 +1,8 @@
 """The settings of `sluice serve`, complete and frozen, and the addresses that follow from them.
 
 The command line makes them from its options and environment variables. Nothing else reads the environment, but for what
-a service manager says there (`runtime/service_manager.py`). They reach the worker processes as JSON.
+a service manager says there (`runtime/service_manager.py`), and the `OTEL_` variables, which are OpenTelemetry's. They
+reach the worker processes as JSON.
 """
 
 from typing import Literal

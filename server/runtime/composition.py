@@ -31,6 +31,7 @@ from server.core.requests import Requests
 from server.core.tail.tail import MAX_TAILS, Tail
 from server.core.tail.tokens import ResumeTokens
 from server.core.tenants import deletion, retention
+from server.core.tracing import Tracer
 from server.core.usage.reads import UsageReads
 from server.rest.app import create_app
 from server.rest.http.protocol import IDLE_TIMEOUT_S, HttpProtocol
@@ -46,6 +47,7 @@ from server.runtime.metrics.recorder import Recorder, open_slot
 from server.runtime.metrics.sampler import Levels, Sampler
 from server.runtime.ports import SHARED, bound_socket, prefer_newest
 from server.runtime.readiness import CHECK_INTERVAL_S, Readiness
+from server.runtime.tracing import start_tracing
 from server.services import Services
 from server.settings import Settings
 from storage.catalog import StoredCatalog
@@ -120,8 +122,10 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     events = Events(storage)
     is_writable = Readiness(partial(probe, storage, READY_TIMEOUT_S), lambda: events.confirmed_at)
     catalog = Catalog(StoredCatalog(storage))
-    readers = compose_readers(reading)
-    services = compose_services(storage, events, keys, catalog, readers, history, settings.cursor_secret, is_writable)
+    readers, tracing = compose_readers(reading), start_tracing()
+    services = compose_services(
+        storage, events, keys, catalog, readers, history, settings.cursor_secret, is_writable, tracing
+    )
     activity = SavedActivity(storage, services.requests)
 
     def on_listening() -> None:
@@ -151,6 +155,8 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
         await services.admission.close()
         await asyncio.gather(key_usage.run_once(), activity.save_rest())
         await asyncio.gather(close(client), close(reading_client), close(tail_client))
+        if tracing is not None:
+            await tracing.flush()
 
 
 class Readers(NamedTuple):
@@ -182,6 +188,7 @@ def compose_services(
     history: TailHistory,
     secret: bytes,
     is_writable: Callable[[], Awaitable[None]],
+    tracer: Tracer | None = None,
 ) -> Services:
     """The services of a worker, on top of its database."""
     draining = asyncio.Event()
@@ -193,7 +200,7 @@ def compose_services(
 
     admission, in_flight = Admission(keys), InFlight()
     records = IdempotencyRecords(storage)
-    ingest = Ingest(admission, in_flight, events, records, catalog)
+    ingest = Ingest(admission, in_flight, events, records, catalog, tracer)
     return Services(
         requests=Requests(),
         ingest=ingest,
@@ -207,6 +214,7 @@ def compose_services(
         cursors=Cursors(secret),
         tail=Tail(history, admission, ResumeTokens(secret), draining),
         check_ready=check_ready,
+        tracer=tracer,
         draining=draining,
     )
 

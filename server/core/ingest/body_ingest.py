@@ -54,6 +54,7 @@ from server.core.ingest.raw_body import (
 )
 from server.core.ingest.store import BodyProgress, ProgressStore
 from server.core.ordered import Ordered
+from server.core.request_context import step
 from server.core.slow_work import SlowWork, Steps
 
 T = TypeVar("T")
@@ -147,13 +148,13 @@ class BodyIngest:
 
     async def _store_pieces(self, items: Items, key: BodyKey | None) -> None:
         """Store the pieces in order, some at a time. The next one is decoded meanwhile."""
-        piece = await self._slowly(decoding_piece(self._body, items, 0))
+        piece = await self._next_piece(items, 0)
         self._saved_items = 0 if piece is None else len(piece.items)  # progress of one piece would tell nothing
         async with Ordered[Piece | None]() as following, Ordered[Settled]() as storing:
             while piece is not None:
                 was_replayed = self._replayed
                 storing.begin(self._store_piece(piece, key))
-                following.begin(self._slowly(decoding_piece(self._body, items, piece.first + len(piece.items))))
+                following.begin(self._next_piece(items, piece.first + len(piece.items)))
                 await self._settle(storing, PIECES_AT_ONCE - 1 if self._progress.stored else 0)
                 piece = await following.take()
                 is_first_replay = self._replayed and not was_replayed
@@ -161,6 +162,11 @@ class BodyIngest:
                     await self._settle(storing, 0)
                     piece = await self._pass_over_settled(piece, items, key)
             await self._settle(storing, 0)
+
+    async def _next_piece(self, items: Items, first: int) -> Piece | None:
+        """Decode the piece that begins with the item number `first`; None at the end of the body."""
+        with step("decode"):
+            return await self._slowly(decoding_piece(self._body, items, first))
 
     async def _pass_over_settled(self, piece: Piece | None, items: Items, key: BodyKey) -> Piece | None:
         """The piece from which on nothing is settled: `piece`, or one that comes later. Raises Unavailable.
@@ -175,7 +181,7 @@ class BodyIngest:
         if piece is None or progress.items == settled_items:
             return piece
         await self._slowly(passing(items, progress.items - piece.first - len(piece.items)))
-        return await self._slowly(decoding_piece(self._body, items, progress.items))
+        return await self._next_piece(items, progress.items)
 
     async def _save_progress(self, key: BodyKey | None) -> None:
         """Save how far the body is settled, if that is further than what is saved. Without it, a retry takes longer."""
