@@ -8,7 +8,7 @@ from tests.support.metrics import scrape
 
 
 def test_both_sums_hold_at_every_scrape(tmp_path: Path) -> None:
-    figures = campaign.run(tmp_path, 6, kill_every_s=2, overload_every_s=4)
+    figures = campaign.run(tmp_path, 5, kill_every_s=2, overload_every_s=4)
     assert figures.kills >= 1
     assert figures.scrapes >= 5
 
