@@ -126,8 +126,8 @@ class Request:
             listener.on_settled(self, events)
 
     def settle_failed(self, count: int, error: BaseException) -> None:
-        """Note what became of events whose batch was not stored because of `error`."""
-        outcome, code = ending_of(error, has_events=True)
+        """Note what became of events whose batch was not stored because of `error`. A bug may have left some."""
+        outcome, code = ending_of(error, has_events=True) if isinstance(error, SluiceError) else UNKNOWN
         unknown = count if outcome == "unknown" else 0
         self.settle(SettledEvents(refused=count - unknown, unknown=unknown, code=code))
 

@@ -9,7 +9,7 @@ from litestar.config.app import AppConfig
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, AsyncAnyCallable, HTTPScope, Receive, Scope, Send
 
-from server.core.errors import MethodNotAllowed
+from server.core.errors import ClientGone, MethodNotAllowed
 from server.core.requests import Requests
 from server.rest.event_types import list_event_types
 from server.rest.events import get_event, list_events
@@ -105,8 +105,8 @@ HEAD = "sluice.head"
 """The extension of a scope whose request is HEAD."""
 
 
-class HeadSent(Exception):
-    """The head of a response is sent, and nobody asked for its body."""
+class HeadSent(ClientGone):
+    """The head of a response is sent, and nobody asked for its body: as if the client had gone away then."""
 
 
 def handle_by_method(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import grpc
+import httpx
 import pytest
 from sluice.v1 import event_service_pb2 as pb
 
@@ -86,7 +87,7 @@ def host(tmp_path_factory: pytest.TempPathFactory, certificates: Path) -> Iterat
         mongo = stack.enter_context(mongod.client())
         mongo.admin.command("createUser", "sluice", pwd=CANARY, roles=["root"])
         url = f"mongodb://sluice:{CANARY}@{mongod.host}/?directConnection=true&authSource=admin"
-        options = ("--mongodb-url", url, "--log-level", "debug")
+        options = ("--mongodb-url", url, "--log-level", "debug", "--metrics-port", "0")
         spans = stack.enter_context(collector())
         env = {"OTEL_EXPORTER_OTLP_ENDPOINT": spans.grpc_url}
         server = stack.enter_context(Server(directory / "plain", *options, env=env))
@@ -104,6 +105,7 @@ def test_no_canary_is_seen(host: Host) -> None:
     host.mongod.kill()
     texts += one_over_each(host)
     texts.append(sluice("keys", "list", *host.server.database_options).stderr)
+    metrics = [httpx.get(server.metrics, trust_env=False).text for server in (host.server, host.secure)]
     host.server.stop()
     host.secure.stop()
     assert len(texts) > 50
@@ -111,6 +113,7 @@ def test_no_canary_is_seen(host: Host) -> None:
     for text in texts:
         assert not [secret for secret in secrets if secret in text]
         assert not TRACES.search(text), text
+    assert not [secret for secret in secrets for text in metrics if secret in text]
     for server in (host.server, host.secure):
         written = server.stderr() + server.output
         assert "the database takes writes" in written

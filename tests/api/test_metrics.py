@@ -164,6 +164,7 @@ def test_a_stream_that_is_not_opened(server: Server, channel: grpc.Channel, befo
 
 def test_reads(server: Server, key: Json, client: httpx.Client, channel: grpc.Channel, before: Scrape) -> None:
     assert client.get(EVENTS).status_code == 200
+    assert client.head(EVENTS).status_code == 200
     assert client.get(EVENTS, params={"limit": "none"}).status_code == 400
     assert client.get(f"{EVENTS}/{uuid.uuid4()}").status_code == 404
     assert client.get("/api/v1/event-types").status_code == 200
@@ -173,8 +174,8 @@ def test_reads(server: Server, key: Json, client: httpx.Client, channel: grpc.Ch
     with pytest.raises(grpc.RpcError):
         stub.ListEvents(pb.ListEventsRequest(page_token="x"), metadata=metadata(key["key"]))
     assert changes(server, before) == {
-        "reads_received rest": 5,
-        "reads_served rest": 3,
+        "reads_received rest": 6,
+        "reads_served rest": 4,
         "reads_refused invalid_parameter rest": 1,
         "reads_refused not_found rest": 1,
         "reads_received grpc": 2,

@@ -162,21 +162,24 @@ class GrpcClients:
                 due += [(random.getrandbits(60), uuid.uuid4().hex) for _ in range(8 - len(due))]
             try:
                 due = await self._window(due, tally)
-            except grpc.aio.AioRpcError as error:
-                tally.failures[retried(error)] += 1
+            except Retry as error:
+                tally.failures[str(error)] += 1
                 await asyncio.sleep(PAUSE_S)
 
     async def _window(self, due: Sequence[tuple[int, str]], tally: Tally) -> list[tuple[int, str]]:
-        """Send some batches over a new stream. Returns those that were not acknowledged."""
+        """Send some batches over a new stream. Returns those that were not acknowledged. Raises Retry."""
         call: Any = self._channel.stream_stream(
             "/sluice.v1.EventService/StreamEvents",
             pb.StreamEventsRequest.SerializeToString,
             pb.StreamEventsResponse.FromString,
         )(metadata=self._metadata, timeout=TIMEOUT_S)
         left = list(due)
-        for sequence, (seed, key) in enumerate(due):
-            await call.write(pb.StreamEventsRequest(sequence=sequence, batch=message_of(Random(seed), key)))
-        await call.done_writing()
+        try:
+            for sequence, (seed, key) in enumerate(due):
+                await call.write(pb.StreamEventsRequest(sequence=sequence, batch=message_of(Random(seed), key)))
+            await call.done_writing()
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it ended before all was written
+            raise Retry("stream ended early") from None
         try:
             while (response := await call.read()) is not grpc.aio.EOF:
                 if response.HasField("receipt"):

@@ -16,6 +16,7 @@ from tests.support.grpc_client import channel_to, details_of, ingest, marks_stor
 from tests.support.harness import Json, MongoClient, Server, wait_until
 from tests.support.load import LoadClients, RestLoad, StreamLoad
 from tests.support.logs import assert_no_internal_errors
+from tests.support.metrics import check_scrape, scrape
 from tests.support.mongod import Mongod, ReplicaSet
 from tests.support.relay import Relay
 
@@ -44,7 +45,10 @@ def test_what_was_acknowledged_outlives_elections_and_a_lost_majority(tmp_path: 
     with (
         ReplicaSet(tmp_path / "db") as replicas,
         replicas.client() as mongo,
-        Server(tmp_path / "data", "--workers", "2", "--mongodb-url", replicas.url, "--driver", driver) as server,
+        Server(
+            *(tmp_path / "data", "--workers", "2", "--metrics-port", "0"),
+            *("--mongodb-url", replicas.url, "--driver", driver),
+        ) as server,
     ):
         key, other = [server.create_key(tenant, "--rate-limit", "0") for tenant in ("rest", "grpc")]
         with (
@@ -76,6 +80,7 @@ def test_what_was_acknowledged_outlives_elections_and_a_lost_majority(tmp_path: 
             assert details["RetryInfo"].retry_delay.seconds >= 1
         check(mongo, key, load)
         check(mongo, other, streams)
+        check_metrics(server, mongo)
         assert_no_internal_errors(server)
 
 
@@ -94,6 +99,15 @@ def hang_majority(replicas: ReplicaSet, acknowledged: Callable[[], int], load: R
     finally:
         for node in secondaries:
             node.process.send_signal(signal.SIGCONT)
+
+
+def check_metrics(server: Server, mongo: MongoClient) -> None:
+    """Both workers have seen three elections, and what they counted is what the database holds."""
+    now = scrape(server.metrics)
+    check_scrape(now, None)
+    assert now.total("sluice_database_primary_changes_total") >= 2 * 3
+    stored, unknown = (int(now.total(f"sluice_events_{outcome}_total")) for outcome in ("stored", "unknown"))
+    assert stored <= mongo.sluice.events.count_documents({}) <= stored + unknown
 
 
 def check(mongo: MongoClient, key: Json, load: LoadClients) -> None:

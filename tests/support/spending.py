@@ -13,8 +13,8 @@ WINDOW_S = 60
 MAX_DOCUMENT_BYTES = 8 * 1024
 """The size of what is kept of a key, no matter how much it was used."""
 
-SENT_BY_CLIENTS = {"events", "event_types", "claims", "system.views"}
-"""Collections that grow with what clients send: events, their types, idempotency keys; and the tenants' views."""
+SENT_BY_CLIENTS = {"events", "event_types", "claims", "rejections", "usage", "system.views"}
+"""Collections that grow with what clients send, and what became of it; and the tenants' views."""
 
 
 def spend(clients: Sequence[LimitedClient], count: int) -> list[Attempt]:

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from server.core.errors import ClientGone, InvalidBatch, NotFound, SluiceError, Unavailable
+from server.core.errors import ClientGone, InternalError, InvalidBatch, NotFound, SluiceError, Unavailable
 from server.core.requests import CLIENT_GONE, Ending, Request, Requests, SettledEvents
 
 pytestmark = pytest.mark.unit
@@ -85,6 +85,7 @@ def test_a_read(requests: Requests, notes: Notes) -> None:
         (asyncio.CancelledError(), 0, Ending("refused", CLIENT_GONE)),
         (asyncio.CancelledError(), 2, Ending("unknown")),
         (ValueError("a bug"), 0, Ending("refused", "internal")),
+        (InternalError(), 0, Ending("refused", "internal")),
     ],
 )
 def test_an_error(requests: Requests, notes: Notes, error: BaseException, events: int, expected: Ending) -> None:
@@ -113,3 +114,9 @@ def test_a_request_without_a_route(requests: Requests, notes: Notes) -> None:
     requests.refuse("rest", NotFound("no such path"))
     assert len(notes.received) == 1
     assert notes.endings == [Ending("refused", "not_found")]
+
+
+def test_a_bug_may_have_stored_events(requests: Requests, notes: Notes) -> None:
+    with requests.open("rest") as request:
+        request.settle_failed(2, ValueError("a bug"))
+    assert notes.settled == [SettledEvents(unknown=2)]

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from socket import SO_REUSEADDR
+from socket import SO_REUSEADDR, socket
 from typing import Any
 
 import uvicorn
@@ -29,11 +29,7 @@ async def metrics_endpoint(host: str, port: int, path: str, registry: CollectorR
 
     Raises ConfigurationError if the port cannot be used.
     """
-    try:
-        listening = bound_socket(host, port, SO_REUSEADDR)
-        listening.listen()
-    except OSError as error:
-        raise ConfigurationError(port_problem(host, port, "--metrics-port", error)) from None
+    listening = listening_socket(host, port)
     server = HttpServer(config_of(path, registry))
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     try:
@@ -41,6 +37,20 @@ async def metrics_endpoint(host: str, port: int, path: str, registry: CollectorR
     finally:
         server.should_exit = True
         await serving
+
+
+def listening_socket(host: str, port: int) -> socket:
+    """A socket that listens. Raises ConfigurationError if another program has the port."""
+    try:
+        listening = bound_socket(host, port, SO_REUSEADDR)
+        try:
+            listening.listen()
+        except OSError:
+            listening.close()
+            raise
+    except OSError as error:
+        raise ConfigurationError(port_problem(host, port, "--metrics-port", error)) from None
+    return listening
 
 
 def config_of(path: str, registry: CollectorRegistry) -> uvicorn.Config:

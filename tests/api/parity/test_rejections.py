@@ -39,7 +39,7 @@ def test_parity(server: Server, channel: grpc.Channel, case: Case, request: pyte
 
 
 def test_a_stream_that_is_not_opened_is_listed(server: Server, channel: grpc.Channel) -> None:
-    reader: Json = server.create_key("parity-reader", "--scope", "events:read", "--rate-limit", "0")
+    reader: Json = server.create_key("parity-rejections", "--scope", "events:read", "--rate-limit", "0")
     by_stream(channel, reader["key"], Case().message())
     with server.client(reader["key"]) as reading:
         (found,) = rejections(reading, 1)
