@@ -87,7 +87,7 @@ class Site(NamedTuple):
     env: dict[str, str]
     mongo: Mongo
     server: Server
-    sender: Key
+    client: Key
 
 
 @click.command(help=__doc__)
@@ -118,7 +118,7 @@ async def run(events: int, rounds: int, workers: int, nodes: int) -> list[Round]
             env = {"SLUICE_MONGODB_URL": database.url}
             async with serving(Path(directory) / "serve.log", env, "--workers", str(workers)) as server:
                 with connected(database.url) as mongo:
-                    site = Site(env, mongo, server, await create_key(env, "sender"))
+                    site = Site(env, mongo, server, await create_key(env, "client"))
                     await rate(site)  # warms it up
                     found = [await measure(site, way, number, events) for number in range(rounds) for way in WAYS]
                     say("looking for what is left of the deleted tenants")
@@ -160,13 +160,13 @@ async def measure(site: Site, way: str, number: int, events: int) -> Round:
 
 
 async def rate(site: Site) -> float:
-    """The events/s that the sender stores."""
+    """The events/s that the client stores."""
     job = Job(
         driven="rest",
         url=site.server.url,
         database="sluice",
-        tenant_id=UUID(site.sender.tenant_id),
-        keys=[site.sender.secret],
+        tenant_id=UUID(site.client.tenant_id),
+        keys=[site.client.secret],
         batch_size=BATCH_SIZE,
         connections=CONNECTIONS,
         window=1,
@@ -222,7 +222,7 @@ def check_nothing_left(site: Site, deleted: list[Tenant]) -> None:
 
     The events that the load test has sent are left out: they are millions.
     """
-    sent, database = range_of(UUID(site.sender.tenant_id)), site.mongo.sluice
+    sent, database = range_of(UUID(site.client.tenant_id)), site.mongo.sluice
     others = [{"_id": {"$lt": sent["$gte"]}}, {"_id": {"$gt": sent["$lt"]}}]
     traces = [trace for name, own in deleted for trace in (own.bytes, str(own).encode(), name.encode())]
     for each in database.list_collections():

@@ -77,7 +77,7 @@ class Tenants:
         return None if reply is None else int(reply["n"])
 
     async def set_retention(self, name: str, days: int | None) -> Tenant:
-        """Remove a tenant's events after so many days; keep them if `days` is None.
+        """Remove a tenant's events that are older than `days`; keep them if that is None.
 
         Raises NotFound, and TenantBeingDeleted.
         """

@@ -100,7 +100,7 @@ def test_nothing_is_deleted_without_the_name(server: Server, key: Json, mongo: M
     done = subprocess.run(command, stdin=terminal, capture_output=True, text=True, timeout=60, check=False)
     os.close(controller)
     os.close(terminal)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "3 events" in done.stderr
     assert done.stderr.endswith("sluice: nothing was deleted: this is not the name of the tenant\n")
     assert len(list(events_of(mongo, key))) == 3
