@@ -80,14 +80,6 @@ class StoredRejections:
         return found
 
 
-async def delete_rejections(database: Database, tenant_id: UUID) -> None:
-    """Delete all rejections of a tenant, and return when they are gone from a majority. Raises the driver's errors.
-
-    Workers save what they hold within some seconds after the last request, so this comes after that.
-    """
-    await delete_each(database, REJECTIONS, query_of(tenant_id))
-
-
 def query_of(tenant_id: UUID, oldest: Any = MinKey()) -> Document:  # noqa: B008 (a constant)
     """The MongoDB query for the rejections of a tenant, from the time `oldest` on."""
     tenant = Binary.from_uuid(tenant_id)

@@ -11,13 +11,11 @@ from typing import Any
 from uuid import UUID
 
 from bson.binary import Binary
-from bson.max_key import MaxKey
-from bson.min_key import MinKey
 
 from server.core.deadline import Deadline
 from server.core.times import from_milliseconds, to_milliseconds
 from server.core.usage.model import KEPT_MS, OUTCOMES, Counts, Span, UsageCell
-from storage.commands import MAJORITY, Database, Document, delete_each, retry_without_events, update_each
+from storage.commands import MAJORITY, Database, Document, retry_without_events, update_each
 from storage.indexes import USAGE
 
 MAX_STEPS = 3_000
@@ -58,16 +56,6 @@ class StoredUsage:
         call = partial(self._database.command, command, codec_options=self._database.codec_options)
         reply = await retry_without_events(call, deadline)
         return {to_milliseconds(found["_id"]): counts_of(found) for found in reply["cursor"]["firstBatch"]}
-
-
-async def delete_usage(database: Database, tenant_id: UUID) -> None:
-    """Delete all usage of a tenant, and return when it is gone from a majority. Raises the driver's errors.
-
-    Workers save what they hold within some seconds after the last request, so this comes after that.
-    """
-    tenant = Binary.from_uuid(tenant_id)
-    ids = {"$gte": {"tenant_id": tenant, "step": MinKey()}, "$lt": {"tenant_id": tenant, "step": MaxKey()}}
-    await delete_each(database, USAGE, {"_id": ids})
 
 
 def id_of(cell: UsageCell) -> Document:
