@@ -7,6 +7,7 @@ before was answered.
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from typing import NamedTuple
 from uuid import UUID
 
@@ -31,6 +32,7 @@ from server.core.in_flight import Arrived
 from server.core.ingest.idempotency import parse_idempotency_key
 from server.core.ingest.ingest import AdmittedRequest, IngestOptions, Submission
 from server.core.request_context import begin_request, step
+from server.core.requests import Request
 from server.core.tracing import parse_traceparent
 from server.rpc.accepting import Handlers
 from server.rpc.arrivals import Context, MessageReader, receive
@@ -66,7 +68,6 @@ class StreamClient(NamedTuple):
 
     credentials: Credentials
     tenant_id: UUID
-    key_id: str
 
 
 class EventService:
@@ -133,7 +134,7 @@ class EventService:
             key = await self._services.admission.authenticate(credentials, "events:write", Deadline())
             with self._streams.stream(key.tenant_id, context.peer()) as stream:
                 await context.send_initial_metadata(())  # some clients send nothing before they have it
-                await self._serve(StreamClient(credentials, key.tenant_id, key.id), context, stream)
+                await self._serve(StreamClient(credentials, key.tenant_id), context, stream)
         except SluiceError as error:  # the stream was not opened
             rejection = error.for_batch() if isinstance(error, Unavailable) else error
             self._services.requests.refuse("grpc", rejection)
@@ -183,13 +184,16 @@ class EventService:
         current = begin_request()
         try:
             with self._services.requests.open("grpc") as origin:
-                origin.identify(client.tenant_id, client.key_id)  # it may be rejected before its key is checked again
                 if self._services.in_flight.is_full():  # others may have used the capacity while this request was read
                     with self._streams.held(len(message)):
                         await self._services.in_flight.wait_for_capacity()
-                message = await self._messages.decompress(message, client.tenant_id)
-                origin.size = len(message)
-                received = look_at_batch(message, STREAMED)
+                try:
+                    message = await self._messages.decompress(message, client.tenant_id)
+                    origin.size = len(message)
+                    received = look_at_batch(message, STREAMED)
+                except SluiceError:
+                    await self._identify(origin, client)
+                    raise
                 current.parent = parse_traceparent(received.traceparent)
                 start_span(current, STREAM_METHOD, self._services.tracer)
                 arrived = Arrived(len(message), received.event_count)
@@ -207,6 +211,12 @@ class EventService:
         finally:
             end_span(current)
         return pb.StreamEventsResponse(sequence=received.sequence, receipt=receipt_message(receipt))
+
+    async def _identify(self, origin: Request, client: StreamClient) -> None:
+        """Note whose request it is, though it is no batch. Raises Unauthenticated if the key was revoked meanwhile."""
+        with suppress(Unavailable):
+            key = await self._services.admission.authenticate(client.credentials, "events:write", Deadline())
+            origin.identify(key.tenant_id, key.id)
 
 
 async def submission_of(request: AdmittedRequest, received: ReceivedBatch) -> Submission:

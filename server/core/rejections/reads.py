@@ -9,6 +9,9 @@ from server.core.read_limits import ReadLimits
 from server.core.rejections.model import Rejection
 from server.core.rejections.store import RejectionStore
 
+MAX_REJECTION_BYTES = 4_096
+"""What one rejection takes at most."""
+
 
 class RejectionReads:
     """Reads the rejections in `store` for all requests to this worker."""
@@ -23,7 +26,8 @@ class RejectionReads:
 
         Raises Unavailable.
         """
-        async with self._limits.reservation(tenant_id, deadline):
+        async with self._limits.reservation(tenant_id, deadline) as reservation:
             async with self._limits.slot(tenant_id, deadline):
                 found = await self._store.newest(tenant_id, count, deadline)
+            reservation.hold(len(found) * MAX_REJECTION_BYTES, is_last=True)
             yield found

@@ -1,5 +1,6 @@
 """A batch that is rejected is listed in the same way, whichever protocol brought it."""
 
+from queue import SimpleQueue
 from typing import Any
 
 import grpc
@@ -7,7 +8,8 @@ import pytest
 from sluice.v1 import event_service_pb2 as pb
 
 from tests.support.activity import rejections
-from tests.support.harness import Json, Server
+from tests.support.grpc_client import code_of
+from tests.support.harness import Json, Server, sluice
 from tests.support.parity import Case, Event, by_rest, by_stream, by_unary
 
 CASES = {
@@ -39,7 +41,7 @@ def test_parity(server: Server, channel: grpc.Channel, case: Case, request: pyte
 
 
 def test_a_stream_that_is_not_opened_is_listed(server: Server, channel: grpc.Channel) -> None:
-    reader: Json = server.create_key("parity-rejections", "--scope", "events:read", "--rate-limit", "0")
+    reader: Json = server.create_key("parity-stream-opening", "--scope", "events:read", "--rate-limit", "0")
     by_stream(channel, reader["key"], Case().message())
     with server.client(reader["key"]) as reading:
         (found,) = rejections(reading, 1)
@@ -47,13 +49,23 @@ def test_a_stream_that_is_not_opened_is_listed(server: Server, channel: grpc.Cha
 
 
 def test_a_batch_that_is_no_message_is_listed(server: Server, channel: grpc.Channel) -> None:
-    """On a stream it is rejected before its key is checked again."""
-    key = server.create_key("parity-bytes", "--rate-limit", "0")
-    bad_text = pb.StreamEventsRequest(sequence=1, batch=pb.EventBatch(source="??")).SerializeToString()
+    """It is rejected before it is admitted, so its key is looked up for the list. One that was revoked ends the
+    stream.
+    """
+    key = server.create_key("parity-no-message", "--rate-limit", "0")
+    other = server.create_key("parity-no-message", "--rate-limit", "0")
+    good = pb.StreamEventsRequest(sequence=1, batch=pb.EventBatch(source="??")).SerializeToString()
+    sent: SimpleQueue[bytes] = SimpleQueue()
     call: Any = channel.stream_stream("/sluice.v1.EventService/StreamEvents")
-    sent = iter([bad_text.replace(b"??", b"\xff\xff")])
-    (response,) = call(sent, metadata=[("x-api-key", key["key"])], timeout=20)
-    assert pb.StreamEventsResponse.FromString(response).HasField("error")
-    with server.client(key["key"]) as client:
+    responses = call(iter(sent.get, b"end"), metadata=[("x-api-key", key["key"])], timeout=20)
+    sent.put(good.replace(b"??", b"\xff\xff"))
+    assert pb.StreamEventsResponse.FromString(next(responses)).HasField("error")
+    assert sluice("keys", "revoke", key["id"], *server.database_options).returncode == 0
+    sent.put(good.replace(b"??", b"\xff\xff"))
+    with pytest.raises(grpc.RpcError) as ended:
+        next(responses)
+    sent.put(b"end")
+    assert code_of(ended.value) == grpc.StatusCode.UNAUTHENTICATED
+    with server.client(other["key"]) as client:
         (found,) = rejections(client, 1)
     assert (found["protocol"], found["code"], found["key_id"]) == ("grpc", "invalid_batch", key["id"])
