@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
+from server.core.deadline import Deadline
 from server.core.errors import ConfigurationError, Unavailable
 from server.runtime.checks.findings import Concern, Finding, find
 from server.runtime.checks.machine import check_embedded_mongod
@@ -17,11 +18,12 @@ from server.runtime.logs import announce
 from server.settings import DatabaseSettings
 from storage import checks
 from storage.client import Client, check_confirms, check_version, close, connect, database
-from storage.commands import Database
+from storage.commands import Database, time_limit
 from storage.embedded import embedded_database
 from storage.indexes import check_collections
 from storage.layout import LAYOUT, check_layout
-from storage.start import WRITE_TIMEOUT_S, check_writable, errors_at_start
+from storage.probe import write_once
+from storage.start import WRITE_TIMEOUT_S, errors_at_start
 
 MAX_CLOCK_OFFSET_S, FAR_CLOCK_OFFSET_S = 0.5, 2.0
 """How far the clock may be from the database's before it is a WARN, and a FAIL. Machines with NTP differ by some
@@ -139,7 +141,8 @@ async def check_contents(settings: DatabaseSettings, found: Database) -> str:
 async def check_write(found: Database) -> str:
     """Whether a majority confirms a write, by a document that is written and removed."""
     try:
-        await check_writable(found)
+        with errors_at_start(), time_limit(Deadline(WRITE_TIMEOUT_S)):
+            await write_once(found)
     except Unavailable:
         raise ConfigurationError(
             f"no majority confirmed a write within {WRITE_TIMEOUT_S:g} s: see with rs.status() that most members of "
