@@ -9,7 +9,7 @@ import inspect
 import logging
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, cast
 
 import pymongo
@@ -171,14 +171,24 @@ async def check_deployment(client: Client) -> str:
     """
     hello = await client.admin.command("hello")
     version = str((await client.admin.command("buildInfo"))["version"])
+    check_confirms(hello)
+    check_version(version)
+    return version
+
+
+def check_confirms(hello: Mapping[str, Any]) -> None:
+    """Raises ConfigurationError if the database, by its response to `hello`, cannot confirm writes by a majority."""
     if "setName" not in hello and hello.get("msg") != "isdbgrid":
         raise ConfigurationError(
             "--mongodb-url names a standalone server, which cannot confirm writes by a majority: "
             "use a replica set (one member will do) or a sharded cluster"
         )
+
+
+def check_version(version: str) -> None:
+    """Raises ConfigurationError if a version is older than the oldest that is tested."""
     if tuple(int(part) for part in version.split(".")[:2]) < OLDEST_VERSION:
         raise ConfigurationError(f"MongoDB {version} is too old: 6.0 or later is needed")
-    return version
 
 
 class PrimaryWatch(TopologyListener):

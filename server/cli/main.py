@@ -12,6 +12,7 @@ from typing import Never
 
 import click
 
+from server.cli.check import check_command
 from server.cli.commands import Group, print_version
 from server.cli.credentials import without_credentials
 from server.cli.database_url import database_url_command
@@ -25,15 +26,14 @@ from server.cli.streams import prepare_streams
 from server.cli.tail import tail_command
 from server.core.errors import ConfigurationError, Outcome, SluiceError, Unavailable
 from server.core.events.values import is_text
-from server.runtime.errors import StartError
+from server.runtime.errors import UNREACHABLE, StartError
 from server.runtime.line_writer import write_line
 from server.runtime.logs import place_of, print_failure
 from server.runtime.output import OutputError, print_line
 from server.settings import LogFormat
 
 UNAVAILABLE: dict[Outcome | None, str] = {
-    None: "the database cannot be reached, or has no majority that confirms writes: "
-    "see that all its members run, and that --mongodb-url is right",
+    None: UNREACHABLE,
     "unknown": "the database did not confirm in time, and may yet have done it: look with `sluice keys list`",
 }
 
@@ -67,6 +67,7 @@ def help_command(ctx: click.Context, names: tuple[str, ...]) -> None:
 
 
 cli.add_command(serve_command)
+cli.add_command(check_command)
 cli.add_command(keys_group)
 cli.add_command(database_url_command)
 cli.add_command(migrate_command)

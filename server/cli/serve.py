@@ -47,11 +47,20 @@ MAX_WORKERS = 128
 )
 @database_options
 def serve_command(**options: Any) -> None:
-    """Serve REST and gRPC until SIGTERM or SIGINT, then drain. A second signal ends at once, with status 1."""
+    """Serve REST and gRPC until SIGTERM or SIGINT, then drain. A second signal ends at once, with status 1.
+
+    SIGHUP replaces the workers one at a time, and reads the TLS files again.
+    """
+    settings = settings_of(options)
+    configure_logging(settings.log_level, settings.log_format)
+    sys.exit(uvloop.run(serve(settings)))
+
+
+def settings_of(options: dict[str, Any]) -> Settings:
+    """The settings of these options of the command. Raises ConfigurationError if they do not go together."""
     if (options["tls_cert"] is None) != (options["tls_key"] is None):
         raise ConfigurationError("--tls-cert and --tls-key go together: give both or neither")
     if options["tls_client_ca"] is not None and options["tls_cert"] is None:
         raise ConfigurationError("--tls-client-ca needs TLS: give --tls-cert and --tls-key too")
     storage = database_settings(options)
-    configure_logging(options["log_level"], options["log_format"])
-    sys.exit(uvloop.run(serve(Settings(storage=storage, **options))))
+    return Settings(storage=storage, **options)

@@ -19,6 +19,11 @@ MAX_OPEN_FILES = 65_536
 MIN_OPEN_FILES = 256
 """The lowest limit of open files that is enough: mongod opens one for each collection, index and connection."""
 
+HOW_TO_RAISE_OPEN_FILES = (
+    f"with `ulimit -Hn {MAX_OPEN_FILES}` as root, LimitNOFILE={MAX_OPEN_FILES} in a systemd unit, "
+    f"or --ulimit nofile={MAX_OPEN_FILES} of a container"
+)
+
 ROOT = Path("/")
 
 
@@ -30,9 +35,8 @@ def raise_file_limit() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard < MIN_OPEN_FILES and hard != resource.RLIM_INFINITY:
         raise ConfigurationError(
-            f"the hard limit of open files is {hard}, and at least {MIN_OPEN_FILES} are needed: raise it, with "
-            f"`ulimit -Hn {MAX_OPEN_FILES}` as root, LimitNOFILE={MAX_OPEN_FILES} in a systemd unit, "
-            f"or --ulimit nofile={MAX_OPEN_FILES} of a container"
+            f"the hard limit of open files is {hard}, and at least {MIN_OPEN_FILES} are needed: raise it, "
+            f"{HOW_TO_RAISE_OPEN_FILES}"
         )
     soft = MAX_OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, MAX_OPEN_FILES)
     resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

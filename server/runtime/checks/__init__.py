@@ -1,0 +1,1 @@
+"""What `sluice check` looks at, before a server starts or beside one that runs."""
