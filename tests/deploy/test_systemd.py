@@ -11,7 +11,7 @@ import pytest
 
 from tests.deploy.machine import REPOSITORY, Machine, booted, cannot_boot
 from tests.support.harness import READY, SECRET, batch, wait_until
-from tests.support.mongod import Mongod, secured
+from tests.support.mongod import Mongod
 from tests.support.reading import EVENTS
 
 UNITS = REPOSITORY / "server/deploy/systemd"
@@ -109,25 +109,16 @@ def test_the_unit_runs_the_embedded_database(machine: Machine) -> None:
     send(machine, start(machine))
 
 
-@pytest.fixture
-def mongod(tmp_path: Path) -> Iterator[str]:
-    """The URL of a database with a user and a password."""
-    mongod = Mongod(tmp_path / "mongod")
-    with secured(mongod) as admin:
-        admin["sluice"].command("createUser", "sluice", pwd="secret", roles=["readWrite"])
-        yield f"mongodb://sluice:secret@{mongod.host}/?directConnection=true&authSource=sluice"
-
-
-def test_the_unit_uses_an_external_database(machine: Machine, mongod: str) -> None:
-    machine.run("sh", "-ec", f"umask 077 && mkdir -p /etc/sluice && echo '{mongod}' > /etc/sluice/mongodb-url")
+def test_the_unit_uses_an_external_database(machine: Machine, tmp_path: Path) -> None:
     drop_in = (UNITS / "external-database.conf").read_text()
     machine.run("sh", "-ec", f"cat > {UNIT}.d/external-database.conf <<'END'\n{drop_in}END\nsystemctl daemon-reload")
-    url = start(machine)
-    send(machine, url)
-    supervisor = machine.value("sluice", "MainPID")
-    assert len(children(machine)) == 1, "a worker"
-    assert "secret" not in machine.run("cat", f"/proc/{supervisor}/environ").stdout
-    machine.run("systemctl", "stop", "sluice")
+    with Mongod(tmp_path / "mongod") as mongod:
+        machine.run("sh", "-ec", f"umask 077 && mkdir -p /etc/sluice && echo '{mongod.url}' > /etc/sluice/mongodb-url")
+        send(machine, start(machine))
+        supervisor = machine.value("sluice", "MainPID")
+        assert len(children(machine)) == 1, "a worker"
+        assert mongod.url not in machine.run("cat", f"/proc/{supervisor}/environ").stdout
+        machine.run("systemctl", "stop", "sluice")
     assert machine.value("sluice", "Result") == "success"
 
 
