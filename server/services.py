@@ -13,6 +13,7 @@ from server.core.ingest.raw import RawIngest
 from server.core.reads import Reads
 from server.core.requests import Requests
 from server.core.tail.tail import Tail
+from server.core.tracing import Tracer
 
 
 @dataclass(frozen=True)
@@ -30,5 +31,7 @@ class Services:
     tail: Tail
     check_ready: Callable[[], Awaitable[None]]
     """Returns if the worker can take events. Raises Unavailable, which says why it cannot."""
+    tracer: Tracer | None
+    """None if requests are not traced."""
     draining: asyncio.Event
     """Set when the worker drains. A response that would go on for long waits for it, and ends."""

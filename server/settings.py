@@ -1,7 +1,7 @@
 """The settings of `sluice serve`, complete and frozen, and the addresses that follow from them.
 
-The command line makes them from its options and environment variables. Nothing else reads the environment. They reach
-the worker processes as JSON.
+The command line makes them from its options and environment variables. Nothing else reads the environment, but for the
+`OTEL_` variables, which are OpenTelemetry's. They reach the worker processes as JSON.
 """
 
 from typing import Literal

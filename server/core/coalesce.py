@@ -8,6 +8,7 @@ the next one first waits up to 1 ms for requests that are already arriving.
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextvars import Context
 from time import monotonic
 from typing import Generic, TypeVar
 
@@ -79,7 +80,7 @@ class Coalescer(Generic[Item, Result]):
             self._timer = loop.call_later(DEADLINE_STEP_S, self._end_expired, loop)
         if self._in_flight < self._at_once:
             self._in_flight += 1
-            task = asyncio.create_task(self._run_groups())
+            task = asyncio.create_task(self._run_groups(), context=Context())  # not that of this one call
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
         return await waiting.future

@@ -8,6 +8,7 @@ import logging
 from collections import Counter
 
 from server.core.errors import Code
+from server.core.request_context import context_of_key, note_rejection
 
 LOG_INTERVAL_S = 10
 """The shortest time between two lines about the same key and code."""
@@ -26,6 +27,7 @@ def log_refusal(key_id: str | None, code: Code) -> None:
 
     `key_id` is None if it had no valid key, or was rejected before its key could be checked.
     """
+    note_rejection(code)
     pair = (key_id, code)
     if pair in _counts:
         _counts[pair] += 1
@@ -42,7 +44,7 @@ def _log_count(pair: tuple[str | None, Code]) -> None:
         return
     log.info("rejected %d request%s %s: %s", count, "" if count == 1 else "s", describe_key(key_id, code), code)
     _counts[pair] = 0
-    asyncio.get_running_loop().call_later(LOG_INTERVAL_S, _log_count, pair)
+    asyncio.get_running_loop().call_later(LOG_INTERVAL_S, _log_count, pair, context=context_of_key(key_id))
 
 
 def describe_key(key_id: str | None, code: Code) -> str:

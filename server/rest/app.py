@@ -5,6 +5,7 @@ from functools import partial
 from typing import Any, cast
 
 from litestar import Litestar, asgi, get
+from litestar.config.app import AppConfig
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, AsyncAnyCallable, HTTPScope, Receive, Scope, Send
 
@@ -18,6 +19,7 @@ from server.rest.ingest import ingest
 from server.rest.schema.openapi import openapi_json
 from server.rest.schema.page import FILES_PATH, schema_file, schema_page, to_schema
 from server.rest.tail import TAIL_PATH, tail_events
+from server.rest.tracing import as_requests
 from server.services import Services
 
 EVENTS_PATH = "/api/v1/events"
@@ -27,7 +29,7 @@ def create_app(services: Services) -> ASGIApp:
     """The application that answers with `services`."""
     store_batch = ingest(services)
     by_method = partial(handle_by_method, services.requests)
-    litestar = Litestar(
+    litestar = Router(
         route_handlers=[
             # Plain ASGI: for a single event, Litestar's handling of arguments would cost as much as all the rest.
             asgi(EVENTS_PATH, copy_scope=False)(by_method(POST=store_batch, GET=list_events(services))),
@@ -62,7 +64,15 @@ def create_app(services: Services) -> ASGIApp:
                         scope["path"] = EVENTS_PATH
         return litestar(scope, receive, send)
 
-    return app
+    return as_requests(app, litestar, services.tracer)
+
+
+class Router(Litestar):
+    """Litestar, but it does not import what is installed of OpenTelemetry for a plugin that we do not use."""
+
+    @staticmethod
+    def _patch_opentelemetry_middleware(config: AppConfig) -> AppConfig:
+        return config
 
 
 RAISED = "sluice.raised"

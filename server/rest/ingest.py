@@ -10,6 +10,7 @@ from msgspec import Struct
 from server.core.events.decode import decode_batch, decoding
 from server.core.events.model import MAX_LISTED_ERRORS, DecodedBatch, Receipt
 from server.core.ingest.ingest import AdmittedRequest, Submission
+from server.core.request_context import step
 from server.core.times import MS_PER_S, format_time, from_milliseconds
 from server.rest.http.body import BodyReader
 from server.rest.http.disconnect import unless_gone
@@ -84,7 +85,8 @@ def reader(
         async def decode_slowly() -> DecodedBatch:
             return await unless_gone(request.slowly(decoding(body), len(body)), receive)
 
-        batch = decode_batch(body) or await decode_slowly()
+        with step("decode"):
+            batch = decode_batch(body) or await decode_slowly()
         request.slot.add_events(len(batch.events))
         return Submission(batch, options, len(body), decode_slowly)
 

@@ -19,7 +19,7 @@ from server.core.events.decode import MIN_HEAVY_BYTES, FoundEvents, check_name, 
 from server.core.events.model import MAX_EVENT_BYTES, DecodedBatch, Name, PackedEvents, SourceId
 from server.core.slow_work import Steps
 from server.rpc.events import DoubtfulError, adding, decode_good_batch
-from server.rpc.messages import sequence_of
+from server.rpc.messages import envelope_of
 from server.rpc.wire import MalformedMessageError, split_batch, struct_size
 
 MIN_WEIGHED_BYTES = 2 * 1024 * 1024
@@ -75,6 +75,8 @@ class ReceivedBatch(Struct):
     """Of too many, only MAX_BATCH_EVENTS + 1 are counted."""
     sequence: int | None
     """The client's number for the batch; None for a kind of messages that has none."""
+    traceparent: str = ""
+    """The trace that the client says the batch belongs to."""
     is_large: bool = False
     is_heavy: bool = False
     """Whether it would take too long to decode it in one call."""
@@ -85,14 +87,18 @@ def look_at_batch(message: bytes, kind: MessageKind) -> ReceivedBatch:
     if len(message) < MIN_HEAVY_BYTES:
         request = parse_request(message, kind)
         batch = request.batch
-        return ReceivedBatch(message, kind, batch, len(batch.events), getattr(request, "sequence", None))
+        sequence, traceparent = getattr(request, "sequence", None), getattr(request, "traceparent", "")
+        return ReceivedBatch(message, kind, batch, len(batch.events), sequence, traceparent)
     with malformed_as_error(kind):
         split = split_batch(message, kind.batch_number)
         rest, heavy = pb.EventBatch.FromString(split.rest), is_heavy(message) or has_heavy_structs(split.events)
-        sequence = sequence_of(message) if kind is STREAMED else None
-        if sequence is None and kind is STREAMED:
-            raise MalformedMessageError
-        return ReceivedBatch(message, kind, rest, len(split.events), sequence, is_large=True, is_heavy=heavy)
+        received = ReceivedBatch(message, kind, rest, len(split.events), None, is_large=True, is_heavy=heavy)
+        if kind is STREAMED:
+            envelope = envelope_of(message)
+            if envelope is None:
+                raise MalformedMessageError
+            received.sequence, received.traceparent = envelope
+        return received
 
 
 def parse_request(message: bytes, kind: MessageKind) -> Any:

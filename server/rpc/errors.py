@@ -10,6 +10,7 @@ from google.rpc import code_pb2, error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from server.core.errors import ClientGone, SluiceError, Unauthenticated
+from server.core.request_context import current_request
 from server.rpc.pacing import Pace
 from server.status import refusal_of
 
@@ -30,6 +31,9 @@ def status_of(error: Exception) -> status_pb2.Status:
     if refusal.since is not None:
         info.metadata["since"] = refusal.since
     details: list[Message] = [info]
+    request = current_request()
+    if request is not None and request.request_id is not None:
+        details.append(error_details_pb2.RequestInfo(request_id=request.request_id))
     violation = error_details_pb2.BadRequest.FieldViolation
     violations = [violation(field=item.path, description=item.message) for item in refusal.errors]
     if not violations and isinstance(error, SluiceError) and error.field:

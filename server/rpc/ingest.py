@@ -30,17 +30,21 @@ from server.core.events.model import MAX_BATCH_EVENTS, MAX_BODY_BYTES, DecodedBa
 from server.core.in_flight import Arrived
 from server.core.ingest.idempotency import parse_idempotency_key
 from server.core.ingest.ingest import AdmittedRequest, IngestOptions, Submission
+from server.core.request_context import begin_request, step
+from server.core.tracing import parse_traceparent
 from server.rpc.accepting import Handlers
 from server.rpc.arrivals import Context, MessageReader, receive
 from server.rpc.batches import STREAMED, UNARY, ReceivedBatch, decode_fast, decoding, look_at_batch
 from server.rpc.errors import end_with, status_of, unless_failed
-from server.rpc.messages import receipt_message, sequence_of
+from server.rpc.messages import envelope_of, receipt_message
 from server.rpc.open_streams import SHORT_OF_MEMORY, OpenStream, OpenStreams
 from server.rpc.pacing import Pace
 from server.rpc.stream_window import StreamEnd, StreamResult, StreamWindow
+from server.rpc.tracing import as_request, end_span, start_span
 from server.services import Services
 
 SERVICE = "sluice.v1.EventService"
+STREAM_METHOD = f"{SERVICE}/StreamEvents"
 
 DRAINING = "This server is draining: send what was not answered to another, or again"
 
@@ -87,7 +91,8 @@ class EventService:
 
     async def ingest_events(self, _requests: AsyncIterator[bytes], context: Context) -> pb.IngestEventsResponse | None:
         """Store one batch. A rejected one has no response: the call's status says why."""
-        return await unless_failed(self._ingest(context), context, self._pace)
+        handled = unless_failed(self._ingest(context), context, self._pace)
+        return await as_request(handled, f"{SERVICE}/IngestEvents", context, self._services.tracer)
 
     async def _ingest(self, context: Context) -> pb.IngestEventsResponse:
         async def read(request: AdmittedRequest) -> Submission:
@@ -110,7 +115,8 @@ class EventService:
 
     async def stream_events(self, _requests: AsyncIterator[bytes], context: Context) -> None:
         """Store batches until the client ends the stream, and answer each in its turn."""
-        await unless_failed(self._stream(context), context, self._pace)
+        handled = unless_failed(self._stream(context), context, self._pace)
+        await as_request(handled, STREAM_METHOD, context, None)  # each of its batches has a span
 
     async def _stream(self, context: Context) -> None:
         try:
@@ -157,6 +163,7 @@ class EventService:
 
     async def _respond(self, client: StreamClient, message: bytes) -> StreamResult:
         """The response to one request of a stream."""
+        current = begin_request()
         try:
             with self._services.requests.open("grpc") as origin:
                 if self._services.in_flight.is_full():  # others may have used the capacity while this request was read
@@ -165,17 +172,22 @@ class EventService:
                 message = await self._messages.decompress(message, client.tenant_id)
                 origin.size = len(message)
                 received = look_at_batch(message, STREAMED)
+                current.parent = parse_traceparent(received.traceparent)
+                start_span(current, STREAM_METHOD, self._services.tracer)
                 arrived = Arrived(len(message), received.event_count)
                 receipt, _ = await self._services.ingest(
                     origin, client.credentials, lambda request: submission_of(request, received), arrived
                 )
         except Unauthenticated as error:
+            current.code = error.code
             return StreamEnd(error)
         except Exception as error:  # noqa: BLE001 (its text must not reach the client)
-            known = sequence_of(message)
+            known = envelope_of(message)
             if known is None:  # there is nothing to answer to
                 return StreamEnd(InvalidBatch(NO_REQUEST) if isinstance(error, InvalidBatch) else error)
-            return pb.StreamEventsResponse(sequence=known, error=status_of(error))
+            return pb.StreamEventsResponse(sequence=known.sequence, error=status_of(error))
+        finally:
+            end_span(current)
         return pb.StreamEventsResponse(sequence=received.sequence, receipt=receipt_message(receipt))
 
 
@@ -193,8 +205,11 @@ async def submission_of(request: AdmittedRequest, received: ReceivedBatch) -> Su
     async def decode_slowly() -> DecodedBatch:
         return await request.slowly(decoding(received.message, received.kind), size)
 
-    decoded = decode_fast(received)
-    return Submission(await decode_slowly() if decoded is None else decoded, options, size, decode_slowly)
+    with step("decode"):
+        decoded = decode_fast(received)
+        if decoded is None:
+            decoded = await decode_slowly()
+    return Submission(decoded, options, size, decode_slowly)
 
 
 async def end_when(event: asyncio.Event, reading: asyncio.Task[None], window: StreamWindow, why: str) -> None:

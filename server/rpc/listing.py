@@ -19,6 +19,7 @@ from server.rpc.ingest import DRAINING, SERVICE, credentials_of
 from server.rpc.messages import event_message
 from server.rpc.open_reads import OpenReads
 from server.rpc.pacing import Pace
+from server.rpc.tracing import as_request
 from server.services import Services
 
 MAX_PAGE_BYTES = 576 * 1024
@@ -53,7 +54,8 @@ class Listing:
 
     async def list_events(self, _requests: AsyncIterator[bytes], context: Context) -> pb.ListEventsResponse | None:
         """One page. A rejected request has no response: the call's status says why."""
-        return await unless_failed(self._page(context), context, self._pace)
+        handled = unless_failed(self._page(context), context, self._pace)
+        return await as_request(handled, f"{SERVICE}/ListEvents", context, self._services.tracer)
 
     async def _page(self, context: Context) -> pb.ListEventsResponse:
         with self._services.requests.open("grpc", is_read=True) as origin:

@@ -1,6 +1,6 @@
 """Parses the messages of requests, and makes those of responses."""
 
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
 from google.protobuf.message import DecodeError, Message
@@ -15,18 +15,26 @@ M = TypeVar("M", bound=Message)
 
 
 def _make_envelope() -> type[Message]:
-    """StreamEventsRequest with its batch as bytes. In a pool of its own, so that reflection does not show it."""
+    """StreamEventsRequest with bytes for its batch and its text. Its pool is its own: reflection does not show it."""
     field = descriptor_pb2.FieldDescriptorProto
     file = descriptor_pb2.FileDescriptorProto(name="envelope.proto", package="sluice.v1", syntax="proto3")
     message = file.message_type.add(name="StreamEventsRequest")
     message.field.add(name="sequence", number=1, type=field.TYPE_UINT64, label=field.LABEL_OPTIONAL)
     message.field.add(name="batch", number=2, type=field.TYPE_BYTES, label=field.LABEL_OPTIONAL)
+    message.field.add(name="traceparent", number=3, type=field.TYPE_BYTES, label=field.LABEL_OPTIONAL)
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("sluice.v1.StreamEventsRequest"))
 
 
 Envelope: Any = _make_envelope()
+
+
+class EnvelopeFields(NamedTuple):
+    """The fields of a StreamEventsRequest but its batch."""
+
+    sequence: int
+    traceparent: str
 
 
 def parse_message(kind: type[M], serialized: bytes, name: str | None = None) -> M:
@@ -40,13 +48,13 @@ def parse_message(kind: type[M], serialized: bytes, name: str | None = None) -> 
         raise InvalidBatch(f"The message is not a {name or kind.DESCRIPTOR.full_name}") from None
 
 
-def sequence_of(message: bytes) -> int | None:
-    """The sequence of a StreamEventsRequest, whatever its batch is; None if it cannot be parsed."""
+def envelope_of(message: bytes) -> EnvelopeFields | None:
+    """The fields of a StreamEventsRequest, whatever its batch is; None if it cannot be parsed."""
     try:
-        sequence: int = parse_message(Envelope, message).sequence
+        envelope = parse_message(Envelope, message)
     except InvalidBatch:
         return None
-    return sequence
+    return EnvelopeFields(envelope.sequence, envelope.traceparent.decode("latin-1"))
 
 
 def receipt_message(receipt: Receipt) -> pb.Receipt:

@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from time import monotonic
 from uuid import UUID
 
@@ -67,7 +68,7 @@ class OpenStreams:
         streams.add(opened)
         self._count += 1
         if self._watching is None or self._watching.done():
-            self._watching = asyncio.create_task(self._watch())
+            self._watching = asyncio.create_task(self._watch(), context=Context())  # not that of this stream
         try:
             yield opened
         finally:

@@ -19,6 +19,7 @@ from server.rpc.ingest import SERVICE, credentials_of
 from server.rpc.messages import event_message, parse_message
 from server.rpc.open_reads import OpenReads
 from server.rpc.pacing import Pace
+from server.rpc.tracing import as_request
 from server.services import Services
 
 
@@ -41,7 +42,8 @@ class TailService:
 
     async def tail_events(self, _requests: AsyncIterator[bytes], context: Context) -> None:
         """Write events until the tail ends. The call's status says why."""
-        await unless_failed(self._tail(context), context, self._pace)
+        handled = unless_failed(self._tail(context), context, self._pace)
+        await as_request(handled, f"{SERVICE}/TailEvents", context, self._services.tracer)
 
     async def _tail(self, context: Context) -> None:
         with self._services.requests.open("grpc", is_read=True) as origin:

@@ -25,6 +25,7 @@ from server.rpc.errors import end_with
 from server.rpc.messages import parse_message
 from server.rpc.open_reads import OpenReads
 from server.rpc.pacing import Pace
+from server.rpc.tracing import begin_call
 
 OVERALL = ""
 """The name for which health is asked about the server as a whole."""
@@ -126,6 +127,7 @@ class UnkeyedServices:
         """`method`, within its limits, and ended by a drain. Its errors become our own statuses."""
 
         async def handler(_requests: AsyncIterator[bytes], context: Context) -> HealthCheckResponse | None:
+            begin_call(context)
             try:
                 with limits.open_call(context.peer()):
                     return await method(context)

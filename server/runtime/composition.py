@@ -30,6 +30,7 @@ from server.core.reads import Reads
 from server.core.requests import Requests
 from server.core.tail.tail import Tail
 from server.core.tail.tokens import ResumeTokens
+from server.core.tracing import Tracer
 from server.rest.app import create_app
 from server.rest.http.protocol import IDLE_TIMEOUT_S, HttpProtocol
 from server.rest.http.tls import protocol_over_tls
@@ -39,6 +40,7 @@ from server.runtime.logs import log_lost_exceptions
 from server.runtime.loops import forever, in_background
 from server.runtime.ports import SHARED, bound_socket
 from server.runtime.readiness import CHECK_INTERVAL_S, Readiness
+from server.runtime.tracing import start_tracing
 from server.services import Services
 from server.settings import Settings
 from storage.catalog import StoredCatalog
@@ -128,8 +130,9 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     events = Events(storage)
     is_writable = Readiness(partial(probe, storage, READY_TIMEOUT_S), lambda: events.confirmed_at)
     catalog = Catalog(StoredCatalog(storage))
+    tracing = start_tracing()
     services = compose_services(
-        storage, events, keys, catalog, reads, exports, history, settings.cursor_secret, is_writable
+        storage, events, keys, catalog, reads, exports, history, settings.cursor_secret, is_writable, tracing
     )
     rest, grpc = HttpServer(http_config(settings, services), on_ready), GrpcServer(services)
     leases, usage = Leases(storage), usage_job(keys)
@@ -149,6 +152,8 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
         await services.admission.close()
         await usage.run_once()
         await asyncio.gather(close(client), close(reading_client), close(tail_client))
+        if tracing is not None:
+            await tracing.flush()
 
 
 def compose_services(
@@ -161,6 +166,7 @@ def compose_services(
     history: TailHistory,
     secret: bytes,
     is_writable: Callable[[], Awaitable[None]],
+    tracer: Tracer | None = None,
 ) -> Services:
     """The services of a worker, on top of its database."""
     draining = asyncio.Event()
@@ -172,7 +178,7 @@ def compose_services(
 
     admission, in_flight = Admission(keys), InFlight()
     records = IdempotencyRecords(storage)
-    ingest = Ingest(admission, in_flight, events, records, catalog)
+    ingest = Ingest(admission, in_flight, events, records, catalog, tracer)
     return Services(
         requests=Requests(),
         ingest=ingest,
@@ -184,6 +190,7 @@ def compose_services(
         cursors=Cursors(secret),
         tail=Tail(history, admission, ResumeTokens(secret), draining),
         check_ready=check_ready,
+        tracer=tracer,
         draining=draining,
     )
 

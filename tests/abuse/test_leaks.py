@@ -22,6 +22,7 @@ from tests.support.grpc_client import channel_to, details_of, stub_of
 from tests.support.harness import Json, MongoClient, Server, batch, sluice, tls_options
 from tests.support.keys import basic
 from tests.support.mongod import Mongod, failing_inserts
+from tests.support.otlp import Collector, collector
 from tests.support.wire import EVENTS, head, post, talk
 
 CANARY = f"canary{uuid.uuid4().hex}"
@@ -50,6 +51,9 @@ HEADERS: tuple[Json, ...] = (
     {"Authorization": basic(f"slc_{CANARY}")},
     {"Authorization": basic(CANARY, f"slc_{CANARY}")},
     {"Proxy-Authorization": f"Bearer {CANARY}"},
+    {"X-Request-ID": CANARY},
+    {"traceparent": CANARY, "tracestate": f"a={CANARY}", "baggage": f"a={CANARY}"},
+    {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01-{CANARY}", "tracestate": f"a={CANARY}"},
 )
 
 VALUES = (
@@ -70,6 +74,7 @@ class Host(NamedTuple):
     mongod: Mongod
     mongo: MongoClient
     key: Json
+    spans: Collector
 
 
 @pytest.fixture(scope="module")
@@ -81,10 +86,12 @@ def host(tmp_path_factory: pytest.TempPathFactory, certificates: Path) -> Iterat
         mongo.admin.command("createUser", "sluice", pwd=CANARY, roles=["root"])
         url = f"mongodb://sluice:{CANARY}@{mongod.host}/?directConnection=true&authSource=admin"
         options = ("--mongodb-url", url, "--log-level", "debug")
-        server = stack.enter_context(Server(directory / "plain", *options))
+        spans = stack.enter_context(collector())
+        env = {"OTEL_EXPORTER_OTLP_ENDPOINT": spans.grpc_url}
+        server = stack.enter_context(Server(directory / "plain", *options, env=env))
         secure = stack.enter_context(Server(directory / "tls", *options, *tls_options(certificates)))
         key = server.create_key("leaks", "--rate-limit", "0", "--allow-domain", "example.com")
-        yield Host(server, secure, mongod, mongo, key)
+        yield Host(server, secure, mongod, mongo, key, spans)
 
 
 @pytest.mark.slow
@@ -107,6 +114,10 @@ def test_no_canary_is_seen(host: Host) -> None:
         assert "the database takes writes" in written
         assert not [secret for secret in secrets if secret in written]
         assert "Traceback" not in written
+    assert len(host.spans.spans) > 50
+    assert {"insert events", "commit", "decode", "admit"} <= {span.name for span in host.spans.spans}
+    assert not [secret for secret in secrets if secret.encode() in host.spans.received]
+    assert b"Traceback" not in host.spans.received
 
 
 def forms_of(secret: str) -> list[str]:
@@ -173,7 +184,9 @@ def rejection(channel: grpc.Channel, secret: str, sent: pb.EventBatch) -> str:
     """All that a client learns of a call that is rejected."""
     with pytest.raises(grpc.RpcError) as rejected:
         stub_of(channel).IngestEvents(
-            pb.IngestEventsRequest(batch=sent), metadata=[("x-api-key", secret), ("x-canary", CANARY)], timeout=60
+            pb.IngestEventsRequest(batch=sent),
+            metadata=[("x-api-key", secret), ("x-canary", CANARY), ("traceparent", CANARY), ("x-request-id", CANARY)],
+            timeout=60,
         )
     return f"{rejected.value}{details_of(rejected.value)}"
 

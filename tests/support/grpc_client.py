@@ -133,9 +133,9 @@ class Stream:
         requests: Iterator[pb.StreamEventsRequest] = iter(self._requests.get, None)
         self.call = stub_of(channel).StreamEvents(requests, metadata=metadata(secret), timeout=timeout_s)
 
-    def send(self, sequence: int, batch: pb.EventBatch) -> None:
+    def send(self, sequence: int, batch: pb.EventBatch, traceparent: str = "") -> None:
         """Send one batch."""
-        self._requests.put(pb.StreamEventsRequest(sequence=sequence, batch=batch))
+        self._requests.put(pb.StreamEventsRequest(sequence=sequence, batch=batch, traceparent=traceparent))
 
     def receive(self) -> pb.StreamEventsResponse:
         """The next response. Raises StopIteration at a good end of the stream, and grpc.RpcError at any other."""

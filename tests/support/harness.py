@@ -49,9 +49,10 @@ def sluice(*arguments: str, env: dict[str, str] | None = None) -> subprocess.Com
 class Server:
     """A `sluice serve` process with its workers."""
 
-    def __init__(self, data_dir: Path, *options: str) -> None:
+    def __init__(self, data_dir: Path, *options: str, env: dict[str, str] | None = None) -> None:
         self.data_dir = data_dir
         self.options = options
+        self.env = env or {}
         self.database_options = ["--data-dir", str(data_dir)]
         if "--mongodb-url" in options:
             self.database_options = ["--mongodb-url", options[options.index("--mongodb-url") + 1]]
@@ -79,6 +80,7 @@ class Server:
             ],
             stdout=subprocess.PIPE,
             stderr=self.log,
+            env={**os.environ, **self.env},
         )
         try:
             self.output = read_until(self.process, READY, START_TIMEOUT_S)

@@ -27,7 +27,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsluice/v1/event_service.proto\x12\tsluice.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xa4\x01\n\nEventBatch\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x16\n\tsource_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12 \n\x06\x65vents\x18\x03 \x03(\x0b\x32\x10.sluice.v1.Event\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x12%\n\x08handling\x18\x05 \x01(\x0e\x32\x13.sluice.v1.HandlingB\x0c\n\n_source_id\"\xa4\x01\n\x05\x45vent\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x13\n\tdata_json\x18\x02 \x01(\x0cH\x00\x12\'\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x12-\n\ttimestamp\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmetadata_json\x18\x05 \x01(\x0c\x42\t\n\x07payload\"\xc5\x01\n\x07Receipt\x12\x17\n\x0f\x65vents_received\x18\x01 \x01(\x05\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12/\n\x0breceived_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tevent_ids\x18\x05 \x03(\t\x12\x10\n\x08replayed\x18\x06 \x01(\x08\x12(\n\nrejections\x18\x07 \x03(\x0b\x32\x14.sluice.v1.Rejection\"9\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\";\n\x13IngestEventsRequest\x12$\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x15.sluice.v1.EventBatch\";\n\x14IngestEventsResponse\x12#\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.sluice.v1.Receipt\"M\n\x13StreamEventsRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12$\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x15.sluice.v1.EventBatch\"\x7f\n\x14StreamEventsResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12%\n\x07receipt\x18\x02 \x01(\x0b\x32\x12.sluice.v1.ReceiptH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x80\x02\n\x0bStoredEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x16\n\tsource_id\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x12\n\nevent_type\x18\x05 \x01(\t\x12\x11\n\tdata_json\x18\x06 \x01(\x0c\x12-\n\ttimestamp\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0breceived_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmetadata_json\x18\t \x01(\x0c\x42\x0c\n\n_source_id\"\xda\x01\n\x11ListEventsRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x12\n\nevent_type\x18\x02 \x01(\t\x12\x16\n\tsource_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\tB\x0c\n\n_source_id\"U\n\x12ListEventsResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.sluice.v1.StoredEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x11TailEventsRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x12\n\nevent_type\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\"\xb0\x01\n\x12TailEventsResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\'\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x16.sluice.v1.StoredEventH\x00\x12(\n\tcaught_up\x18\x03 \x01(\x0b\x32\x13.sluice.v1.CaughtUpH\x00\x12)\n\theartbeat\x18\x04 \x01(\x0b\x32\x14.sluice.v1.HeartbeatH\x00\x42\x06\n\x04item\"\n\n\x08\x43\x61ughtUp\"\x0b\n\tHeartbeat*O\n\x08Handling\x12\x18\n\x14HANDLING_UNSPECIFIED\x10\x00\x12\x13\n\x0fHANDLING_STRICT\x10\x01\x12\x14\n\x10HANDLING_LENIENT\x10\x02\x32\xcc\x02\n\x0c\x45ventService\x12O\n\x0cIngestEvents\x12\x1e.sluice.v1.IngestEventsRequest\x1a\x1f.sluice.v1.IngestEventsResponse\x12S\n\x0cStreamEvents\x12\x1e.sluice.v1.StreamEventsRequest\x1a\x1f.sluice.v1.StreamEventsResponse(\x01\x30\x01\x12I\n\nListEvents\x12\x1c.sluice.v1.ListEventsRequest\x1a\x1d.sluice.v1.ListEventsResponse\x12K\n\nTailEvents\x12\x1c.sluice.v1.TailEventsRequest\x1a\x1d.sluice.v1.TailEventsResponse0\x01\x42@\n\tsluice.v1B\x11\x45ventServiceProtoP\x01Z\x12sluice/v1;sluicev1\xaa\x02\tSluice.V1b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1dsluice/v1/event_service.proto\x12\tsluice.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\"\xa4\x01\n\nEventBatch\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x16\n\tsource_id\x18\x02 \x01(\tH\x00\x88\x01\x01\x12 \n\x06\x65vents\x18\x03 \x03(\x0b\x32\x10.sluice.v1.Event\x12\x17\n\x0fidempotency_key\x18\x04 \x01(\t\x12%\n\x08handling\x18\x05 \x01(\x0e\x32\x13.sluice.v1.HandlingB\x0c\n\n_source_id\"\xa4\x01\n\x05\x45vent\x12\x0c\n\x04type\x18\x01 \x01(\t\x12\x13\n\tdata_json\x18\x02 \x01(\x0cH\x00\x12\'\n\x04\x64\x61ta\x18\x03 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x12-\n\ttimestamp\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmetadata_json\x18\x05 \x01(\x0c\x42\t\n\x07payload\"\xc5\x01\n\x07Receipt\x12\x17\n\x0f\x65vents_received\x18\x01 \x01(\x05\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12/\n\x0breceived_at\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tevent_ids\x18\x05 \x03(\t\x12\x10\n\x08replayed\x18\x06 \x01(\x08\x12(\n\nrejections\x18\x07 \x03(\x0b\x32\x14.sluice.v1.Rejection\"9\n\tRejection\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04path\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\";\n\x13IngestEventsRequest\x12$\n\x05\x62\x61tch\x18\x01 \x01(\x0b\x32\x15.sluice.v1.EventBatch\";\n\x14IngestEventsResponse\x12#\n\x07receipt\x18\x01 \x01(\x0b\x32\x12.sluice.v1.Receipt\"b\n\x13StreamEventsRequest\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12$\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x15.sluice.v1.EventBatch\x12\x13\n\x0btraceparent\x18\x03 \x01(\t\"\x7f\n\x14StreamEventsResponse\x12\x10\n\x08sequence\x18\x01 \x01(\x04\x12%\n\x07receipt\x18\x02 \x01(\x0b\x32\x12.sluice.v1.ReceiptH\x00\x12#\n\x05\x65rror\x18\x03 \x01(\x0b\x32\x12.google.rpc.StatusH\x00\x42\t\n\x07outcome\"\x80\x02\n\x0bStoredEvent\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\ttenant_id\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x16\n\tsource_id\x18\x04 \x01(\tH\x00\x88\x01\x01\x12\x12\n\nevent_type\x18\x05 \x01(\t\x12\x11\n\tdata_json\x18\x06 \x01(\x0c\x12-\n\ttimestamp\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0breceived_at\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rmetadata_json\x18\t \x01(\x0c\x42\x0c\n\n_source_id\"\xda\x01\n\x11ListEventsRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x12\n\nevent_type\x18\x02 \x01(\t\x12\x16\n\tsource_id\x18\x03 \x01(\tH\x00\x88\x01\x01\x12)\n\x05since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x05until\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\tB\x0c\n\n_source_id\"U\n\x12ListEventsResponse\x12&\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x16.sluice.v1.StoredEvent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"x\n\x11TailEventsRequest\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x12\n\nevent_type\x18\x02 \x01(\t\x12)\n\x05since\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0cresume_token\x18\x04 \x01(\t\"\xb0\x01\n\x12TailEventsResponse\x12\x14\n\x0cresume_token\x18\x01 \x01(\t\x12\'\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x16.sluice.v1.StoredEventH\x00\x12(\n\tcaught_up\x18\x03 \x01(\x0b\x32\x13.sluice.v1.CaughtUpH\x00\x12)\n\theartbeat\x18\x04 \x01(\x0b\x32\x14.sluice.v1.HeartbeatH\x00\x42\x06\n\x04item\"\n\n\x08\x43\x61ughtUp\"\x0b\n\tHeartbeat*O\n\x08Handling\x12\x18\n\x14HANDLING_UNSPECIFIED\x10\x00\x12\x13\n\x0fHANDLING_STRICT\x10\x01\x12\x14\n\x10HANDLING_LENIENT\x10\x02\x32\xcc\x02\n\x0c\x45ventService\x12O\n\x0cIngestEvents\x12\x1e.sluice.v1.IngestEventsRequest\x1a\x1f.sluice.v1.IngestEventsResponse\x12S\n\x0cStreamEvents\x12\x1e.sluice.v1.StreamEventsRequest\x1a\x1f.sluice.v1.StreamEventsResponse(\x01\x30\x01\x12I\n\nListEvents\x12\x1c.sluice.v1.ListEventsRequest\x1a\x1d.sluice.v1.ListEventsResponse\x12K\n\nTailEvents\x12\x1c.sluice.v1.TailEventsRequest\x1a\x1d.sluice.v1.TailEventsResponse0\x01\x42@\n\tsluice.v1B\x11\x45ventServiceProtoP\x01Z\x12sluice/v1;sluicev1\xaa\x02\tSluice.V1b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'sluice.v1.event_service_pb2
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\tsluice.v1B\021EventServiceProtoP\001Z\022sluice/v1;sluicev1\252\002\tSluice.V1'
-  _globals['_HANDLING']._serialized_start=1948
-  _globals['_HANDLING']._serialized_end=2027
+  _globals['_HANDLING']._serialized_start=1969
+  _globals['_HANDLING']._serialized_end=2048
   _globals['_EVENTBATCH']._serialized_start=133
   _globals['_EVENTBATCH']._serialized_end=297
   _globals['_EVENT']._serialized_start=300
@@ -50,23 +50,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_INGESTEVENTSRESPONSE']._serialized_start=786
   _globals['_INGESTEVENTSRESPONSE']._serialized_end=845
   _globals['_STREAMEVENTSREQUEST']._serialized_start=847
-  _globals['_STREAMEVENTSREQUEST']._serialized_end=924
-  _globals['_STREAMEVENTSRESPONSE']._serialized_start=926
-  _globals['_STREAMEVENTSRESPONSE']._serialized_end=1053
-  _globals['_STOREDEVENT']._serialized_start=1056
-  _globals['_STOREDEVENT']._serialized_end=1312
-  _globals['_LISTEVENTSREQUEST']._serialized_start=1315
-  _globals['_LISTEVENTSREQUEST']._serialized_end=1533
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=1535
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=1620
-  _globals['_TAILEVENTSREQUEST']._serialized_start=1622
-  _globals['_TAILEVENTSREQUEST']._serialized_end=1742
-  _globals['_TAILEVENTSRESPONSE']._serialized_start=1745
-  _globals['_TAILEVENTSRESPONSE']._serialized_end=1921
-  _globals['_CAUGHTUP']._serialized_start=1923
-  _globals['_CAUGHTUP']._serialized_end=1933
-  _globals['_HEARTBEAT']._serialized_start=1935
-  _globals['_HEARTBEAT']._serialized_end=1946
-  _globals['_EVENTSERVICE']._serialized_start=2030
-  _globals['_EVENTSERVICE']._serialized_end=2362
+  _globals['_STREAMEVENTSREQUEST']._serialized_end=945
+  _globals['_STREAMEVENTSRESPONSE']._serialized_start=947
+  _globals['_STREAMEVENTSRESPONSE']._serialized_end=1074
+  _globals['_STOREDEVENT']._serialized_start=1077
+  _globals['_STOREDEVENT']._serialized_end=1333
+  _globals['_LISTEVENTSREQUEST']._serialized_start=1336
+  _globals['_LISTEVENTSREQUEST']._serialized_end=1554
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=1556
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=1641
+  _globals['_TAILEVENTSREQUEST']._serialized_start=1643
+  _globals['_TAILEVENTSREQUEST']._serialized_end=1763
+  _globals['_TAILEVENTSRESPONSE']._serialized_start=1766
+  _globals['_TAILEVENTSRESPONSE']._serialized_end=1942
+  _globals['_CAUGHTUP']._serialized_start=1944
+  _globals['_CAUGHTUP']._serialized_end=1954
+  _globals['_HEARTBEAT']._serialized_start=1956
+  _globals['_HEARTBEAT']._serialized_end=1967
+  _globals['_EVENTSERVICE']._serialized_start=2051
+  _globals['_EVENTSERVICE']._serialized_end=2383
 # @@protoc_insertion_point(module_scope)

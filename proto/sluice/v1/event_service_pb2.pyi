@@ -90,12 +90,14 @@ class IngestEventsResponse(_message.Message):
     def __init__(self, receipt: _Optional[_Union[Receipt, _Mapping]] = ...) -> None: ...
 
 class StreamEventsRequest(_message.Message):
-    __slots__ = ("sequence", "batch")
+    __slots__ = ("sequence", "batch", "traceparent")
     SEQUENCE_FIELD_NUMBER: _ClassVar[int]
     BATCH_FIELD_NUMBER: _ClassVar[int]
+    TRACEPARENT_FIELD_NUMBER: _ClassVar[int]
     sequence: int
     batch: EventBatch
-    def __init__(self, sequence: _Optional[int] = ..., batch: _Optional[_Union[EventBatch, _Mapping]] = ...) -> None: ...
+    traceparent: str
+    def __init__(self, sequence: _Optional[int] = ..., batch: _Optional[_Union[EventBatch, _Mapping]] = ..., traceparent: _Optional[str] = ...) -> None: ...
 
 class StreamEventsResponse(_message.Message):
     __slots__ = ("sequence", "receipt", "error")

@@ -19,6 +19,7 @@ from server.core.access.store import FoundKey, KeyStore
 from server.core.coalesce import Coalescer
 from server.core.deadline import Deadline
 from server.core.errors import Quota, RateLimited, SluiceError, Unauthenticated, Unavailable
+from server.core.request_context import note_client
 
 MAX_LEASES = 10_000
 """Keys whose leases a worker remembers: some 10 MB. Beyond it, a request may cost one more round trip."""
@@ -69,7 +70,7 @@ class Admission:
         read.
         """
         key = active(await self._find(digest_of(credentials.secret), deadline))
-        key.check(credentials, scope)
+        check(key, credentials, scope)
         return key
 
     async def admit(self, credentials: Credentials, scope: Scope, deadline: Deadline) -> Admitted:
@@ -82,7 +83,7 @@ class Admission:
         lease = self._known_lease(digest)
         if lease is None or lease.has_permit() or not self._may_pass(digest, credentials, scope):
             key = active(await self._find(digest, deadline))
-            key.check(credentials, scope)
+            check(key, credentials, scope)
             if key.rate_limit == 0:
                 return Admitted(key, None)
             lease = self._lease_of(key, digest)
@@ -91,7 +92,7 @@ class Admission:
         while True:
             found = await self._lease(PermitRequest(lease), deadline)
             key = await self._key_of(digest, found, deadline)
-            key.check(credentials, scope)
+            check(key, credentials, scope)
             if key.rate_limit == 0:
                 return Admitted(key, None)
             if lease.acquire():
@@ -182,3 +183,9 @@ def active(key: Key | None) -> Key:
     if key is None or key.revoked_at is not None:
         raise Unauthenticated
     return key
+
+
+def check(key: Key, credentials: Credentials, scope: Scope) -> None:
+    """Note whose request it is, for logs and traces, and check the key. Raises what `Key.check` does."""
+    note_client(key.id, key.tenant_id)
+    key.check(credentials, scope)

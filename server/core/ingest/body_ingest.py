@@ -47,6 +47,7 @@ from server.core.ingest.raw_body import (
     invalid_items,
 )
 from server.core.ingest.store import BodyProgress, ProgressStore
+from server.core.request_context import step
 from server.core.slow_work import SlowWork, Steps
 
 T = TypeVar("T")
@@ -116,13 +117,11 @@ class BodyIngest:
 
     async def _store_pieces(self, items: Items, key: BodyKey | None) -> None:
         """Store one piece after the other. The next one is decoded meanwhile."""
-        piece = await self._slowly(decoding_piece(self._body, items, 0))
+        piece = await self._next_piece(items, 0)
         self._saved_items = 0 if piece is None else len(piece.items)  # progress of one piece would tell nothing
         while piece is not None:
             was_replayed = self._replayed
-            following = asyncio.ensure_future(
-                self._slowly(decoding_piece(self._body, items, piece.first + len(piece.items)))
-            )
+            following = asyncio.ensure_future(self._next_piece(items, piece.first + len(piece.items)))
             try:
                 await self._store_piece(piece, key)
                 piece = await following
@@ -133,6 +132,11 @@ class BodyIngest:
             if key is not None and piece is not None and self._replayed and not was_replayed:
                 piece = await self._pass_over_settled(piece, items, key)
 
+    async def _next_piece(self, items: Items, first: int) -> Piece | None:
+        """Decode the piece that begins with the item number `first`; None at the end of the body."""
+        with step("decode"):
+            return await self._slowly(decoding_piece(self._body, items, first))
+
     async def _pass_over_settled(self, piece: Piece, items: Items, key: BodyKey) -> Piece | None:
         """The piece from which on nothing is settled: `piece`, or one that comes later. Raises Unavailable."""
         progress = await self._store.find_progress(key.progress_id(self._tenant_id), Deadline())
@@ -140,7 +144,7 @@ class BodyIngest:
             return piece
         self._progress, self._saved_items = progress, progress.items
         await self._slowly(passing(items, progress.items - piece.first - len(piece.items)))
-        return await self._slowly(decoding_piece(self._body, items, progress.items))
+        return await self._next_piece(items, progress.items)
 
     async def _save_progress(self, key: BodyKey | None) -> None:
         """Save how far the body is settled, if that is further than what is saved. Without it, a retry takes longer."""

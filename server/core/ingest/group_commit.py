@@ -10,6 +10,7 @@ database refuses document 2 of the second command, that is event 0 of C. B is to
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from operator import attrgetter
 from time import perf_counter_ns
 from typing import NamedTuple
@@ -18,6 +19,7 @@ from server.core.coalesce import Coalescer
 from server.core.deadline import Deadline
 from server.core.ingest.store import DocumentStore, EncodedBatch, NotInsertedByIndex
 from server.core.requests import Request
+from server.core.tracing import NO_SPAN, Span, Tracer
 
 MAX_GROUP_BYTES = 12 * 1024 * 1024
 """Documents in one group: below the 16 MiB that a driver sends at once, and inserted within some 0.1 s."""
@@ -31,26 +33,30 @@ class QueuedBatch(NamedTuple):
 
     batch: EncodedBatch
     request: Request
+    span: Span | None = None
+    """That of the request, if it is traced."""
 
 
 GroupCommit = Coalescer[QueuedBatch, NotInsertedByIndex]
 
 
-def group_commit(store: DocumentStore) -> GroupCommit:
+def group_commit(store: DocumentStore, tracer: Tracer | None = None) -> GroupCommit:
     """Inserts into `store`. A call returns and raises what `DocumentStore.insert` does, for its own batch.
 
-    The request of each batch learns how long it waited, and how long the insert took that it shared.
+    The request of each batch learns how long it waited, and how long the insert took that it shared. With a tracer, an
+    insert has a span, which is linked to those of all its requests.
     """
 
     async def insert(group: Sequence[QueuedBatch], deadline: Deadline) -> Sequence[NotInsertedByIndex]:
         started_ns = perf_counter_ns()
-        for _, request in group:
+        for _, request, _ in group:
             request.wait_ns += started_ns - request.queued_ns
         try:
-            return await store.insert([batch for batch, _ in group], deadline)
+            with insert_span(tracer, group):
+                return await store.insert([batch for batch, _, _ in group], deadline)
         finally:
             insert_ns = perf_counter_ns() - started_ns
-            for _, request in group:
+            for _, request, _ in group:
                 request.insert_ns += insert_ns
 
     return Coalescer(
@@ -60,3 +66,11 @@ def group_commit(store: DocumentStore) -> GroupCommit:
         at_once=GROUPS_AT_ONCE,
         outcome="unknown",
     )
+
+
+def insert_span(tracer: Tracer | None, group: Sequence[QueuedBatch]) -> AbstractContextManager[None]:
+    """A span for the insert of a group, if a request in it is traced."""
+    spans = [] if tracer is None else [span for _, _, span in group if span is not None]
+    if tracer is None or not spans:
+        return NO_SPAN
+    return tracer.insert(spans, sum(batch.event_count for batch, _, _ in group))

@@ -40,9 +40,11 @@ from server.core.ingest.store import (
     NotInsertedByIndex,
     Unstorable,
 )
+from server.core.request_context import current_span, step
 from server.core.requests import Request, SettledEvents
 from server.core.slow_work import SlowWork, Steps, on_loop, run_at_once
 from server.core.times import NS_PER_MS
+from server.core.tracing import Tracer
 
 T = TypeVar("T")
 Body = TypeVar("Body")
@@ -120,12 +122,13 @@ class Ingest:
         events: EventStore,
         records: IdempotencyStore,
         catalog: Catalog,
+        tracer: Tracer | None = None,
     ) -> None:
         self._admission = admission
         self._in_flight = in_flight
         self._encode = events.encode
         self._catalog = catalog
-        self._commit = group_commit(events)
+        self._commit = group_commit(events, tracer)
         self._idempotency = Idempotency(records, events.remove)
         self._slow_work = SlowWork(on_loop)
         self._settle = Settlement(events, self._idempotency)
@@ -156,7 +159,8 @@ class Ingest:
         with self._in_flight.slot(arrived) as slot:
             try:
                 admitting_ns = perf_counter_ns()
-                key, quota = await self._admission.admit(credentials, "events:write", deadline)
+                with step("admit"):
+                    key, quota = await self._admission.admit(credentials, "events:write", deadline)
                 origin.admit_ns = perf_counter_ns() - admitting_ns
                 key_id = key.id
                 origin.identify(key.tenant_id, key_id)
@@ -246,7 +250,8 @@ class Ingest:
         prepared.documents.clear()  # so that they are in memory once while they wait
         request.origin.queued_ns = perf_counter_ns()
         batch = EncodedBatch(documents, len(documents), event_count)
-        return await self._commit(QueuedBatch(batch, request.origin), request.deadline)
+        with step("commit", {"sluice.events": event_count}):
+            return await self._commit(QueuedBatch(batch, request.origin, current_span()), request.deadline)
 
     async def _prepare(self, request: AdmittedRequest, submission: Submission, seed: Seed) -> PreparedBatch:
         """Give a batch the time and the ids of `seed`, and encode the events that can be stored.

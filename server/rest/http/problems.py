@@ -17,6 +17,7 @@ from server.core.errors import (
     NotFound,
     SluiceError,
 )
+from server.core.request_context import begin_request, current_request
 from server.core.requests import Requests
 from server.rest.http.headers import ENCODINGS, NO_STORE, UnsupportedEncoding, quota_headers
 from server.rest.http.request_line import UnsupportedRequest
@@ -77,6 +78,9 @@ def problem_body(refusal: Refusal) -> bytes:
 def problem_headers(refusal: Refusal) -> dict[str, str]:
     """The headers of an error response, but for type and length."""
     headers = quota_headers(refusal.quota) | NO_STORE
+    request = current_request()
+    if request is not None and request.request_id is not None:
+        headers["X-Request-ID"] = request.request_id
     if refusal.retry_after_s is not None:
         headers["Retry-After"] = str(refusal.retry_after_s)
     if refusal.code == Code.UNAUTHENTICATED:
@@ -99,6 +103,7 @@ def on_error(_request: Request[Any, Any, Any], error: Exception) -> Response[byt
 
 def raw_response(error: SluiceError, default_headers: Iterable[tuple[bytes, bytes]], *, is_head: bool) -> bytes:
     """A whole error response as it is sent, after which the connection ends. It has no body if the request is HEAD."""
+    begin_request()  # it got as far as no handler
     refusal = refusal_of(error)
     if isinstance(error, UnsupportedRequest):
         refusal = refusal._replace(status=refusal.status._replace(http=error.http))

@@ -137,6 +137,8 @@ def ingest_operation() -> Json:
             header("Idempotency-Key", {"type": "string", "pattern": f"^[!-~]{{1,{MAX_IDEMPOTENCY_KEY_CHARS}}}$"}),
             header("Prefer", {"type": "string", "description": "handling=strict (default) or handling=lenient"}),
             header("Content-Encoding", {"type": "string", "enum": ["identity", "gzip", "zstd"]}),
+            header("X-Request-ID", {"type": "string", "description": "A UUID, or digits of a hash, for the log"}),
+            header("traceparent", {"type": "string", "description": "The client's span (W3C Trace Context)"}),
         ],
         "requestBody": {
             "required": True,

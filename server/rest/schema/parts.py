@@ -39,15 +39,17 @@ def problem_response(codes: list[Code]) -> Json:
     response: Json = {
         "description": " or ".join(f"`{code}`" for code in codes),
         "content": {PROBLEM_JSON: {"schema": reference("ProblemBody")}},
+        "headers": {"X-Request-ID": {"description": "The id in the server's log", "schema": {"type": "string"}}},
     }
     if Code.UNAUTHENTICATED in codes:
-        response["headers"] = {"WWW-Authenticate": {"description": "The challenge", "schema": {"type": "string"}}}
+        response["headers"]["WWW-Authenticate"] = {"description": "The challenge", "schema": {"type": "string"}}
     if Code.UNSUPPORTED_MEDIA_TYPE in codes:
-        response["headers"] = {
-            "Accept-Encoding": {"description": "The encodings there are", "schema": {"type": "string"}}
+        response["headers"]["Accept-Encoding"] = {
+            "description": "The encodings there are",
+            "schema": {"type": "string"},
         }
     if any(STATUS[code].retryable for code in codes):
-        response["headers"] = {"Retry-After": {"description": "Seconds to wait", "schema": {"type": "integer"}}}
+        response["headers"]["Retry-After"] = {"description": "Seconds to wait", "schema": {"type": "integer"}}
     if Code.RATE_LIMITED in codes:
         response["headers"].update(QUOTA_HEADERS)
     return response
