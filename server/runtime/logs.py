@@ -3,8 +3,10 @@
 No line holds a stack trace or the text of an exception, because either may quote a key, an event or a connection
 string. What is logged of an exception is its type and where it was raised.
 
+A line about a request ends with the fields that `core/request_context.py` knows: its id, tenant, key and trace.
+
 With `--log-format json` every line is an object, also the last one of a command that fails. So a program can read all
-of stderr.
+of stderr. What libraries write there by themselves is passed on by `stderr_relay.py`.
 """
 
 import asyncio
@@ -16,8 +18,10 @@ import sys
 import threading
 import traceback
 from datetime import UTC, datetime
+from types import TracebackType
 from typing import Any
 
+from server.core.request_context import current_request
 from server.runtime.line_writer import LineWriter, write_line
 from server.settings import LogFormat, LogLevel
 
@@ -40,6 +44,10 @@ class QueuedHandler(logging.Handler):
         """Wait a moment for the lines to be written. Python calls this when the process ends."""
         self._writer.flush()
 
+    def put(self, line: str) -> None:
+        """Write a line that is no record soon."""
+        self._writer.put(line)
+
     def write(self, line: str) -> None:
         """Write a line that is no record, and wait a moment for it."""
         self._writer.put(line)
@@ -59,6 +67,7 @@ def configure_logging(level: LogLevel, log_format: LogFormat) -> None:
     log.setLevel(level.upper())
     logging.getLogger("uvicorn").setLevel(logging.ERROR)  # it warns of all bytes that are no request
     logging.getLogger("grpc").setLevel(logging.CRITICAL)  # it logs clients that left as its own errors
+    sys.excepthook = _on_uncaught
     threading.excepthook = _on_lost_in_thread
     sys.unraisablehook = _on_lost_in_cleanup
 
@@ -83,6 +92,21 @@ def print_failure(reason: str, log_format: LogFormat) -> None:
         handler.write(line)
 
 
+def pass_on(line: str) -> None:
+    """Write a line of another process soon: as it is if it is an object, and else as the message of one."""
+    handler = queued_handler()
+    if handler is not None:
+        handler.put(line if is_object(line) else handler.format(new_record(logging.WARNING, line)))
+
+
+def is_object(line: str) -> bool:
+    """Whether a line is a JSON object."""
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
 def queued_handler() -> QueuedHandler | None:
     """The handler that `configure_logging` made; None if it was not called."""
     return next((handler for handler in logging.getLogger().handlers if isinstance(handler, QueuedHandler)), None)
@@ -102,6 +126,10 @@ def _on_lost_exception(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]
     log.error("exception in the event loop", exc_info=context.get("exception"))
 
 
+def _on_uncaught(_kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+    log.critical("uncaught exception", exc_info=error)
+
+
 def _on_lost_in_thread(lost: threading.ExceptHookArgs) -> None:
     log.error("exception in a thread", exc_info=lost.exc_value)
 
@@ -111,22 +139,32 @@ def _on_lost_in_cleanup(lost: "sys.UnraisableHookArgs") -> None:
 
 
 class ConsoleFormatter(logging.Formatter):
-    """Lines for people: `2026-01-31 12:00:00.123 warning message`, in UTC."""
+    """Lines for people: `2026-01-31 12:00:00.123 warning message (request_id=...)`, in UTC."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of a record."""
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(" ", "milliseconds")[:23]
-        return f"{moment} {record.levelname.lower():7} {one_line(record)}"
+        fields = " ".join(f"{name}={value}" for name, value in request_fields().items())
+        return f"{moment} {record.levelname.lower():7} {one_line(record)}{f' ({fields})' if fields else ''}"
 
 
 class JsonFormatter(logging.Formatter):
-    """Lines for programs: `{"time", "level", "pid", "logger", "message"}`."""
+    """Lines for programs: `{"time", "level", "pid", "logger", "message"}`.
+
+    Those about a request also have `request_id`, `tenant_id`, `key_id` and `trace_id`, as far as they are known.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
         """The line of a record."""
         moment = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
         fields = {"time": moment, "level": record.levelname.lower(), "pid": record.process, "logger": record.name}
-        return json.dumps({**fields, "message": one_line(record)})
+        return json.dumps({**fields, "message": one_line(record), **request_fields()})
+
+
+def request_fields() -> dict[str, str]:
+    """The fields of the request that the current task works on; empty if it works on none."""
+    request = current_request()
+    return {} if request is None else request.fields()
 
 
 def one_line(record: logging.LogRecord) -> str:

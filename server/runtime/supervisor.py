@@ -20,7 +20,7 @@ import msgspec
 from server.runtime.data_directory import check_owner
 from server.runtime.database import open_database
 from server.runtime.first_steps import print_first_key
-from server.runtime.logs import system_reason
+from server.runtime.logs import log_lost_exceptions, system_reason
 from server.runtime.loops import forever, in_background, until_done
 from server.runtime.migration import prepare_embedded
 from server.runtime.orphans import wait_for_orphans
@@ -69,6 +69,7 @@ class Supervisor:
         raise_file_limit()
         serving = asyncio.ensure_future(self._serve())
         loop = asyncio.get_running_loop()
+        log_lost_exceptions(loop)
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._on_stop_signal, serving)
         loop.add_signal_handler(signal.SIGHUP, log.info, "SIGHUP is ignored: restart the server to change its settings")

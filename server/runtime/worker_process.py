@@ -26,6 +26,7 @@ from server.runtime.messages import (
     decode_line,
     read_line,
 )
+from server.runtime.stderr_relay import relay, stderr_of
 from server.settings import Settings
 
 KILL_AFTER_S = 60
@@ -72,7 +73,8 @@ class WorkerProcess:
         self._silence_s = 0.0
         self._draining_s = 0.0
         self.leaving = asyncio.Event()
-        self._tasks = [asyncio.create_task(task) for task in (self._listen(), self._watch(), self._wait())]
+        work = (self._listen(), self._watch(), self._wait(), relay(process.stderr))
+        self._tasks = [asyncio.create_task(task) for task in work]
 
     @classmethod
     async def spawn(cls, settings: Settings) -> "WorkerProcess":
@@ -86,6 +88,7 @@ class WorkerProcess:
             "server.runtime.worker",  # for people who look at a list of processes, and for the wait for orphans
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
+            stderr=stderr_of(settings),
             env={**QUIET_GRPC, **os.environ, "PYTHONPATH": path},
             start_new_session=True,  # Ctrl-C reaches the supervisor only, which drains the workers
             limit=MAX_LINE_BYTES,
@@ -132,6 +135,7 @@ class WorkerProcess:
         """Let the process finish what it accepted, and end it. Return when it has ended."""
         self.terminate()
         await self._process.wait()
+        await asyncio.wait(self._tasks[-1:], timeout=CHECK_INTERVAL_S)  # for the last lines of its log
 
     def terminate(self) -> None:
         """Let the process finish what it accepted, and end."""

@@ -7,11 +7,15 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
+import grpc
 import httpx
 import pytest
+from sluice.v1 import event_service_pb2 as pb
 
+from tests.support.grpc_client import Stream, channel_to, details_of, ingest
 from tests.support.harness import READY, SECRET, Server, batch, read_until, sluice, wait_until
 from tests.support.keys import EVENTS
 from tests.support.mongod import Mongod
@@ -19,6 +23,26 @@ from tests.support.mongod import Mongod
 DATED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (debug|info|warning|error|critical) +\S")
 
 JSON_LOG = ("--log-format", "json")
+
+FIELDS = ("request_id", "tenant_id", "key_id", "trace_id")
+
+BREAKS_DOWN = """
+import ctypes, os, sys, threading, warnings
+
+def fail():
+    raise RuntimeError("secret")
+
+def break_down():
+    os.write(2, b"text of a library\\n")
+    warnings.warn("a warning of a library")
+    threading.Thread(target=fail).start()
+    threading.Timer(1, ctypes.pythonapi.Py_FatalError, [b"on purpose"]).start()
+
+if "server.runtime.worker" in sys.orig_argv and not os.path.exists({mark!r}):
+    open({mark!r}, "w").close()
+    threading.Timer(3, break_down).start()
+"""
+"""Python imports it at the start of each process. The first worker writes to stderr in many ways, and then dies."""
 
 
 def objects(text: str) -> list[dict[str, object]]:
@@ -151,7 +175,8 @@ def test_rejected_requests_are_counted_by_key_and_code(tmp_path: Path) -> None:
         assert httpx.get(server.url + EVENTS, trust_env=False).status_code == 401
 
         def counts() -> list[str]:
-            return [line.partition("rejected ")[2] for line in server.stderr().splitlines() if " rejected " in line]
+            lines = [line.partition("rejected ")[2] for line in server.stderr().splitlines() if " rejected " in line]
+            return [line.partition(" (")[0] for line in lines]
 
         wait_until(lambda: len(counts()) >= 5, "the counts", 20)
         assert sorted(counts()) == sorted(
@@ -163,6 +188,59 @@ def test_rejected_requests_are_counted_by_key_and_code(tmp_path: Path) -> None:
             ]
         )
         assert sum(int(line.split()[0]) for line in counts() if line.endswith(": invalid_batch")) == 30
+
+
+def test_lines_about_requests_name_them(tmp_path: Path) -> None:
+    """In JSON: the id, tenant, key and trace of the request, over both APIs; a count has those that are the same."""
+    trace_id, sent_id = "4bf92f3577b34da6a3ce929d0e0e4736", str(uuid.uuid4())
+    traceparent = f"00-{trace_id}-00f067aa0ba902b7-01"
+    with Server(tmp_path, *JSON_LOG) as server:
+        keys = [server.create_key(name) for name in ("rest", "unary", "stream")]
+        headers = {"X-Request-ID": sent_id, "traceparent": traceparent}
+        with server.client(keys[0]["key"]) as client:
+            answers = [client.post(EVENTS, json={}, headers=headers) for _ in range(2)]
+        assert [answer.headers["X-Request-ID"] for answer in answers] == [sent_id] * 2
+        bad = pb.EventBatch(source="a")
+        with channel_to(server.grpc) as channel, pytest.raises(grpc.RpcError) as caught:
+            ingest(channel, (("x-api-key", keys[1]["key"]), ("traceparent", traceparent)), bad)
+        unary_id = details_of(caught.value)["RequestInfo"].request_id
+        with channel_to(server.grpc) as channel, Stream(channel, keys[2]["key"]) as stream:
+            stream.send(1, bad, traceparent)
+            streamed_id = details_of(stream.receive().error)["RequestInfo"].request_id
+        ids = (sent_id, unary_id, streamed_id)
+        assert len(set(ids)) == 3
+        wait_until(lambda: server.stderr().count("rejected") >= 4, "the count of the second request", 20)
+        assert server.stop() == 0
+    lines = [line for line in objects(server.stderr()) if "rejected" in str(line["message"])]
+    whose = [{"key_id": key["id"], "tenant_id": key["tenant_id"]} for key in keys]
+    found = [{name: line[name] for name in FIELDS if name in line} for line in lines]
+    for request_id, names in zip(ids, whose, strict=True):
+        assert {"request_id": request_id, **names, "trace_id": trace_id} in found
+    assert whose[0] in found
+
+
+@pytest.mark.parametrize("sent", ["slc_" + "a" * 43, "a b" * 10, "abc", "a" * 65, "ü" * 20], ids=ascii)
+def test_a_request_id_that_could_be_anything_is_not_taken(server: Server, sent: str) -> None:
+    response = httpx.post(server.url + EVENTS, headers={b"X-Request-ID": sent.encode()}, trust_env=False)
+    assert re.fullmatch("[0-9a-f]{32}", response.headers["X-Request-ID"])
+
+
+def test_what_libraries_write_is_an_object_too(tmp_path: Path) -> None:
+    """Text of C libraries, Python's last words, warnings and uncaught exceptions in a worker."""
+    (tmp_path / "sitecustomize.py").write_text(BREAKS_DOWN.format(mark=str(tmp_path / "mark")))
+    env = {"PYTHONPATH": str(tmp_path), "PYTHONWARNINGS": "default"}
+    with Server(tmp_path / "data", *JSON_LOG, env=env) as server:
+        (worker,) = server.worker_pids()
+        wait_until(lambda: set(server.worker_pids()) - {worker}, "a new worker")
+        wait_until(lambda: "replacing it" in server.stderr(), "the death to be told")
+        assert server.stop() == 0
+    messages = [str(item["message"]) for item in objects(server.stderr())]
+    assert "text of a library" in messages
+    assert any("a warning of a library" in message for message in messages)
+    assert any(message.startswith("exception in a thread: RuntimeError at ") for message in messages)
+    assert any("Fatal Python error" in message for message in messages)
+    assert any("replacing it" in message for message in messages)
+    assert "secret" not in server.stderr()
 
 
 def test_a_key_is_called_bad_only_if_it_was_checked(tmp_path: Path) -> None:
