@@ -28,7 +28,7 @@ from server.cli.importing.journal import (
     journals_near,
     open_journal,
 )
-from server.cli.importing.lines import MAX_LINE_BYTES, LineReader
+from server.cli.importing.lines import LineReader
 from server.cli.importing.plan import ImportOptions
 from server.cli.importing.sending import Transport
 from server.cli.importing.threads import in_thread
@@ -51,7 +51,7 @@ NO_JOURNAL = (
 async def open_journal_of(
     path: str, options: ImportOptions, transport: Transport, say: Callable[[str], None], new_keys: set[str]
 ) -> Journal | None:
-    """The journal of a file, new if there is none that fits; None if the file has no whole line.
+    """The journal of a file, new if there is none that fits; None if the file has no whole line but blank ones.
 
     For stdin it is kept in memory only. The keys of requests that were stored meanwhile are added to `new_keys`.
     Raises InputError and RemoteError.
@@ -85,10 +85,18 @@ def find_or_create_journal(path: str, about: Import) -> Journal:
 
 
 def first_line_of(path: str) -> str | None:
-    """A hash of the first line of a file; None if it has no whole line."""
+    """A hash of the first line of a file that is not blank; None if it has no such line, or not to its end."""
     with opened(path) as read, errors_of_reading(path):
-        lines = LineReader(read.stream).take(1, MAX_LINE_BYTES)
-    return short_hash(lines[0].text) if lines else None
+        line = LineReader(read.stream).first()
+    return None if line is None else short_hash(line.text)
+
+
+def is_cut(path: str) -> bool:
+    """Whether the first line of a file that is not blank is incomplete."""
+    with opened(path) as read, errors_of_reading(path):
+        reader = LineReader(read.stream)
+        reader.first()
+    return reader.is_incomplete
 
 
 def find_journal(path: str, about: Import) -> Journal | None:
