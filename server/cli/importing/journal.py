@@ -109,7 +109,8 @@ class Journal:
     def close(self) -> None:
         """Close its file, which lets others use it."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # it tries once more to write what did not fit on a full disk
+                self._file.close()
 
     def read(self) -> None:
         """Read what is in its file, behind the first record. Cut off a last line that was not written to its end."""
