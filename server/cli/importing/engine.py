@@ -85,7 +85,7 @@ class Importer:
     async def _store(self, path: str, batch: Batch, journal: Journal, rejects: Rejects) -> None:
         """Send a batch, and note in the journal that it is acknowledged."""
         if journal.begun is None:
-            journal.begin(Begun(batch.start, batch.end, batch.key, self._options.protocol))
+            journal.begin(Begun(batch.start, batch.end, batch.key, self._options.protocol, batch.prefix))
         elif journal.begun.key != batch.key:
             raise changed(path, journal.begun)
         rejected, stored = list(batch.rejected), 0

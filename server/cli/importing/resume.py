@@ -1,12 +1,13 @@
 """Finds the journal of an import, so that it goes on where an earlier run ended.
 
-A journal fits if it was made with the same options and API key, and the file begins with the bytes that it calls done.
-The file may have grown or been renamed. One that was replaced has another first line, and gets a journal of its own.
-One that was changed is refused: its lines are at other places now.
+A journal fits if it was made with the same options and API key, and the file begins with the bytes that it calls begun
+or done. The file may have grown or been renamed. One that was replaced has another first line, and gets a journal of
+its own. One that was changed is refused: its lines are at other places now.
 
 A journal of another API key may be of the same tenant, whose key was replaced, or of another tenant. So its first and
-last batches are sent once more. If the server knows them, the journal fits. Else they are stored now, and the import
-begins at the start: what is stored already is a replay there.
+last batches are sent once more. If the server knows them, the journal fits. Else the first one is stored now, and the
+import begins at the start, in a journal of its own. That begins with just this batch, which is a replay there, also if
+the file has grown meanwhile.
 """
 
 from collections.abc import Callable
@@ -70,7 +71,10 @@ async def open_journal_of(
         if await is_known(journal, path, options.maker(adopted.source), transport, new_keys):
             journal.adopt(adopted)
             return journal
-        own = create_journal(Path(path), about)
+        own = create_journal(Path(path), adopted)
+        sent = journal.first or journal.begun
+        if sent is not None and not sent.start:
+            own.begin(replace(sent, protocol=options.protocol))
         journal.close()  # only now, so that no other process goes through the same meanwhile
     except OSError as error:
         say(NO_JOURNAL.format(path=path, reason=system_reason(error)))
@@ -130,11 +134,12 @@ def fitting(path: str, name: Path, about: Import) -> Journal | None:
     if journal is None:
         return None
     if is_same(journal.about, about):
-        if has_bytes(path, journal.done.end, journal.done.prefix):
+        reached, own = journal.begun or journal.done, is_own(name, Path(path))
+        if has_bytes(path, reached.end, reached.prefix) if reached.end else own:
             return journal
-        if is_own(name, Path(path)) and journal.about.key == about.key:
+        if own and journal.about.key == about.key:
             journal.close()
-            raise InputError(CHANGED.format(path=path, end=journal.done.end, journal=name))
+            raise InputError(CHANGED.format(path=path, end=reached.end, journal=name))
     journal.close()
     return None
 
@@ -148,7 +153,7 @@ def has_bytes(path: str, end: int, prefix: str) -> bool:
     """Whether a file has bytes with this hash up to `end`."""
     with opened(path) as read, errors_of_reading(path):
         reader = LineReader(read.stream)
-        return not end or (reader.skip(end) and reader.hash.hexdigest() == prefix)
+        return reader.skip(end) and reader.hash.hexdigest() == prefix
 
 
 async def is_known(journal: Journal, path: str, maker: BatchMaker, transport: Transport, new_keys: set[str]) -> bool:

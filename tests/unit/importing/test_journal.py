@@ -12,7 +12,7 @@ from server.cli.importing.pace import Pace
 from server.cli.importing.rejects import Rejects
 
 ABOUT = Import("options", "s", "first", "key")
-FIRST, SECOND = Begun(0, 10, "k0", "HTTP"), Begun(10, 15, "k1", "HTTP")
+FIRST, SECOND = Begun(0, 10, "k0", "HTTP", "hash"), Begun(10, 15, "k1", "HTTP", "hash of 15")
 DONE = Done(10, 2, "hash", 2, 0, 0)
 
 
