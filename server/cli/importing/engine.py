@@ -10,7 +10,7 @@ from server.cli.importing.pace import Pace
 from server.cli.importing.plan import ImportOptions, Totals
 from server.cli.importing.progress import Progress
 from server.cli.importing.rejects import Rejects, rejects_path
-from server.cli.importing.resume import changed, open_journal_of
+from server.cli.importing.resume import changed, is_cut, open_journal_of
 from server.cli.importing.sending import Outcome, Transport
 from server.cli.importing.threads import in_thread
 
@@ -33,8 +33,9 @@ class Importer:
     async def run(self, path: str) -> None:
         """Import a file. Raises InputError and RemoteError; what was acknowledged until then is in the totals."""
         journal = await open_journal_of(path, self._options, self._transport, self._progress.say, self._new_keys)
-        if journal is None:  # not one line is complete
-            self.totals.incomplete.append(name_of(path))
+        if journal is None:
+            if await in_thread(partial(is_cut, path)):
+                self.totals.incomplete.append(name_of(path))
             return
         try:
             self.totals.before += journal.done.stored
@@ -84,7 +85,7 @@ class Importer:
     async def _store(self, path: str, batch: Batch, journal: Journal, rejects: Rejects) -> None:
         """Send a batch, and note in the journal that it is acknowledged."""
         if journal.begun is None:
-            journal.begin(Begun(batch.start, batch.end, batch.key, self._options.protocol))
+            journal.begin(Begun(batch.start, batch.end, batch.key, self._options.protocol, batch.prefix))
         elif journal.begun.key != batch.key:
             raise changed(path, journal.begun)
         rejected, stored = list(batch.rejected), 0

@@ -5,9 +5,9 @@ Each line is a JSON object with a field `record`:
 - `import`: what is imported: `options`, `source`, a hash of the file's first line, and a hash of the API key, which
   stands for the tenant and its database. It is the first line. Another one follows if another key of the tenant goes
   on.
-- `begun`: the bytes [start, end) of a batch, its idempotency key, and the protocol. It is on disk before the batch is
-  sent.
-- `done`: the batch is acknowledged. `end` is its end, `line_feeds` and `prefix` (a hash) are of the file up to there.
+- `begun`: the bytes [start, end) of a batch, its idempotency key, the protocol, and a hash of the file up to `end`, its
+  `prefix`. It is on disk before the batch is sent.
+- `done`: the batch is acknowledged. `end` is its end, `line_feeds` and `prefix` are of the file up to there.
   `stored` and `rejected` count lines up to there, and `rejects_bytes` is the size of the file of rejects.
 
 So at most one batch is begun and not done. The next run sends it again, exactly. A last line that was cut as it was
@@ -54,6 +54,7 @@ class Begun(Struct, tag_field="record", tag="begun"):
     key: str
     protocol: str
     """By which it is sent. The server cannot compare batches of two protocols."""
+    prefix: str
 
 
 class Done(Struct, tag_field="record", tag="done"):
@@ -109,7 +110,8 @@ class Journal:
     def close(self) -> None:
         """Close its file, which lets others use it."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # it tries once more to write what did not fit on a full disk
+                self._file.close()
 
     def read(self) -> None:
         """Read what is in its file, behind the first record. Cut off a last line that was not written to its end."""

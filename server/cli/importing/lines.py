@@ -76,6 +76,15 @@ class LineReader:
                 lines.append(Line(number, start, text, is_too_long))
         return lines
 
+    def first(self) -> Line | None:
+        """The first line that is not blank; None if there is none, or if it is incomplete."""
+        passed = -1
+        while self.offset > passed:
+            passed = self.offset
+            if lines := self.take(1, MAX_LINE_BYTES):
+                return lines[0]
+        return None
+
     def _is_whole(self, text: bytes, end: int | None) -> bool:
         """Whether the line is complete. The last one may lack its line feed: what is JSON is not cut."""
         if text.endswith(b"\n") or len(text) == MAX_LINE_BYTES or end is not None or is_value(text):

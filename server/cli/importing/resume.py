@@ -1,12 +1,13 @@
 """Finds the journal of an import, so that it goes on where an earlier run ended.
 
-A journal fits if it was made with the same options and API key, and the file begins with the bytes that it calls done.
-The file may have grown or been renamed. One that was replaced has another first line, and gets a journal of its own.
-One that was changed is refused: its lines are at other places now.
+A journal fits if it was made with the same options and API key, and the file begins with the bytes that it calls begun
+or done. The file may have grown or been renamed. One that was replaced has another first line, and gets a journal of
+its own. One that was changed is refused: its lines are at other places now.
 
 A journal of another API key may be of the same tenant, whose key was replaced, or of another tenant. So its first and
-last batches are sent once more. If the server knows them, the journal fits. Else they are stored now, and the import
-begins at the start: what is stored already is a replay there.
+last batches are sent once more. If the server knows them, the journal fits. Else the first one is stored now, and the
+import begins at the start, in a journal of its own. That begins with just this batch, which is a replay there, also if
+the file has grown meanwhile.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,7 @@ from server.cli.importing.journal import (
     journals_near,
     open_journal,
 )
-from server.cli.importing.lines import MAX_LINE_BYTES, LineReader
+from server.cli.importing.lines import LineReader
 from server.cli.importing.plan import ImportOptions
 from server.cli.importing.sending import Transport
 from server.cli.importing.threads import in_thread
@@ -51,7 +52,7 @@ NO_JOURNAL = (
 async def open_journal_of(
     path: str, options: ImportOptions, transport: Transport, say: Callable[[str], None], new_keys: set[str]
 ) -> Journal | None:
-    """The journal of a file, new if there is none that fits; None if the file has no whole line.
+    """The journal of a file, new if there is none that fits; None if the file has no whole line but blank ones.
 
     For stdin it is kept in memory only. The keys of requests that were stored meanwhile are added to `new_keys`.
     Raises InputError and RemoteError.
@@ -70,7 +71,10 @@ async def open_journal_of(
         if await is_known(journal, path, options.maker(adopted.source), transport, new_keys):
             journal.adopt(adopted)
             return journal
-        own = create_journal(Path(path), about)
+        own = create_journal(Path(path), adopted)
+        sent = journal.first or journal.begun
+        if sent is not None and not sent.start:
+            own.begin(replace(sent, protocol=options.protocol))
         journal.close()  # only now, so that no other process goes through the same meanwhile
     except OSError as error:
         say(NO_JOURNAL.format(path=path, reason=system_reason(error)))
@@ -85,10 +89,18 @@ def find_or_create_journal(path: str, about: Import) -> Journal:
 
 
 def first_line_of(path: str) -> str | None:
-    """A hash of the first line of a file; None if it has no whole line."""
+    """A hash of the first line of a file that is not blank; None if it has no such line, or not to its end."""
     with opened(path) as read, errors_of_reading(path):
-        lines = LineReader(read.stream).take(1, MAX_LINE_BYTES)
-    return short_hash(lines[0].text) if lines else None
+        line = LineReader(read.stream).first()
+    return None if line is None else short_hash(line.text)
+
+
+def is_cut(path: str) -> bool:
+    """Whether the first line of a file that is not blank is incomplete."""
+    with opened(path) as read, errors_of_reading(path):
+        reader = LineReader(read.stream)
+        reader.first()
+    return reader.is_incomplete
 
 
 def find_journal(path: str, about: Import) -> Journal | None:
@@ -122,11 +134,12 @@ def fitting(path: str, name: Path, about: Import) -> Journal | None:
     if journal is None:
         return None
     if is_same(journal.about, about):
-        if has_bytes(path, journal.done.end, journal.done.prefix):
+        reached, own = journal.begun or journal.done, is_own(name, Path(path))
+        if has_bytes(path, reached.end, reached.prefix) if reached.end else own:
             return journal
-        if is_own(name, Path(path)) and journal.about.key == about.key:
+        if own and journal.about.key == about.key:
             journal.close()
-            raise InputError(CHANGED.format(path=path, end=journal.done.end, journal=name))
+            raise InputError(CHANGED.format(path=path, end=reached.end, journal=name))
     journal.close()
     return None
 
@@ -140,7 +153,7 @@ def has_bytes(path: str, end: int, prefix: str) -> bool:
     """Whether a file has bytes with this hash up to `end`."""
     with opened(path) as read, errors_of_reading(path):
         reader = LineReader(read.stream)
-        return not end or (reader.skip(end) and reader.hash.hexdigest() == prefix)
+        return reader.skip(end) and reader.hash.hexdigest() == prefix
 
 
 async def is_known(journal: Journal, path: str, maker: BatchMaker, transport: Transport, new_keys: set[str]) -> bool:

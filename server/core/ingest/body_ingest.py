@@ -1,8 +1,9 @@
 """Stores one raw body: items without a limit on their number, in batches of at most 1,000, in order.
 
 A body is cut into pieces, and each piece is stored as a batch by `ingest.py`. Two pieces are stored at a time, and the
-next one is decoded meanwhile. They are begun in order, so ids ascend in the order of the items. Handling is lenient
-unless the client asks for strict handling: then the body is one piece, all or nothing.
+next one is decoded meanwhile. Each has a later time of receipt than the one before, by 1 ms at least, so ids ascend in
+the order of the items. Only if a fault stopped a piece, and not the one behind it, a retry gives it the later ids.
+Handling is lenient unless the client asks for strict handling: then the body is one piece, all or nothing.
 
 With an idempotency key each piece has a key of its own, made from that of the body, and all that `idempotency.py` says
 holds for it. So a retry stores what is missing and no event twice, whichever worker takes it, and whichever pieces were
@@ -29,6 +30,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
+from time import time_ns
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
@@ -56,6 +58,7 @@ from server.core.ingest.store import BodyProgress, ProgressStore
 from server.core.ordered import Ordered
 from server.core.request_context import step
 from server.core.slow_work import SlowWork, Steps
+from server.core.times import NS_PER_MS
 
 T = TypeVar("T")
 
@@ -120,6 +123,8 @@ class BodyIngest:
         self._slow_work: SlowWork = request.slow_work
         self._body = body
         self._deadline = Deadline(PROGRESS_TIMEOUT_S)
+        self._received_at_ms = 0
+        """Of the piece that was begun last."""
         self._progress = BodyProgress()
         self._saved_items = 0
         self._replayed = False
@@ -232,7 +237,13 @@ class BodyIngest:
             options = replace(options, idempotency_key=name)
             place = b"%d %d" % (piece.first, len(piece.items))
             fingerprint = sha256(key.fingerprint + place).digest()
-        return Submission(piece.batch, options, sum(map(len, piece.items)), decode_slowly, fingerprint)
+        size = sum(map(len, piece.items))
+        return Submission(piece.batch, options, size, decode_slowly, fingerprint, self._next_time_ms())
+
+    def _next_time_ms(self) -> int:
+        """The time of receipt of the piece that is begun now. Two pieces of one millisecond would mix their ids."""
+        self._received_at_ms = max(self._received_at_ms + 1, time_ns() // NS_PER_MS)
+        return self._received_at_ms
 
     async def _settle(self, storing: Ordered[Settled], left: int) -> None:
         """Wait until no more than `left` pieces are being stored, and count what became of the others."""

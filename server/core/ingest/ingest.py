@@ -75,6 +75,8 @@ class Submission(Struct):
     """Decodes the batch again, event by event."""
     fingerprint: bytes | None = None
     """That of the batch for its idempotency key, if it need not be made from the events."""
+    received_at_ms: int | None = None
+    """In milliseconds since 1970, if it is not the time at which the batch is stored."""
 
     async def pack(self) -> None:
         """Hold the batch as JSON, so that it takes little memory while it waits. Raises what decoding does."""
@@ -209,7 +211,8 @@ class Ingest:
         """Store a batch, as `store` says."""
         options, deadline = submission.options, request.deadline
         await request.key_check.renew(deadline)
-        prepared = await self._prepare(request, submission, new_seed(time_ns() // NS_PER_MS))
+        received_at_ms = submission.received_at_ms or time_ns() // NS_PER_MS
+        prepared = await self._prepare(request, submission, new_seed(received_at_ms))
         if prepared.errors and not (options.lenient and prepared.ids):
             raise invalid_batch(prepared.errors)
         if sum(map(len, prepared.documents)) > MAX_BATCH_BYTES:

@@ -124,6 +124,23 @@ def test_stdin_and_a_dry_run(server: Server, mongo: MongoClient, key: Json, tmp_
     assert list(tmp_path.iterdir()) == [file]
 
 
+@pytest.mark.parametrize("start", [b"\n", b" \r\n\n", b"\xef\xbb\xbf\n"])
+def test_a_file_that_begins_with_blank_lines(
+    server: Server, mongo: MongoClient, key: Json, tmp_path: Path, start: bytes
+) -> None:
+    file = write(tmp_path / "f", start + numbers(0, 3))
+    assert run_import(server, key, file) == "stored 3 events\n"
+    append(file, numbers(3, 5))
+    assert run_import(server, key, file) == "stored 2 events; earlier runs stored 3\n"
+    assert numbers_in(stored_of(mongo, key)) == list(range(5))
+
+
+def test_a_file_without_lines(server: Server, key: Json, tmp_path: Path) -> None:
+    for data in (b"", b"\n \n", gzip.compress(b"")):
+        assert run_import(server, key, write(tmp_path / "f", data)) == "stored 0 events\n"
+    assert "is incomplete" in run_import(server, key, write(tmp_path / "f", b"\n{"), status=1)
+
+
 def test_a_file_that_was_changed(server: Server, mongo: MongoClient, key: Json, tmp_path: Path) -> None:
     file = write(tmp_path / "f", numbers(0, 20))
     run_import(server, key, file)

@@ -51,6 +51,25 @@ def test_another_key_of_the_tenant_goes_on(
     assert numbers_in(stored_of(mongo, key)) == list(range(61))
 
 
+@pytest.mark.parametrize("protocol", ["HTTP", "gRPC"])
+@pytest.mark.parametrize("name", ["f", "renamed"])
+def test_a_file_that_grew_goes_to_another_tenant(
+    server: Server, mongo: MongoClient, key: Json, tmp_path: Path, protocol: str, name: str
+) -> None:
+    """The first batch, by which the journal of the one tenant is tried for the other, is not stored twice."""
+    file = write(tmp_path / "f", numbers(0, 20))
+    run_import(server, key, file)
+    append(file, numbers(20, 30))
+    file = file.rename(tmp_path / name)
+    other = server.create_key(f"{key['tenant']}-other", "--rate-limit", "0")
+    assert run_import(server, other, file, protocol=protocol) == "stored 30 events\n"
+    append(file, numbers(30, 40))
+    assert "stored 10 events;" in run_import(server, other, file, protocol=protocol)
+    assert "stored 20 events;" in run_import(server, key, file)
+    for each in (key, other):
+        assert numbers_in(stored_of(mongo, each)) == list(range(40))
+
+
 def test_imports_that_begin_at_one_time(server: Server, mongo: MongoClient, key: Json, tmp_path: Path) -> None:
     file = write(tmp_path / "f", numbers(0, 3_000))
     processes = [start_import(server, key, file, "--source", "s") for _ in range(3)]
@@ -62,3 +81,18 @@ def test_imports_that_begin_at_one_time(server: Server, mongo: MongoClient, key:
     run_import(server, key, file, "--source", "s")
     assert numbers_in(stored_of(mongo, key)) == list(range(3_100))
     assert len(journals_of(tmp_path)) == 1
+
+
+def test_a_file_that_begins_like_another(server: Server, mongo: MongoClient, key: Json, tmp_path: Path) -> None:
+    """The journal of a file that was begun only is not taken for one with an equal first line."""
+    one = write(tmp_path / "one", numbers(0, 20))
+    run_import(server, key, one, "--source", "s")
+    (journal,) = journals_of(tmp_path)
+    records = journal.read_bytes().splitlines(keepends=True)
+    for count in (2, 1):  # killed before the response to the first batch, and before it was sent
+        journal.write_bytes(b"".join(records[:count]))
+        other = write(tmp_path / f"other{count}", numbers(0, 1) + numbers(100 * count, 100 * count + 20))
+        assert run_import(server, key, other, "--source", "s") == "stored 21 events\n"
+        assert "stored 20 events, of which the server had 20 already" in run_import(server, key, one, "--source", "s")
+    numbered = [0, *range(100, 120), 0, *range(200, 220)]
+    assert sorted(numbers_in(stored_of(mongo, key))) == sorted([*range(20), *numbered])

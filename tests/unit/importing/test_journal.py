@@ -6,12 +6,13 @@ from pathlib import Path
 import pytest
 
 from server.cli.importing.batches import Rejected
+from server.cli.importing.inputs import InputError
 from server.cli.importing.journal import Begun, Done, Import, Journal, create_journal, journals_near, open_journal
 from server.cli.importing.pace import Pace
 from server.cli.importing.rejects import Rejects
 
 ABOUT = Import("options", "s", "first", "key")
-FIRST, SECOND = Begun(0, 10, "k0", "HTTP"), Begun(10, 15, "k1", "HTTP")
+FIRST, SECOND = Begun(0, 10, "k0", "HTTP", "hash"), Begun(10, 15, "k1", "HTTP", "hash of 15")
 DONE = Done(10, 2, "hash", 2, 0, 0)
 
 
@@ -64,6 +65,14 @@ def test_one_process_uses_a_journal(tmp_path: Path) -> None:
         open_journal(name)
     journal.close()
     opened(name).close()
+
+
+def test_a_full_disk() -> None:
+    with Path("/dev/full").open("r+b") as file:
+        journal = Journal(ABOUT, file)
+        with pytest.raises(InputError, match="No space left on device"):
+            journal.begin(FIRST)
+        journal.close()
 
 
 def test_another_journal_is_left_alone(tmp_path: Path) -> None:

@@ -70,6 +70,21 @@ def test_the_last_line(last: bytes, is_incomplete: bool) -> None:
     assert reader.offset == 8 + (0 if is_incomplete else len(last))
 
 
+@pytest.mark.parametrize(
+    ("data", "first", "is_incomplete"),
+    [
+        (b"\n \r\n{}\n", Line(3, 4, b"{}"), False),
+        (b"\xef\xbb\xbf\n{}", Line(2, 4, b"{}"), False),
+        (b"\n\n", None, False),
+        (b"", None, False),
+        (b"\n{", None, True),
+    ],
+)
+def test_the_first_line(data: bytes, first: Line | None, is_incomplete: bool) -> None:
+    reader = reader_of(data)
+    assert (reader.first(), reader.is_incomplete) == (first, is_incomplete)
+
+
 def test_a_line_that_was_imported_without_its_line_feed() -> None:
     """The rest of it, a line feed, is a blank line. Line numbers go on as if it had been read at once."""
     before, data = b'{}\n{"a":1}', b'{}\n{"a":1}\n{"b":2}\n'
