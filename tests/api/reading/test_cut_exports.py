@@ -20,7 +20,7 @@ from tests.support.unreliable_proxy import Cut, UnreliableProxy
 from tests.support.wire import connect
 
 CUTS = 20
-HEAD_BYTES = 400
+HEAD_BYTES = 800
 """More than the head of a response has. If a response ends within its head, aiohttp asks again by itself."""
 
 LAST_CHUNK = b"0\r\n\r\n"
