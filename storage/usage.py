@@ -11,15 +11,17 @@ from typing import Any
 from uuid import UUID
 
 from bson.binary import Binary
+from bson.max_key import MaxKey
 
 from server.core.deadline import Deadline
 from server.core.times import from_milliseconds, to_milliseconds
-from server.core.usage.model import KEPT_MS, OUTCOMES, Counts, Span, UsageCell
+from server.core.usage.model import KEPT_MS, OUTCOMES, Counts, Span, Step, UsageCell
 from storage.commands import MAJORITY, Database, Document, retry_without_events, update_each
 from storage.indexes import USAGE
 
-MAX_STEPS = 3_000
-"""More than the steps of a span: the minutes of 2 days."""
+MAX_STEPS = 500
+"""Steps in one call: its reply takes a worker some 10 ms. All minutes of 2 days at once would hold up other requests
+for 60 ms."""
 
 SUMS: Document = {
     f"{counted}:{outcome}": {"$sum": f"${counted}.{outcome}"}
@@ -42,15 +44,23 @@ class StoredUsage:
 
     async def find(self, tenant_id: UUID, span: Span, deadline: Deadline) -> Mapping[int, Counts]:
         """See `UsageStore`."""
-        tenant, since, until = Binary.from_uuid(tenant_id), *map(from_milliseconds, (span.since_ms, span.until_ms))
+        counts: dict[int, Counts] = {}
+        starts = list(span.starts())
+        for at in range(0, len(starts), MAX_STEPS):
+            counts |= await self._find(tenant_id, span.step, starts[at : at + MAX_STEPS], deadline)
+        return counts
+
+    async def _find(self, tenant_id: UUID, step: Step, starts: Sequence[int], deadline: Deadline) -> dict[int, Counts]:
+        """What all workers counted of a tenant in the steps that start then, one after the other."""
+        tenant, first, last = Binary.from_uuid(tenant_id), *map(from_milliseconds, (starts[0], starts[-1]))
         ids = {
-            "$gte": {"tenant_id": tenant, "step": span.step, "start": since},
-            "$lt": {"tenant_id": tenant, "step": span.step, "start": until},
+            "$gte": {"tenant_id": tenant, "step": step, "start": first},
+            "$lte": {"tenant_id": tenant, "step": step, "start": last, "part": MaxKey()},
         }
         command = {
             "aggregate": USAGE,
             "pipeline": [{"$match": {"_id": ids}}, {"$group": {"_id": "$_id.start", **SUMS}}],
-            "cursor": {"batchSize": MAX_STEPS},
+            "cursor": {"batchSize": MAX_STEPS + 1},  # with one less, MongoDB would keep the cursor
             "readConcern": {"level": "majority"},
         }
         call = partial(self._database.command, command, codec_options=self._database.codec_options)
