@@ -79,8 +79,8 @@ class Images:
         """A container with the restrictions of the README. The value is what it printed up to its `ready` line."""
         rights = ["--read-only", "--cap-drop=all", "--security-opt=no-new-privileges"]
         _, open_files = resource.getrlimit(resource.RLIMIT_NOFILE)
-        _, processes = resource.getrlimit(resource.RLIMIT_NPROC)
-        here = ["--network=host", "--cgroups=disabled", f"--ulimit=nofile={open_files}", f"--ulimit=nproc={processes}"]
+        here = ["--network=host", "--cgroups=disabled"]
+        here += [f"--ulimit=nofile=1024:{open_files}", "--ulimit=nproc=1000:1000"]  # none may be above this machine's
         here += ["--env=SLUICE_HOST=127.0.0.1", "--env=SLUICE_PORT=0", "--env=SLUICE_GRPC_PORT=0"]
         command = ["unshare", "--mount", "sh", "-ec", ONE_HIERARCHY, "podman", "run", "--rm"]
         command += [*rights, *here, *options, image]
