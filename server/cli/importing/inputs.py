@@ -5,7 +5,7 @@ import io
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, NamedTuple, cast
 
@@ -57,7 +57,7 @@ def opened(path: str) -> Iterator[Input]:
     name = name_of(path)
     with errors_of_reading(name):
         source = open_bytes(path)
-    with source:
+    with nullcontext() if is_stream(path) else source:  # to close a stream would wait for the end of a read of it
         with errors_of_reading(name):
             read = decompressed(source)
         yield read
@@ -65,9 +65,8 @@ def opened(path: str) -> Iterator[Input]:
 
 def open_bytes(path: str) -> io.BufferedReader:
     """The bytes of a file, or of stdin. Raises OSError."""
-    if path == STDIN:
-        return cast("io.BufferedReader", sys.stdin.buffer)
-    return io.BufferedReader(io.FileIO(path), BUFFER_BYTES)
+    file = io.FileIO(sys.stdin.fileno(), closefd=False) if path == STDIN else io.FileIO(path)
+    return io.BufferedReader(file, BUFFER_BYTES)
 
 
 def decompressed(source: io.BufferedReader) -> Input:

@@ -11,7 +11,7 @@ from tests.support.raw import numbered, post_raw
 COUNT = 2_010
 """The last piece is small, so it is begun less than 1 ms after the one before."""
 
-BODIES = 20
+BODIES = 5
 
 
 def test_pieces_of_one_millisecond(client: httpx.Client, key: Json, mongo: MongoClient) -> None:
