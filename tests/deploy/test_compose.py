@@ -25,9 +25,6 @@ from tests.support.readmes import examples
 
 COMPOSE = REPOSITORY / "server/deploy/compose"
 
-NOT_YET = ("grafana-dashboard.json", "prometheus-rules.yml")
-"""Files of the monitoring, which come with the metrics."""
-
 README_ADDRESSES = {
     "server 127.0.0.1:8000": "server sluice1:8000; server sluice2:8000",
     "127.0.0.1:50051": "sluice_grpc",
@@ -62,7 +59,7 @@ def test_what_it_mounts_is_there(compose: Any, secrets: Path) -> None:
     ]
     assert {name for name in mounted if "/" not in name} == set(compose["volumes"])
     files = [COMPOSE / name for name in mounted if "/" in name]
-    assert [file for file in files if not file.is_file() and file.name not in NOT_YET] == []
+    assert [file for file in files if not file.is_file()] == []
     used = {name for service in compose["services"].values() for name in service.get("secrets", [])}
     assert used == set(compose["secrets"]) == {file.name for file in secrets.iterdir()}
     for name, secret in compose["secrets"].items():
