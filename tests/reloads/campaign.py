@@ -70,8 +70,6 @@ async def send_while_reloading(
             assert served == {ssl.PEM_cert_to_DER_cert((folder / "server.pem").read_text())}
     finally:
         clients.stop()
-        for task in tasks:
-            task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
 

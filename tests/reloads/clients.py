@@ -58,7 +58,7 @@ class Results:
 
 
 class Clients:
-    """What the clients share. Each method is a client, which sends until it is cancelled."""
+    """What the clients share. Each method is a client, which sends until all are stopped."""
 
     def __init__(self, server: Server, secret: str, authority: Path, results: Results) -> None:
         self._server = server
@@ -69,7 +69,7 @@ class Clients:
         self._stop = threading.Event()
 
     def stop(self) -> None:
-        """End those that send in threads."""
+        """Let each end after what it sends now. A task that is cancelled as it connects may leave a socket open."""
         self._stop.set()
 
     async def rest(self) -> None:
@@ -105,7 +105,7 @@ class Clients:
         await asyncio.to_thread(self._send_over_streams)
 
     async def _repeat(self, name: str, send: Callable[[int], Awaitable[str]]) -> None:
-        while True:
+        while not self._stop.is_set():
             mark = self._results.next_mark()
             self._results.add(name, mark, await send(mark))
             await asyncio.sleep(PAUSE_S)

@@ -34,6 +34,10 @@ class Prometheus:
     def __init__(self, url: str) -> None:
         self._client = httpx.Client(base_url=url, timeout=30, trust_env=False)
 
+    def close(self) -> None:
+        """Close its connection."""
+        self._client.close()
+
     def get(self, path: str, **query: str) -> Any:
         """The data of an answer of its API."""
         response = self._client.get(f"/api/v1/{path}", params=query)
@@ -62,12 +66,13 @@ def prometheus(directory: Path, target: str, rules: Path) -> Iterator[Prometheus
     command = ["prometheus", f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/data"]
     with (directory / "log").open("wb") as log:
         process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
+    running = Prometheus(f"http://127.0.0.1:{port}")
     try:
-        running = Prometheus(f"http://127.0.0.1:{port}")
         wait_until(running.is_ready, f"Prometheus scrapes {target}")
         time.sleep(3 * SCRAPE_MS / 1_000)  # a rate needs two scrapes
         yield running
     finally:
+        running.close()
         process.terminate()
         process.wait()
 
