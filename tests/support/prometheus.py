@@ -52,7 +52,8 @@ class Prometheus:
     def is_ready(self) -> bool:
         """Whether it has scraped its target."""
         try:
-            return bool(self.value('up{job="sluice"} == 1'))
+            has_started = self._client.get("/-/ready").status_code == 200  # it is 503 while it reads its files
+            return has_started and bool(self.value('up{job="sluice"} == 1'))
         except httpx.TransportError:
             return False
 
