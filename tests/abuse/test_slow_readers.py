@@ -38,6 +38,7 @@ def read_nothing(connection: socket.socket) -> float:
     return time.monotonic() - began
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_what_counts_is_progress(server: Server) -> None:
     with connect(server) as slow, connect(server) as silent, ThreadPoolExecutor(2) as threads:

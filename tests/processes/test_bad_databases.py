@@ -109,7 +109,7 @@ def test_servers_that_start_at_the_same_moment_make_one_first_key(mongod: Mongod
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+@pytest.mark.parametrize("driver", ["motor", pytest.param("pymongo", marks=pytest.mark.long)])
 def test_without_a_majority_there_is_one_line_in_time(tmp_path: Path, driver: str) -> None:
     with ReplicaSet(tmp_path / "db") as replicas:
         primary = replicas.primary()

@@ -83,7 +83,7 @@ def test_the_role_that_the_readme_names_is_enough_to_migrate(mongod: Mongod, mon
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("driver", ["motor", "pymongo"])
+@pytest.mark.parametrize("driver", ["motor", pytest.param("pymongo", marks=pytest.mark.long)])
 @pytest.mark.parametrize("change", ["role", "password", "dropped"])
 def test_a_user_that_is_changed_while_the_server_runs(
     mongod: Mongod, mongo: MongoClient, tmp_path: Path, driver: str, change: str

@@ -74,6 +74,7 @@ def takes_calls(server: Server) -> bool:
             raise
 
 
+@pytest.mark.long
 @pytest.mark.slow
 def test_stream_whose_client_has_vanished(tmp_path: Path) -> None:
     with Server(tmp_path) as server, open_http2(server) as connection:

@@ -3,7 +3,6 @@
 All proxies are tested at one time: the test mostly waits.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,10 +16,11 @@ from tests.support.harness import Server
 from tests.support.proxies import INSTALLED, proxy
 from tests.support.tail import Message, follow_grpc, follow_rest
 
-IDLE_S = 610 if os.environ.get("SLUICE_LONG") else 65
-"""Longer than the 60 s that both proxies have by default, or than 10 minutes."""
+IDLE_S = 610
+"""Longer than 10 minutes."""
 
 
+@pytest.mark.long
 @pytest.mark.slow
 @pytest.mark.skipif(not INSTALLED, reason="needs Debian's packages nginx and haproxy")
 def test_what_is_idle_stays_open(tmp_path: Path) -> None:

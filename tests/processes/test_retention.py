@@ -183,15 +183,15 @@ def test_readers_see_whole_events_while_others_are_removed(server: Server, mongo
     kept = {str(event["_id"]["id"]) for event in events_of(mongo, key, source="backend")}
     gone = threading.Event()
     readers = [Reader(partial(read, server, key), kept, gone) for read in (exported, listed, followed)]
-    assert tenants(server, "set-retention", key["tenant"], "30").exit_code == 0
-    wait_until(lambda: sources(mongo, key)["old"] < 20 * BATCH, "the begin of the removal", EFFECT_S)
     for reader in readers:
         reader.start()
     try:
+        wait_until(lambda: all(reader.counts or reader.failure for reader in readers), "all to have read once")
+        assert tenants(server, "set-retention", key["tenant"], "30").exit_code == 0
         wait_until(lambda: "old" not in sources(mongo, key), "the removal", EFFECT_S)
     finally:
         gone.set()
         for reader in readers:
             reader.join()
     assert [reader.failure for reader in readers] == [None, None, None]
-    assert any(reader.counts[0] > len(kept) for reader in readers)
+    assert [reader.counts[0] for reader in readers] == [20 * BATCH + len(kept)] * len(readers)

@@ -48,7 +48,11 @@ class Host(NamedTuple):
     """One in 1,000 of all ids, newest first."""
 
 
-@pytest.fixture(scope="module", params=[1, pytest.param(3, marks=pytest.mark.slow)], ids=["one node", "three nodes"])
+@pytest.fixture(
+    scope="module",
+    params=[1, pytest.param(3, marks=[pytest.mark.slow, pytest.mark.long])],
+    ids=["one node", "three nodes"],
+)
 def host(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
     path = tmp_path_factory.mktemp("rare")
     with (
