@@ -3,7 +3,7 @@
 A periodic job runs in every worker. A deployment job runs in one worker of all, on whichever host, because doing it in
 each would be wrong or wasteful. `server/core/jobs/store.py` explains the leases and fencing numbers.
 
-To add a job, write an async function and start it in `run_worker` (`composition.py`). It may raise: the exception is
+To add a job, name it in `jobs.py`, and start it in `run_worker` (`composition.py`). It may raise: the exception is
 logged, and the job runs again when it is due.
 """
 
@@ -21,7 +21,7 @@ from typing import Never
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.jobs.store import JobLease, LeaseStore
-from server.runtime.loops import failures_logged, forever, in_background
+from server.runtime.loops import end_if_cancelled, failures_logged, forever, in_background
 
 LEASE_S = 15.0
 """How long a lease lasts, in seconds, and so how long a job stands still after its worker was killed. It is longer than
@@ -52,6 +52,7 @@ class PeriodicJob:
         """Run the job again and again, until this is cancelled."""
         while True:
             await self.run_once()
+            end_if_cancelled()
             await asyncio.sleep(self._interval_s)
 
     async def run_once(self) -> None:

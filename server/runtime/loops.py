@@ -34,7 +34,18 @@ async def until_done(name: str, attempt: Callable[[], Awaitable[Result]], pause_
     while True:
         with failures_logged(name, reasons):
             return await attempt()
+        end_if_cancelled()
         await asyncio.sleep(pause_s)
+
+
+def end_if_cancelled() -> None:
+    """Raises CancelledError if this task was cancelled, and what it called raised something else instead.
+
+    PyMongo does so while it looks for a server. Then the loop would never end, and whoever cancelled it would wait.
+    """
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 @contextmanager
