@@ -4,7 +4,6 @@ It is the only file that knows all of them, so each of them can be read and test
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +13,6 @@ from typing import Any, NamedTuple
 import uvicorn
 
 from server.core.access.admission import Admission
-from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.events.catalog import Catalog
 from server.core.events.cursor import Cursors
@@ -22,15 +20,12 @@ from server.core.exports import Exports
 from server.core.in_flight import LIMITS, InFlight
 from server.core.ingest.ingest import Ingest
 from server.core.ingest.raw import RawIngest
-from server.core.jobs.store import JobLease, LeaseStore
-from server.core.memory import memory_bytes, return_free_memory
 from server.core.read_limits import ReadLimits
 from server.core.reads import Reads
 from server.core.rejections.reads import RejectionReads
 from server.core.requests import Requests
 from server.core.tail.tail import MAX_TAILS, Tail
 from server.core.tail.tokens import ResumeTokens
-from server.core.tenants import deletion, retention
 from server.core.tracing import Tracer
 from server.core.usage.reads import UsageReads
 from server.rest.app import create_app
@@ -39,31 +34,36 @@ from server.rest.http.tls import protocol_over_tls
 from server.rpc.open_streams import MAX_OPEN_STREAMS
 from server.rpc.server import GrpcServer
 from server.runtime.activity import SavedActivity
-from server.runtime.background import DeploymentJob, PeriodicJob, report_health
-from server.runtime.http_server import HttpServer
+from server.runtime.background import report_health
+from server.runtime.http_server import HttpServer, uvicorn_config
+from server.runtime.jobs import (
+    deletions_job,
+    indexes_job,
+    memory_job,
+    retention_job,
+    stale_connections_job,
+    usage_job,
+    windows_job,
+)
 from server.runtime.logs import log_lost_exceptions
 from server.runtime.loops import forever, in_background
 from server.runtime.metrics.recorder import Recorder, open_slot
 from server.runtime.metrics.sampler import Levels, Sampler
 from server.runtime.ports import SHARED, bound_socket, prefer_newest
-from server.runtime.readiness import CHECK_INTERVAL_S, Readiness
+from server.runtime.readiness import READY_TIMEOUT_S, Readiness
 from server.runtime.tracing import start_tracing
 from server.services import Services
 from server.settings import Settings
 from storage.catalog import StoredCatalog
 from storage.client import PrimaryWatch, close, connect, database
-from storage.commands import Database, driver_errors_as_unavailable
-from storage.deletion import StoredDeletion
+from storage.commands import Database
 from storage.events import Events
 from storage.idempotency import IdempotencyRecords
-from storage.indexes import ensure_indexes
 from storage.keys import Keys
-from storage.layout import check_layout, ensure_layout
 from storage.leases import Leases
 from storage.probe import probe
 from storage.reads import StoredEvents
 from storage.rejections import StoredRejections
-from storage.retention import StoredRetention
 from storage.tail import TailHistory
 from storage.usage import StoredUsage
 
@@ -72,31 +72,6 @@ SLOW_THREADS = 2
 
 DRAIN_TIMEOUT_S = 45
 """How long a drain waits for accepted requests. A stalled body is ended after 30 s, a database call after 10 s."""
-
-READY_TIMEOUT_S = 2
-"""How long the database may take to respond before the worker counts as not ready."""
-
-MEMORY_INTERVAL_S = 5.0
-"""How often to look whether this worker holds more memory than it needs. It takes some milliseconds if so."""
-
-USUAL_MEMORY_BYTES = 160 * 1024 * 1024
-"""What a worker under a steady load takes at most. More is the rest of a burst."""
-
-TIDY_INTERVAL_S = 30
-"""How often usage is saved and idle windows are dropped. The contract lets `last_used_at` lag a minute."""
-
-TIDY_TIMEOUT_S = 2
-"""How long either may take, because a drain waits for usage to be saved."""
-
-INDEXES_INTERVAL_S = 60
-"""How often missing indexes are looked for. Reads are slow without them."""
-
-STALE_INTERVAL_S = 5
-"""How often a worker whose database takes no writes tries a new connection."""
-
-STALE_CHECKS = 4
-"""How often in a row only a new connection works before the worker is replaced. A driver that has just lost its
-connections fails a check or two as well, and is well again by itself."""
 
 TAIL_PAUSE_S = 0.5
 """The pause after the change stream has failed: an election takes a second or two."""
@@ -242,97 +217,6 @@ def metrics_job(
     return [Sampler(numbers, read_levels).run()]
 
 
-def memory_job() -> PeriodicJob:
-    """The job that returns memory which this worker no longer needs."""
-
-    async def return_memory() -> None:
-        if memory_bytes() > USUAL_MEMORY_BYTES:
-            await asyncio.to_thread(return_free_memory)
-
-    return PeriodicJob("return of free memory", return_memory, MEMORY_INTERVAL_S)
-
-
-def usage_job(keys: Keys) -> PeriodicJob:
-    """The job that saves which keys this worker has seen in use."""
-
-    async def save_usage() -> None:
-        await keys.save_usage(Deadline(TIDY_TIMEOUT_S))
-
-    return PeriodicJob("save_usage", save_usage, TIDY_INTERVAL_S)
-
-
-def windows_job(keys: Keys, leases: LeaseStore) -> DeploymentJob:
-    """The job that drops rate-limit windows of idle keys. It drops what no longer counts, so it needs no fencing."""
-
-    async def drop_idle_windows(_: JobLease) -> None:
-        await keys.drop_idle_windows(Deadline(TIDY_TIMEOUT_S))
-
-    return DeploymentJob(leases, "drop_idle_windows", drop_idle_windows, TIDY_INTERVAL_S)
-
-
-def indexes_job(storage: Database, leases: LeaseStore) -> DeploymentJob:
-    """The job that makes collections and indexes that an operator has dropped.
-
-    It may run twice at a time, so it needs no fencing.
-    """
-
-    async def make_missing_indexes(_: JobLease) -> None:
-        with driver_errors_as_unavailable():
-            await check_layout(storage)
-            if made := [*await ensure_layout(storage), *await ensure_indexes(storage)]:
-                log.warning("made what was missing: %s", ", ".join(made))
-
-    return DeploymentJob(leases, "make_missing_indexes", make_missing_indexes, INDEXES_INTERVAL_S)
-
-
-def retention_job(storage: Database, leases: LeaseStore) -> DeploymentJob:
-    """The job that removes events which are older than their tenant keeps them."""
-    remove_due = retention.Retention(StoredRetention(storage)).remove_due
-    return DeploymentJob(leases, "retention", remove_due, retention.INTERVAL_S)
-
-
-def deletions_job(storage: Database, leases: LeaseStore) -> DeploymentJob:
-    """The job that finishes deletions of tenants whose command was killed."""
-    go_on = deletion.Deletions(StoredDeletion(storage)).go_on
-    return DeploymentJob(leases, "tenant_deletions", go_on, deletion.INTERVAL_S)
-
-
-def stale_connections_job(
-    settings: Settings, is_writable: Callable[[], Awaitable[None]], stop: asyncio.Event
-) -> PeriodicJob:
-    """The job that sets `stop`, so that the worker is replaced, if only a new client of the database can write.
-
-    If an operator drops a user and creates it again, the database has logged out the connections that are open.
-    """
-
-    async def is_well() -> bool:
-        with contextlib.suppress(Unavailable):
-            await is_writable()
-            return True
-        return False
-
-    async def new_client_is_well() -> bool:
-        assert settings.storage.mongodb_url is not None, "the supervisor found the database"  # noqa: S101
-        client = connect(settings.storage.mongodb_url, settings.storage.driver)
-        with contextlib.suppress(Unavailable):
-            try:
-                await probe(database(client, settings.storage.database), READY_TIMEOUT_S)
-                return True
-            finally:
-                await close(client)
-        return False
-
-    async def stop_if_stale() -> None:
-        for _ in range(STALE_CHECKS):
-            if await is_well() or not await new_client_is_well():
-                return
-            await asyncio.sleep(CHECK_INTERVAL_S)  # until the next check is a new one
-        log.warning("only new connections to the database take writes: this worker is replaced")
-        stop.set()
-
-    return PeriodicJob("check of connections", stop_if_stale, STALE_INTERVAL_S)
-
-
 async def serve(
     settings: Settings, rest: HttpServer, grpc: GrpcServer, draining: asyncio.Event, stop: asyncio.Event
 ) -> None:
@@ -348,20 +232,12 @@ async def serve(
 
 
 def http_config(settings: Settings, services: Services) -> uvicorn.Config:
-    """The configuration of uvicorn: our own protocol class, and nothing of it that is not used."""
+    """The configuration of uvicorn for the REST API."""
     tls, requests = settings.tls, services.requests
-    protocol: Any = partial(HttpProtocol, requests=requests) if tls is None else protocol_over_tls(tls, requests)
-    return uvicorn.Config(
+    protocol = partial(HttpProtocol, requests=requests) if tls is None else protocol_over_tls(tls, requests)
+    return uvicorn_config(
         create_app(services),
-        interface="asgi3",  # uvicorn would take a function that only returns an awaitable for an older interface
-        http=protocol,
-        ws="none",
-        proxy_headers=False,
-        loop="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
+        protocol,
         timeout_keep_alive=IDLE_TIMEOUT_S,
         timeout_graceful_shutdown=DRAIN_TIMEOUT_S,
     )

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import uvicorn
 
@@ -22,3 +23,20 @@ class HttpServer(uvicorn.Server):
     def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
         """Leave signals alone."""
         return contextlib.nullcontext()
+
+
+def uvicorn_config(app: Any, protocol: Any, **limits: int) -> uvicorn.Config:
+    """The configuration of uvicorn: `app` over our own protocol class, and nothing of uvicorn that is not used."""
+    return uvicorn.Config(
+        app,
+        interface="asgi3",  # uvicorn would take a function that only returns an awaitable for an older interface
+        http=protocol,
+        ws="none",
+        proxy_headers=False,
+        loop="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        **limits,  # type: ignore[arg-type]  # all of them are numbers
+    )

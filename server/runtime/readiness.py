@@ -15,6 +15,9 @@ from server.core.errors import Unavailable
 CHECK_INTERVAL_S = 1.0
 """The time between the starts of two checks. A load balancer asks every few seconds."""
 
+READY_TIMEOUT_S = 2
+"""How long the database may take to respond before the worker counts as not ready."""
+
 FIRST_CHECK_TIMEOUT_S = 10.0
 """How long a worker that starts waits for its first successful check. Then it starts, and says that it is not ready."""
 

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, make_asgi_app
 from server.core.errors import ConfigurationError
 from server.core.requests import Requests
 from server.rest.http.protocol import HttpProtocol
-from server.runtime.http_server import HttpServer
+from server.runtime.http_server import HttpServer, uvicorn_config
 from server.runtime.ports import bound_socket, port_problem
 
 MAX_REQUESTS = 16
@@ -55,20 +55,8 @@ def listening_socket(host: str, port: int) -> socket:
 
 def config_of(path: str, registry: CollectorRegistry) -> uvicorn.Config:
     """The configuration of uvicorn. Our protocol class limits the size and the time of requests."""
-    return uvicorn.Config(
-        at_path(path, make_asgi_app(registry)),
-        interface="asgi3",
-        http=partial(HttpProtocol, requests=Requests()),  # type: ignore[arg-type]  # a factory is enough
-        ws="none",
-        loop="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        limit_concurrency=MAX_REQUESTS,
-        timeout_graceful_shutdown=CLOSE_TIMEOUT_S,
-    )
+    app, protocol = at_path(path, make_asgi_app(registry)), partial(HttpProtocol, requests=Requests())
+    return uvicorn_config(app, protocol, limit_concurrency=MAX_REQUESTS, timeout_graceful_shutdown=CLOSE_TIMEOUT_S)
 
 
 def at_path(path: str, app: Any) -> Any:
