@@ -17,8 +17,8 @@ from tests.support.mongod import fail_point, failing_inserts
 from tests.support.raw import numbered, post_raw, progress_of, stored_of
 
 COUNT = 6_500
-PIECES = 3
-"""Pieces of 1,000 that are stored before a fault."""
+INSERTS = 3
+"""Inserts before a fault. Each stores a piece of 1,000, or two that waited at the same time: fewer than all."""
 
 QUERY = "source=s&type=t"
 NOT_PRIMARY = 10107
@@ -32,10 +32,10 @@ WAYS: dict[str, tuple[str, dict[str, str]]] = {
 }
 
 
-def after_pieces(mongo: MongoClient, **data: Any) -> AbstractContextManager[None]:
-    """Inside, inserts of events do what `data` says, but for the first PIECES."""
+def after_inserts(mongo: MongoClient, **data: Any) -> AbstractContextManager[None]:
+    """Inside, inserts of events do what `data` says, but for the first INSERTS."""
     where = {"failCommands": ["insert"], "appName": "sluice", "namespace": "sluice.events"}
-    return fail_point(mongo, "failCommand", {"skip": PIECES}, **where, **data)
+    return fail_point(mongo, "failCommand", {"skip": INSERTS}, **where, **data)
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -43,10 +43,10 @@ def test_kill_9_of_a_worker_in_the_middle_of_a_body(crashing: Crashing, way: str
     server, _, mongo = crashing
     query, headers = WAYS[way]
     key = server.create_key(f"killed-{way}", "--rate-limit", "0")
-    hanging = after_pieces(mongo, blockConnection=True, blockTimeMS=HANG_MS)
+    hanging = after_inserts(mongo, blockConnection=True, blockTimeMS=HANG_MS)
     with server.client(key["key"]) as client, ThreadPoolExecutor() as threads, hanging:
         cut = threads.submit(post_raw, client, query, numbered(COUNT), **headers)
-        wait_until(lambda: len(stored_of(mongo, key)) == PIECES * 1_000, "the first pieces")
+        wait_until(lambda: len(stored_of(mongo, key)) >= INSERTS * 1_000, "the first pieces")
         (worker,) = server.worker_pids()
         os.kill(worker, signal.SIGKILL)
         assert isinstance(cut.exception(), httpx.TransportError)
@@ -65,16 +65,17 @@ def test_a_database_that_fails_in_the_middle(crashing: Crashing) -> None:
     query, headers = WAYS["key"]
     key = server.create_key("failed", "--rate-limit", "0")
     with server.client(key["key"]) as client:
-        with after_pieces(mongo, errorCode=NOT_PRIMARY):
+        with after_inserts(mongo, errorCode=NOT_PRIMARY):
             response = post_raw(client, query, numbered(COUNT), **headers)
         problem = response.json()
         assert (response.status_code, problem["outcome"]) == (503, "unknown")
-        assert problem["events_received"] == len(stored_of(mongo, key)) == PIECES * 1_000
+        received = problem["events_received"]
+        assert 1_000 <= received <= len(stored_of(mongo, key)) < COUNT, "what is certainly stored"
         assert int(response.headers["retry-after"]) >= 1
         wait_until(lambda: accepts(client), "the database to be writable")
         with failing_inserts(mongo, errorCode=NOT_PRIMARY):
             repeat = post_raw(client, query, numbered(COUNT), **headers)
-        assert (repeat.status_code, repeat.json()["events_received"]) == (503, PIECES * 1_000), "it never falls"
+        assert (repeat.status_code, repeat.json()["events_received"]) == (503, received), "it never falls"
         wait_until(lambda: accepts(client), "the database to be writable")
         again = post_raw(client, query, numbered(COUNT), **headers)
     assert again.json() == {"success": True, "events_received": COUNT}
