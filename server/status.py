@@ -100,7 +100,7 @@ def describe(error: Exception) -> Refusal:
     elif error.__cause__ is not None:
         log.error("internal error", exc_info=error.__cause__)
     status = STATUS[error.code]
-    log_refusal(error.key_id, error.code)
+    log_refusal(error.code)
     return Refusal(
         code=error.code,
         status=status,

@@ -7,7 +7,6 @@ must not see: no key, no event body, no driver text. `server/status.py` maps eac
 from collections.abc import Sequence
 from enum import StrEnum
 from typing import ClassVar, Literal, NamedTuple
-from uuid import UUID
 
 from msgspec import Struct
 
@@ -69,10 +68,6 @@ class SluiceError(Exception):
     """The wait to advise, if the same request may succeed later."""
     quota: Quota | None = None
     """The rate limit of the client's key, if the request got as far as the rate limit."""
-    key_id: str | None = None
-    """The id of the client's key, for the log, if the request got as far as its key."""
-    tenant_id: UUID | None = None
-    """The tenant of a key that was known but not admitted. The tenant of an admitted request is in `requests.py`."""
 
     def __init__(self, detail: str, field: str = "") -> None:
         super().__init__(detail)
@@ -216,10 +211,9 @@ class RateLimited(SluiceError):
 
     code = Code.RATE_LIMITED
 
-    def __init__(self, quota: Quota, key_id: str, tenant_id: UUID) -> None:
+    def __init__(self, quota: Quota) -> None:
         super().__init__("Rate limit exceeded")
         self.quota = quota
-        self.key_id, self.tenant_id = key_id, tenant_id
         self.retry_after_s = quota.resets_s
 
 

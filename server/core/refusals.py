@@ -22,13 +22,12 @@ _counts: Counter[tuple[str | None, Code]] = Counter()
 """How many requests were rejected since the last line. A pair is in it while a timer for its next line runs."""
 
 
-def log_refusal(key_id: str | None, code: Code) -> None:
-    """Log that a request was rejected, now or with others later.
+def log_refusal(code: Code) -> None:
+    """Log that the current request was rejected, now or with others later.
 
-    `key_id` is None if it had no valid key, or was rejected before its key could be checked.
+    The line names its key, unless it had no valid one, or was rejected before its key could be checked.
     """
-    note_rejection(code)
-    pair = (key_id, code)
+    pair = (note_rejection(code), code)
     if pair in _counts:
         _counts[pair] += 1
     elif len(_counts) < MAX_COUNTED and log.isEnabledFor(logging.INFO):

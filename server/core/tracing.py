@@ -40,8 +40,8 @@ class Span(Protocol):
     trace_id: str
     """32 hexadecimal digits."""
 
-    def step(self, name: str, attributes: Attributes | None = None) -> AbstractContextManager[None]:
-        """A span within this one, which lasts as long as the block."""
+    def add_step(self, name: str, duration_ns: int, attributes: Attributes | None = None) -> None:
+        """Add a span within this one, for work that has just ended."""
 
     def end(self, attributes: Attributes, error: str | None) -> None:
         """End the span. `error` is why the server failed; None if it did not, also if it rejected a bad request."""

@@ -8,7 +8,6 @@ from msgspec import Struct
 
 from server.core.deadline import Deadline
 from server.core.events.catalog import EventType
-from server.core.requests import Request
 from server.core.times import format_time, from_milliseconds
 from server.rest.events import encode_json, json_array
 from server.rest.http.disconnect import for_present_client
@@ -31,15 +30,13 @@ def list_event_types(services: Services) -> Callable[[HTTPScope, Receive, Send],
     """`GET /api/v1/event-types`. It raises what `authenticate` does, InvalidParameter and Unavailable."""
     turn = asyncio.Lock()
 
-    async def respond(origin: Request, scope: HTTPScope, send: Send) -> None:
+    async def respond(scope: HTTPScope, send: Send) -> None:
         deadline = Deadline()
         key = await services.admission.authenticate(credentials_of(headers_of(scope)), "events:read", deadline)
-        origin.identify(key.tenant_id, key.id)
-        with key.named_in_errors():
-            parse_query(scope["query_string"], ())
-            async with services.reads.event_types(key.tenant_id, deadline) as found:
-                first = await anext(found, None)  # before the response starts, so that an error gets its status
-                await send_stream(send, json_array(first, found, encode_event_type, turn))
+        parse_query(scope["query_string"], ())
+        async with services.reads.event_types(key.tenant_id, deadline) as found:
+            first = await anext(found, None)  # before the response starts, so that an error gets its status
+            await send_stream(send, json_array(first, found, encode_event_type, turn))
 
     return for_present_client(respond, services.requests)
 

@@ -12,7 +12,6 @@ from server.core.deadline import Deadline
 from server.core.errors import NotFound
 from server.core.events.model import StoredEvent, body_of
 from server.core.events.store import PageSize, Position
-from server.core.requests import Request
 from server.rest.export import export_events
 from server.rest.http.disconnect import for_present_client
 from server.rest.http.headers import credentials_of, headers_of
@@ -30,14 +29,12 @@ def get_event(services: Services) -> Callable[[str], Awaitable[ASGIApp]]:
     """`GET /api/v1/events/{event_id}`. It raises what `authenticate` and `Reads.event` do."""
 
     async def handler(event_id: str) -> ASGIApp:
-        async def respond(origin: Request, scope: HTTPScope, send: Send) -> None:
+        async def respond(scope: HTTPScope, send: Send) -> None:
             deadline = Deadline()
             credentials = credentials_of(headers_of(scope))
             key = await services.admission.authenticate(credentials, "events:read", deadline)
-            origin.identify(key.tenant_id, key.id)
-            with key.named_in_errors():
-                async with services.reads.event(key.tenant_id, parse_id(event_id), deadline) as event:
-                    await send_json(send, encode_event(event))
+            async with services.reads.event(key.tenant_id, parse_id(event_id), deadline) as event:
+                await send_json(send, encode_event(event))
 
         return cast("ASGIApp", for_present_client(respond, services.requests))
 
@@ -51,28 +48,26 @@ def list_events(services: Services) -> Callable[[HTTPScope, Receive, Send], Awai
     """
     turn = asyncio.Lock()
 
-    async def list_page(origin: Request, scope: HTTPScope, send: Send) -> None:
+    async def list_page(scope: HTTPScope, send: Send) -> None:
         deadline = Deadline()
         key = await services.admission.authenticate(credentials_of(headers_of(scope)), "events:read", deadline)
-        origin.identify(key.tenant_id, key.id)
-        with key.named_in_errors():
-            page = parse_page(scope["query_string"])
-            start = Position(page.skip)
-            if page.cursor is not None:
-                start = services.cursors.decode(key.tenant_id, page.where, page.cursor)
-            async with services.reads.page(key.tenant_id, page.where, start, PageSize(page.limit), deadline) as found:
-                fields = [VARY]
-                if found.rest is not None:
-                    cursor = services.cursors.encode(key.tenant_id, page.where, found.rest)
-                    fields.append(link_to_next(next_page(scope["query_string"], cursor)))
-                first = await anext(found.events, None)  # before the response starts, so that an error gets its status
-                await send_stream(send, json_array(first, found.events, encode_event, turn), fields)
+        page = parse_page(scope["query_string"])
+        start = Position(page.skip)
+        if page.cursor is not None:
+            start = services.cursors.decode(key.tenant_id, page.where, page.cursor)
+        async with services.reads.page(key.tenant_id, page.where, start, PageSize(page.limit), deadline) as found:
+            fields = [VARY]
+            if found.rest is not None:
+                cursor = services.cursors.encode(key.tenant_id, page.where, found.rest)
+                fields.append(link_to_next(next_page(scope["query_string"], cursor)))
+            first = await anext(found.events, None)  # before the response starts, so that an error gets its status
+            await send_stream(send, json_array(first, found.events, encode_event, turn), fields)
 
-    async def respond(origin: Request, scope: HTTPScope, send: Send) -> None:
+    async def respond(scope: HTTPScope, send: Send) -> None:
         if wants_lines(headers_of(scope)):
-            await export_events(services, origin, scope, send)
+            await export_events(services, scope, send)
         else:
-            await list_page(origin, scope, send)
+            await list_page(scope, send)
 
     return for_present_client(respond, services.requests)
 

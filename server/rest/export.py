@@ -18,7 +18,6 @@ from server.core.compression import compressed
 from server.core.deadline import Deadline
 from server.core.errors import MalformedRequest, Unavailable
 from server.core.exports import KEEP_ALIVE
-from server.core.requests import Request
 from server.rest.http.disconnect import unless_raised
 from server.rest.http.headers import IDENTITY, credentials_of, headers_of
 from server.rest.http.negotiation import NDJSON, VARY, response_encoding
@@ -46,7 +45,7 @@ NO_CHUNKS = (
 DRAINING = "This server is draining: go on at another, after the last event that you have"
 
 
-async def export_events(services: Services, origin: Request, scope: HTTPScope, send: Send) -> None:
+async def export_events(services: Services, scope: HTTPScope, send: Send) -> None:
     """Answer with the export that a request asks for.
 
     Raises MalformedRequest, what `authenticate`, `parse_export` and `response_encoding` do, and Unavailable.
@@ -54,17 +53,15 @@ async def export_events(services: Services, origin: Request, scope: HTTPScope, s
     deadline, headers = Deadline(), headers_of(scope)
     credentials = credentials_of(headers)
     key = await services.admission.authenticate(credentials, "events:read", deadline)
-    origin.identify(key.tenant_id, key.id)
-    with key.named_in_errors():
-        if scope["http_version"] == "1.0":
-            raise MalformedRequest(NO_CHUNKS)
-        where, course = parse_export(scope["query_string"])
-        encoding = response_encoding(headers)
-        fields = LINES_HEADERS if encoding == IDENTITY else [*LINES_HEADERS, (b"content-encoding", encoding.encode())]
-        async with services.exports.export(key.tenant_id, where, course, deadline) as lines:
-            await anext(lines)  # before the response starts, so that an error of the first fetch gets its status
-            chunks = lines if encoding == IDENTITY else compressed(lines, encoding, urgent=KEEP_ALIVE)
-            await unless_raised(send_chunks(send, chunks, fields), raise_when_over(services, credentials))
+    if scope["http_version"] == "1.0":
+        raise MalformedRequest(NO_CHUNKS)
+    where, course = parse_export(scope["query_string"])
+    encoding = response_encoding(headers)
+    fields = LINES_HEADERS if encoding == IDENTITY else [*LINES_HEADERS, (b"content-encoding", encoding.encode())]
+    async with services.exports.export(key.tenant_id, where, course, deadline) as lines:
+        await anext(lines)  # before the response starts, so that an error of the first fetch gets its status
+        chunks = lines if encoding == IDENTITY else compressed(lines, encoding, urgent=KEEP_ALIVE)
+        await unless_raised(send_chunks(send, chunks, fields), raise_when_over(services, credentials))
 
 
 async def raise_when_over(services: Services, credentials: Credentials) -> Never:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
+from time import perf_counter_ns
 
 import msgspec
 from litestar.types import HTTPScope, Receive, Send
@@ -10,7 +11,6 @@ from msgspec import Struct
 from server.core.events.decode import decode_batch, decoding
 from server.core.events.model import MAX_LISTED_ERRORS, DecodedBatch, Receipt
 from server.core.ingest.ingest import AdmittedRequest, Submission
-from server.core.request_context import step
 from server.core.times import MS_PER_S, format_time, from_milliseconds
 from server.rest.http.body import BodyReader
 from server.rest.http.disconnect import unless_gone
@@ -85,8 +85,11 @@ def reader(
         async def decode_slowly() -> DecodedBatch:
             return await unless_gone(request.slowly(decoding(body), len(body)), receive)
 
-        with step("decode"):
+        started_ns = perf_counter_ns()
+        try:
             batch = decode_batch(body) or await decode_slowly()
+        finally:
+            request.origin.end_step("decode", started_ns)
         request.slot.add_events(len(batch.events))
         return Submission(batch, options, len(body), decode_slowly)
 

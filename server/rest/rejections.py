@@ -9,7 +9,7 @@ from server.core.deadline import Deadline
 from server.core.errors import Code
 from server.core.rejections.model import Rejection
 from server.core.rejections.store import MAX_KEPT
-from server.core.requests import Api, Request
+from server.core.request import Api
 from server.core.times import format_time, from_milliseconds
 from server.rest.events import encode_json
 from server.rest.http.disconnect import for_present_client
@@ -37,15 +37,13 @@ class RejectionBody(Struct):
 def list_rejections(services: Services) -> Callable[[HTTPScope, Receive, Send], Awaitable[None]]:
     """`GET /api/v1/rejections`. It raises what `authenticate` does, InvalidParameter and Unavailable."""
 
-    async def respond(origin: Request, scope: HTTPScope, send: Send) -> None:
+    async def respond(scope: HTTPScope, send: Send) -> None:
         deadline = Deadline()
         key = await services.admission.authenticate(credentials_of(headers_of(scope)), "events:read", deadline)
-        origin.identify(key.tenant_id, key.id)
-        with key.named_in_errors():
-            values = parse_query(scope["query_string"], ("limit",))
-            limit = number(values, "limit", default=MAX_KEPT, lowest=1, highest=MAX_KEPT)
-            async with services.rejections.newest(key.tenant_id, limit, deadline) as found:
-                await send_json(send, encode_json(list(map(rejection_body, found))))
+        values = parse_query(scope["query_string"], ("limit",))
+        limit = number(values, "limit", default=MAX_KEPT, lowest=1, highest=MAX_KEPT)
+        async with services.rejections.newest(key.tenant_id, limit, deadline) as found:
+            await send_json(send, encode_json(list(map(rejection_body, found))))
 
     return for_present_client(respond, services.requests)
 

@@ -14,7 +14,6 @@ from litestar.types import HTTPScope, Receive, Send
 from server.core.deadline import Deadline
 from server.core.errors import Quota, SluiceError
 from server.core.events.model import EventFilter
-from server.core.requests import Request
 from server.core.tail.tail import Item, OpenTail, TailRequest, taken_in_time
 from server.rest.events import EVENTS_PATH, encode_event, encode_json
 from server.rest.http.disconnect import for_present_client
@@ -51,12 +50,11 @@ class EndBody(msgspec.Struct, omit_defaults=True):
 def tail_events(services: Services) -> Callable[[HTTPScope, Receive, Send], Awaitable[None]]:
     """`GET /api/v1/events/tail`. It raises what `admit`, `parse_tail` and `Tail.follow` do."""
 
-    async def respond(origin: Request, scope: HTTPScope, send: Send) -> None:
+    async def respond(scope: HTTPScope, send: Send) -> None:
         headers, messages = headers_of(scope), Messages(send)
         credentials = credentials_of(headers)
         admitted = await services.admission.admit(credentials, "events:read", Deadline())
-        origin.identify(admitted.key.tenant_id, admitted.key.id)
-        with admitted.named_in_errors():
+        with admitted.quota_in_errors():
             request = parse_tail(scope["query_string"], headers)
             try:
                 async with services.tail.follow(credentials, admitted.key.tenant_id, request) as tail:

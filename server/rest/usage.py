@@ -10,7 +10,6 @@ from msgspec import Struct
 
 from server.core.deadline import Deadline
 from server.core.errors import InvalidParameter
-from server.core.requests import Request
 from server.core.times import NS_PER_MS, format_time, from_milliseconds
 from server.core.usage.model import DAY_MS, REPLAYED, STEP_MS, STORED, UNKNOWN, Counts, Span, Step, kept_span
 from server.rest.events import encode_json
@@ -51,14 +50,12 @@ class UsageBody(Struct):
 def show_usage(services: Services) -> Callable[[HTTPScope, Receive, Send], Awaitable[None]]:
     """`GET /api/v1/usage`. It raises what `authenticate` does, InvalidParameter and Unavailable."""
 
-    async def respond(origin: Request, scope: HTTPScope, send: Send) -> None:
+    async def respond(scope: HTTPScope, send: Send) -> None:
         deadline = Deadline()
         key = await services.admission.authenticate(credentials_of(headers_of(scope)), "events:read", deadline)
-        origin.identify(key.tenant_id, key.id)
-        with key.named_in_errors():
-            span = parse_span(scope["query_string"], time_ns() // NS_PER_MS)
-            counts = await services.usage.find(key.tenant_id, span, deadline)
-            await send_json(send, encode_json(list(usage_bodies(span, counts))))
+        span = parse_span(scope["query_string"], time_ns() // NS_PER_MS)
+        counts = await services.usage.find(key.tenant_id, span, deadline)
+        await send_json(send, encode_json(list(usage_bodies(span, counts))))
 
     return for_present_client(respond, services.requests)
 

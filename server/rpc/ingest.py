@@ -8,6 +8,7 @@ before was answered.
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from time import perf_counter_ns
 from typing import NamedTuple
 from uuid import UUID
 
@@ -31,8 +32,7 @@ from server.core.events.model import MAX_BATCH_EVENTS, MAX_BODY_BYTES, DecodedBa
 from server.core.in_flight import Arrived
 from server.core.ingest.idempotency import parse_idempotency_key
 from server.core.ingest.ingest import AdmittedRequest, IngestOptions, Submission
-from server.core.request_context import begin_request, step
-from server.core.requests import Request
+from server.core.request_context import begin_request
 from server.core.tracing import parse_traceparent
 from server.rpc.accepting import Handlers
 from server.rpc.arrivals import Context, MessageReader, receive
@@ -137,8 +137,8 @@ class EventService:
                 await self._serve(StreamClient(credentials, key.tenant_id), context, stream)
         except SluiceError as error:  # the stream was not opened
             rejection = error.for_batch() if isinstance(error, Unavailable) else error
-            self._services.requests.refuse("grpc", rejection)
-            raise rejection from None
+            with self._services.requests.open("grpc"):
+                raise rejection from None
 
     async def _serve(self, client: StreamClient, context: Context, stream: OpenStream) -> None:
         """Read requests and write responses until the stream ends."""
@@ -181,9 +181,9 @@ class EventService:
 
     async def _respond(self, client: StreamClient, message: bytes) -> StreamResult:
         """The response to one request of a stream."""
-        current = begin_request()
+        origin = begin_request()
         try:
-            with self._services.requests.open("grpc") as origin:
+            with self._services.requests.open("grpc"):
                 if self._services.in_flight.is_full():  # others may have used the capacity while this request was read
                     with self._streams.held(len(message)):
                         await self._services.in_flight.wait_for_capacity()
@@ -192,16 +192,16 @@ class EventService:
                     origin.size = len(message)
                     received = look_at_batch(message, STREAMED)
                 except SluiceError:
-                    await self._identify(origin, client)
+                    await self._check_key(client)
                     raise
-                current.parent = parse_traceparent(received.traceparent)
-                start_span(current, STREAM_METHOD, self._services.tracer)
+                origin.parent = parse_traceparent(received.traceparent)
+                start_span(origin, STREAM_METHOD, self._services.tracer)
                 arrived = Arrived(len(message), received.event_count)
                 receipt, _ = await self._services.ingest(
                     origin, client.credentials, lambda request: submission_of(request, received), arrived
                 )
         except Unauthenticated as error:
-            current.code = error.code
+            origin.code = error.code
             return StreamEnd(error)
         except Exception as error:  # noqa: BLE001 (its text must not reach the client)
             known = envelope_of(message)
@@ -209,14 +209,13 @@ class EventService:
                 return StreamEnd(InvalidBatch(NO_REQUEST) if isinstance(error, InvalidBatch) else error)
             return pb.StreamEventsResponse(sequence=known.sequence, error=status_of(error))
         finally:
-            end_span(current)
+            end_span(origin)
         return pb.StreamEventsResponse(sequence=received.sequence, receipt=receipt_message(receipt))
 
-    async def _identify(self, origin: Request, client: StreamClient) -> None:
-        """Note whose request it is, though it is no batch. Raises Unauthenticated if the key was revoked meanwhile."""
+    async def _check_key(self, client: StreamClient) -> None:
+        """Check whose request it is, though it is no batch. Raises Unauthenticated if the key was revoked meanwhile."""
         with suppress(Unavailable):
-            key = await self._services.admission.authenticate(client.credentials, "events:write", Deadline())
-            origin.identify(key.tenant_id, key.id)
+            await self._services.admission.authenticate(client.credentials, "events:write", Deadline())
 
 
 async def submission_of(request: AdmittedRequest, received: ReceivedBatch) -> Submission:
@@ -233,10 +232,13 @@ async def submission_of(request: AdmittedRequest, received: ReceivedBatch) -> Su
     async def decode_slowly() -> DecodedBatch:
         return await request.slowly(decoding(received.message, received.kind), size)
 
-    with step("decode"):
+    started_ns = perf_counter_ns()
+    try:
         decoded = decode_fast(received)
         if decoded is None:
             decoded = await decode_slowly()
+    finally:
+        request.origin.end_step("decode", started_ns)
     return Submission(decoded, options, size, decode_slowly)
 
 

@@ -58,30 +58,28 @@ class Listing:
         return await as_request(handled, f"{SERVICE}/ListEvents", context, self._services.tracer)
 
     async def _page(self, context: Context) -> pb.ListEventsResponse:
-        with self._services.requests.open("grpc", is_read=True) as origin:
+        with self._services.requests.open("grpc", is_read=True):
             if self._services.draining.is_set():
                 raise Unavailable(None, DRAINING)
             deadline = Deadline()
             key = await self._services.admission.authenticate(credentials_of(context), "events:read", deadline)
-            origin.identify(key.tenant_id, key.id)
-            with key.named_in_errors():
-                request = parse_request(await self._messages.read_open(context, self._arriving))
-                where, size = filter_of(request), page_size_of(request)
-                start = Position(0)
-                if request.page_token:
-                    try:
-                        start = self._services.cursors.decode(key.tenant_id, where, request.page_token)
-                    except InvalidParameter:
-                        raise InvalidParameter(OTHER_LIST, "page_token") from None
-                async with self._services.reads.page(key.tenant_id, where, start, size, deadline) as page:
-                    response = pb.ListEventsResponse()
-                    async for event in page.events:
-                        response.events.append(event_message(event))
-                        if len(response.events) % STEP_EVENTS == 0:
-                            await asyncio.sleep(0)
-                if page.rest is not None:
-                    response.next_page_token = self._services.cursors.encode(key.tenant_id, where, page.rest)
-                return response
+            request = parse_request(await self._messages.read_open(context, self._arriving))
+            where, size = filter_of(request), page_size_of(request)
+            start = Position(0)
+            if request.page_token:
+                try:
+                    start = self._services.cursors.decode(key.tenant_id, where, request.page_token)
+                except InvalidParameter:
+                    raise InvalidParameter(OTHER_LIST, "page_token") from None
+            async with self._services.reads.page(key.tenant_id, where, start, size, deadline) as page:
+                response = pb.ListEventsResponse()
+                async for event in page.events:
+                    response.events.append(event_message(event))
+                    if len(response.events) % STEP_EVENTS == 0:
+                        await asyncio.sleep(0)
+            if page.rest is not None:
+                response.next_page_token = self._services.cursors.encode(key.tenant_id, where, page.rest)
+            return response
 
 
 def parse_request(message: bytes | None) -> pb.ListEventsRequest:

@@ -9,7 +9,6 @@ from sluice.v1 import event_service_pb2 as pb
 from server.core.deadline import Deadline
 from server.core.errors import ClientGone, InvalidBatch
 from server.core.events.model import EventFilter
-from server.core.requests import Request
 from server.core.tail.tail import Item, OpenTail, TailRequest, taken_in_time
 from server.rpc.accepting import Handlers
 from server.rpc.arrivals import NO_MESSAGE, Context, MessageReader
@@ -46,15 +45,14 @@ class TailService:
         await as_request(handled, f"{SERVICE}/TailEvents", context, self._services.tracer)
 
     async def _tail(self, context: Context) -> None:
-        with self._services.requests.open("grpc", is_read=True) as origin:
-            await self._follow(origin, context)
+        with self._services.requests.open("grpc", is_read=True):
+            await self._follow(context)
 
-    async def _follow(self, origin: Request, context: Context) -> None:
+    async def _follow(self, context: Context) -> None:
         """Write events until the tail ends. Raises why it did."""
         credentials = credentials_of(context)
         admitted = await self._services.admission.admit(credentials, "events:read", Deadline())
-        origin.identify(admitted.key.tenant_id, admitted.key.id)
-        with admitted.named_in_errors(), client_errors_as_gone():
+        with admitted.quota_in_errors(), client_errors_as_gone():
             message = await self._messages.read_open(context, self._reads)
             if message is None:
                 raise InvalidBatch(NO_MESSAGE)

@@ -7,7 +7,8 @@ from collections.abc import Awaitable
 from typing import TypeVar
 
 from server.core.errors import Code
-from server.core.request_context import RequestContext, begin_request
+from server.core.request import Request
+from server.core.request_context import begin_request
 from server.core.tracing import Tracer
 from server.rpc.arrivals import Context
 from server.status import STATUS
@@ -18,7 +19,7 @@ SERVER_ERRORS = frozenset({Code.INTERNAL, Code.UNAVAILABLE})
 """The codes that are errors of a server, as the conventions have it: INTERNAL and UNAVAILABLE."""
 
 
-def begin_call(context: Context) -> RequestContext:
+def begin_call(context: Context) -> Request:
     """Begin a request, with what a call's metadata says of its id and its trace."""
     sent = {name: value for name, value in context.invocation_metadata() or () if isinstance(value, str)}
     return begin_request(sent.get("x-request-id"), sent.get("traceparent"))
@@ -34,14 +35,14 @@ async def as_request(handled: Awaitable[T], method: str, context: Context, trace
         end_span(request)
 
 
-def start_span(request: RequestContext, method: str, tracer: Tracer | None) -> None:
+def start_span(request: Request, method: str, tracer: Tracer | None) -> None:
     """Start the span of a request, if it is traced."""
     if tracer is not None:
         attributes = {"rpc.system.name": "grpc", "rpc.method": method}
         request.span = tracer.start_request(method, request.parent, attributes)
 
 
-def end_span(request: RequestContext) -> None:
+def end_span(request: Request) -> None:
     """End the span of a request, if it has one."""
     if request.span is not None:
         status = "OK" if request.code is None else STATUS[request.code].grpc or "UNKNOWN"

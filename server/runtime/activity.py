@@ -18,7 +18,7 @@ class SavedActivity:
     def __init__(self, database: Database, requests: Requests) -> None:
         self._usage = UsageCounts(StoredUsage(database))
         self._rejections = RecentRejections(StoredRejections(database))
-        requests.add_listener(Activity(self._usage, self._rejections))
+        requests.add_end_listener(Activity(self._usage, self._rejections))
 
     async def run(self) -> None:
         """Save again and again, until this is cancelled."""

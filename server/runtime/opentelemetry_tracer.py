@@ -9,6 +9,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
+from time import time_ns
 
 from opentelemetry import trace
 from opentelemetry.context import Context
@@ -37,14 +38,11 @@ class RecordedSpan(Span):
         self.context = trace.set_span_in_context(span, NO_PARENT)
         self.trace_id = trace.format_trace_id(span.get_span_context().trace_id)
 
-    @contextmanager
-    def step(self, name: str, attributes: Attributes | None = None) -> Iterator[None]:
+    def add_step(self, name: str, duration_ns: int, attributes: Attributes | None = None) -> None:
         """See `Span`."""
-        step = self._tracer.start_span(name, self.context, attributes=attributes)
-        try:
-            yield
-        finally:
-            step.end()
+        ended_ns = time_ns()
+        step = self._tracer.start_span(name, self.context, attributes=attributes, start_time=ended_ns - duration_ns)
+        step.end(ended_ns)
 
     def end(self, attributes: Attributes, error: str | None) -> None:
         """See `Span`."""

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
 from server.core.errors import InvalidBatch, SluiceError, Unavailable
-from server.core.requests import Api, Request, Requests, SettledEvents
+from server.core.request import Api, Request
+from server.core.requests import Requests
 from server.runtime.metrics.exposition import Exposition
 from server.runtime.metrics.layout import APIS, BALANCES, EVENTS, HISTOGRAM_SIZE, LAYOUT, REQUESTS
 from server.runtime.metrics.recorder import Recorder, observe
@@ -124,7 +125,8 @@ def step(data: st.DataObject, slots: Slots, running: list[Worker]) -> None:
             request, events = worker.open.pop()
             replayed = data.draw(st.integers(0, events))
             request.is_replayed = replayed > 0
-            request.settle(SettledEvents(stored=events - replayed, replayed=replayed))
+            request.settle("stored", events - replayed)
+            request.settle("replayed", replayed)
             request.__exit__(None, None, None)
         case "fail" if worker.open:
             request, events = worker.open.pop()
@@ -140,7 +142,7 @@ def test_a_dead_worker_leaves_what_it_had_in_flight_as_unknown() -> None:
     worker = Worker(slots)
     with worker.requests.open("rest") as request:
         request.add_events(3)
-        request.settle(SettledEvents(stored=3))
+        request.settle("stored", 3)
     worker.requests.open("rest").__enter__().add_events(5)
     worker.requests.open("grpc").__enter__()
     worker.slot.close()
@@ -165,7 +167,7 @@ def test_what_prometheus_reads() -> None:
             with worker.requests.open("rest") as request:
                 request.admit_ns, request.wait_ns, request.insert_ns = 1_000_000, 0, 3_000_000
                 request.add_events(10)
-                request.settle(SettledEvents(stored=10))
+                request.settle("stored", 10)
         with suppress(InvalidBatch), first.requests.open("grpc"):
             raise InvalidBatch("bad")
         second.slot._numbers[next(f for f in LAYOUT.families if "writable" in f.name).places[()]] = 1

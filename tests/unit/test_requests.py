@@ -2,12 +2,14 @@
 
 import asyncio
 from contextlib import suppress
-from uuid import uuid4
+from contextvars import Context
 
 import pytest
 
 from server.core.errors import ClientGone, InternalError, InvalidBatch, NotFound, SluiceError, Unavailable
-from server.core.requests import CLIENT_GONE, Ending, Request, Requests, SettledEvents
+from server.core.request import CLIENT_GONE, Ending, EventOutcome, Request
+from server.core.request_context import begin_request, current_request
+from server.core.requests import Requests
 
 pytestmark = pytest.mark.unit
 
@@ -18,7 +20,7 @@ class Notes:
     def __init__(self) -> None:
         self.received: list[Request] = []
         self.events: list[int] = []
-        self.settled: list[SettledEvents] = []
+        self.settled: list[tuple[str, int, str | None]] = []
         self.endings: list[Ending] = []
         self.errors: list[SluiceError | None] = []
 
@@ -28,8 +30,8 @@ class Notes:
     def on_events(self, _request: Request, count: int) -> None:
         self.events.append(count)
 
-    def on_settled(self, _request: Request, events: SettledEvents) -> None:
-        self.settled.append(events)
+    def on_settled(self, _request: Request, outcome: EventOutcome, count: int, code: str | None) -> None:
+        self.settled.append((outcome, count, code))
 
     def on_ended(self, _request: Request, ending: Ending, error: SluiceError | None) -> None:
         self.endings.append(ending)
@@ -49,16 +51,14 @@ def requests(notes: Notes) -> Requests:
 
 
 def test_a_stored_batch(requests: Requests, notes: Notes) -> None:
-    tenant_id = uuid4()
     with requests.open("rest") as request:
         assert notes.received == [request]
         assert notes.endings == []
-        request.identify(tenant_id, "key")
         request.add_events(3)
-        request.settle(SettledEvents(stored=3))
-    assert (request.tenant_id, request.key_id, request.events) == (tenant_id, "key", 3)
+        request.settle("stored", 3)
+    assert (request.events, request.settled) == (3, {"stored": 3})
     assert notes.events == [3]
-    assert notes.settled == [SettledEvents(stored=3)]
+    assert notes.settled == [("stored", 3, None)]
     assert notes.endings == [Ending("stored")]
     assert request.ended_ns >= request.started_ns
 
@@ -97,10 +97,7 @@ def test_an_error(requests: Requests, notes: Notes, error: BaseException, events
     assert notes.endings == [expected]
     assert notes.errors == [error if isinstance(error, SluiceError) else None]
     if events:
-        [settled] = notes.settled
-        assert (settled.stored, settled.replayed) == (0, 0)
-        assert settled.refused == (0 if expected.outcome == "unknown" else events)
-        assert settled.refused + settled.unknown == events
+        assert notes.settled == [(expected.outcome, events, expected.code)]
 
 
 @pytest.mark.parametrize("error", [ClientGone(), asyncio.CancelledError()])
@@ -119,4 +116,27 @@ def test_a_request_without_a_route(requests: Requests, notes: Notes) -> None:
 def test_a_bug_may_have_stored_events(requests: Requests, notes: Notes) -> None:
     with requests.open("rest") as request:
         request.settle_failed(2, ValueError("a bug"))
-    assert notes.settled == [SettledEvents(unknown=2)]
+    assert notes.settled == [("unknown", 2, None)]
+
+
+def test_only_the_current_request_is_opened_and_only_once(requests: Requests, notes: Notes) -> None:
+    def run() -> None:
+        begun = begin_request()
+        with requests.open("rest") as request:
+            assert request is begun
+        with requests.open("rest") as another:
+            assert another is not begun
+        requests.refuse("rest", NotFound("no such path"))
+        assert current_request() is another
+
+    Context().run(run)
+    assert len({request.number for request in notes.received[:2]}) == 2
+    assert notes.endings == [Ending("stored"), Ending("stored"), Ending("refused", "not_found")]
+
+
+def test_events_of_a_request_by_what_became_of_them(requests: Requests) -> None:
+    with requests.open("rest") as request:
+        for _ in range(2):
+            request.settle("stored", 3)
+            request.settle("refused", 1, "invalid_batch")
+    assert request.settled == {"stored": 6, "invalid_batch": 2}

@@ -2,7 +2,6 @@
 
 import inspect
 import logging
-from uuid import UUID
 
 import grpc
 import pytest
@@ -37,7 +36,7 @@ ERRORS: dict[type[SluiceError], SluiceError] = {
     MethodNotAllowed: MethodNotAllowed(["GET", "POST"]),
     HeadersTooLarge: HeadersTooLarge(65_536),
     IdempotencyConflict: IdempotencyConflict(),
-    RateLimited: RateLimited(QUOTA, "key", UUID(int=1)),
+    RateLimited: RateLimited(QUOTA),
     InternalError: InternalError(),
     Unavailable: Unavailable("unknown"),
 }

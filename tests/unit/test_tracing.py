@@ -6,6 +6,7 @@ import os
 import uuid
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextvars import copy_context
+from time import perf_counter_ns
 from typing import Any
 
 import pytest
@@ -22,13 +23,11 @@ from server.core.deadline import Deadline
 from server.core.errors import Code, ConfigurationError, Unavailable
 from server.core.ingest.group_commit import QueuedBatch, group_commit
 from server.core.ingest.store import EncodedBatch
+from server.core.request import Request
 from server.core.request_context import (
-    RequestContext,
     begin_request,
     context_of_key,
     current_request,
-    note_client,
-    step,
 )
 from server.core.requests import Requests
 from server.core.tracing import TraceParent, parse_traceparent
@@ -88,9 +87,9 @@ async def commit_all(tracer: OpenTelemetryTracer, store: Store, parents: Sequenc
         request = begin_request(traceparent=parent)
         request.span = tracer.start_request("POST", request.parent, {})
         try:
-            with step("commit"):
-                await commit(QueuedBatch(EncodedBatch(b"x", 1, 1), requests.open("rest"), 0, request.span), Deadline())
+            await commit(QueuedBatch(EncodedBatch(b"x", 1, 1), requests.open("rest"), 0), Deadline())
         finally:
+            request.end_step("commit", perf_counter_ns())
             request.end_span({}, None)
 
     working: list[Awaitable[None]] = [asyncio.ensure_future(handle(parent)) for parent in parents]
@@ -138,7 +137,7 @@ def test_no_span_has_the_text_of_an_exception(tracer: OpenTelemetryTracer, spans
 
 def test_a_group_is_of_no_single_request() -> None:
     """A line that is logged within a group names none of its requests."""
-    found = list[RequestContext | None]()
+    found = list[Request | None]()
 
     async def run(items: Sequence[int], _: Deadline) -> Sequence[int]:
         found.append(current_request())
@@ -158,7 +157,8 @@ def test_what_is_known_of_a_request() -> None:
     assert request.fields() == {"request_id": "0123456789abcdef", "trace_id": TRACE_ID}
     assert begin_request().request_id != begin_request().request_id
     tenant_id = uuid.uuid4()
-    note_client("key", tenant_id)
+    request = begin_request()
+    request.key_id, request.tenant_id = "key", tenant_id
     known = {"key_id": "key", "tenant_id": str(tenant_id)}
     of_key, of_another = context_of_key("key"), context_of_key("other")
     assert fields_in(of_key) == known

@@ -19,7 +19,7 @@ from server.core.access.store import FoundKey, KeyStore
 from server.core.coalesce import Coalescer
 from server.core.deadline import Deadline
 from server.core.errors import Quota, RateLimited, SluiceError, Unauthenticated, Unavailable
-from server.core.request_context import note_client
+from server.core.request_context import current_request
 
 MAX_LEASES = 10_000
 """Keys whose leases a worker remembers: some 10 MB. Beyond it, a request may cost one more round trip."""
@@ -35,11 +35,10 @@ class Admitted(NamedTuple):
     quota: Quota | None
 
     @contextmanager
-    def named_in_errors(self) -> Iterator[None]:
-        """Give the errors of the admitted request the id of its key, for the log, and the quota, for the client."""
+    def quota_in_errors(self) -> Iterator[None]:
+        """Give the errors of the admitted request the quota, for the client."""
         try:
-            with self.key.named_in_errors():
-                yield
+            yield
         except SluiceError as error:
             error.quota = self.quota
             raise
@@ -105,7 +104,7 @@ class Admission:
             if lease.acquire():
                 return Admitted(key, lease.quota(key.rate_limit))
             if lease.is_used_up():
-                raise RateLimited(lease.quota(key.rate_limit), key.id, key.tenant_id)
+                raise RateLimited(lease.quota(key.rate_limit))
             await asyncio.sleep(POLL_INTERVAL_S)  # others may return permits, or the database lost its primary
 
     def count_leases(self) -> tuple[int, int]:
@@ -199,5 +198,7 @@ def active(key: Key | None) -> Key:
 
 def check(key: Key, credentials: Credentials, scope: Scope) -> None:
     """Note whose request it is, for logs and traces, and check the key. Raises what `Key.check` does."""
-    note_client(key.id, key.tenant_id)
+    request = current_request()
+    if request is not None:
+        request.key_id, request.tenant_id = key.id, key.tenant_id
     key.check(credentials, scope)

@@ -7,6 +7,8 @@ a tenant whose keys are revoked stores nothing any more (`server/core/tenants/de
 
 from time import monotonic
 
+from msgspec import Struct, field
+
 from server.core.access.admission import Admission
 from server.core.access.keys import Credentials, Scope
 from server.core.deadline import Deadline
@@ -15,17 +17,16 @@ MAX_AGE_S = 2.0
 """How old the check of a key may be when the server begins to store a batch. Nearly all bodies arrive faster."""
 
 
-class KeyCheck:
-    """The check of the key of one request, which was made just now."""
+class KeyCheck(Struct):
+    """The check of the key of one request."""
 
-    def __init__(self, admission: Admission, credentials: Credentials, scope: Scope) -> None:
-        self._admission = admission
-        self._credentials = credentials
-        self._scope: Scope = scope
-        self._made_at = monotonic()
+    admission: Admission
+    credentials: Credentials
+    scope: Scope
+    made_at: float = field(default_factory=monotonic)
 
     async def renew(self, deadline: Deadline) -> None:
         """Check the key again if that is needed. Raises what `Admission.authenticate` does."""
-        if monotonic() - self._made_at > MAX_AGE_S:
-            await self._admission.authenticate(self._credentials, self._scope, deadline)
-            self._made_at = monotonic()
+        if monotonic() - self.made_at > MAX_AGE_S:
+            await self.admission.authenticate(self.credentials, self.scope, deadline)
+            self.made_at = monotonic()

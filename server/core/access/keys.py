@@ -6,8 +6,7 @@ Only the client knows a secret; Sluice stores its hash. Secrets are 256 random b
 import hashlib
 import re
 import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Literal
 from urllib.parse import urlsplit
@@ -71,29 +70,13 @@ class Key(Struct, frozen=True, kw_only=True):
         Raises InvalidHeader if the headers of the page are wrong.
         A domain counts only if a web page sent the request: then `Origin` is given, or else `Referer`.
         """
-        error = self._error_of(credentials, scope)
-        if error is not None:
-            error.key_id, error.tenant_id = self.id, self.tenant_id
-            raise error
-
-    @contextmanager
-    def named_in_errors(self) -> Iterator[None]:
-        """Give the errors of a request with this key its id, for the log."""
-        try:
-            yield
-        except SluiceError as error:
-            error.key_id = self.id
-            raise
-
-    def _error_of(self, credentials: Credentials, scope: Scope) -> SluiceError | None:
         if scope not in self.scopes:
-            return InsufficientScope(scope)
+            raise InsufficientScope(scope)
         if credentials.error is not None:
-            return credentials.error
+            raise credentials.error
         page = credentials.referer if credentials.origin is None else credentials.origin
         if self.allowed_domains and page is not None and not is_allowed(host_of(page), self.allowed_domains):
-            return DomainNotAllowed()
-        return None
+            raise DomainNotAllowed
 
 
 def new_secret() -> str:

@@ -30,7 +30,7 @@ import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import sha256
-from time import time_ns
+from time import perf_counter_ns, time_ns
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
@@ -56,7 +56,6 @@ from server.core.ingest.raw_body import (
 )
 from server.core.ingest.store import BodyProgress, ProgressStore
 from server.core.ordered import Ordered
-from server.core.request_context import step
 from server.core.slow_work import SlowWork, Steps
 from server.core.times import NS_PER_MS
 
@@ -170,8 +169,11 @@ class BodyIngest:
 
     async def _next_piece(self, items: Items, first: int) -> Piece | None:
         """Decode the piece that begins with the item number `first`; None at the end of the body."""
-        with step("decode"):
+        started_ns = perf_counter_ns()
+        try:
             return await self._slowly(decoding_piece(self._body, items, first))
+        finally:
+            self._origin.end_step("decode", started_ns)
 
     async def _pass_over_settled(self, piece: Piece | None, items: Items, key: BodyKey) -> Piece | None:
         """The piece from which on nothing is settled: `piece`, or one that comes later. Raises Unavailable.

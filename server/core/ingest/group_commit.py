@@ -18,8 +18,8 @@ from typing import NamedTuple
 from server.core.coalesce import Coalescer
 from server.core.deadline import Deadline
 from server.core.ingest.store import DocumentStore, EncodedBatch, NotInsertedByIndex
-from server.core.requests import Request
-from server.core.tracing import NO_SPAN, Span, Tracer
+from server.core.request import Request
+from server.core.tracing import NO_SPAN, Tracer
 
 MAX_GROUP_BYTES = 12 * 1024 * 1024
 """Documents in one group: below the 16 MiB that a driver sends at once, and inserted within some 0.1 s."""
@@ -35,8 +35,6 @@ class QueuedBatch(NamedTuple):
     request: Request
     queued_ns: int
     """Since when it waits."""
-    span: Span | None = None
-    """That of the request, if it is traced."""
 
 
 GroupCommit = Coalescer[QueuedBatch, NotInsertedByIndex]
@@ -72,7 +70,7 @@ def group_commit(store: DocumentStore, tracer: Tracer | None = None) -> GroupCom
 
 def insert_span(tracer: Tracer | None, group: Sequence[QueuedBatch]) -> AbstractContextManager[None]:
     """A span for the insert of a group, if a request in it is traced."""
-    spans = [] if tracer is None else [each.span for each in group if each.span is not None]
+    spans = [] if tracer is None else [each.request.span for each in group if each.request.span is not None]
     if tracer is None or not spans:
         return NO_SPAN
     return tracer.insert(spans, sum(queued.batch.event_count for queued in group))

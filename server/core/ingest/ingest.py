@@ -41,8 +41,7 @@ from server.core.ingest.store import (
     NotInsertedByIndex,
     Unstorable,
 )
-from server.core.request_context import current_span, step
-from server.core.requests import Request, SettledEvents
+from server.core.request import Request
 from server.core.slow_work import SlowWork, Steps, on_loop, run_at_once
 from server.core.times import NS_PER_MS
 from server.core.tracing import Tracer
@@ -159,24 +158,23 @@ class Ingest:
 
         Raises what `Admission.admit`, `read` and `store` do. An error raised after admission carries the quota.
         """
-        deadline, quota, key_id = Deadline(), None, None
+        deadline, quota = Deadline(), None
         with self._in_flight.slot(arrived) as slot:
             try:
-                admitting_ns = perf_counter_ns()
-                with step("admit"):
+                started_ns = perf_counter_ns()
+                try:
                     key, quota = await self._admission.admit(credentials, "events:write", deadline)
-                origin.admit_ns = perf_counter_ns() - admitting_ns
-                key_id = key.id
-                origin.identify(key.tenant_id, key_id)
+                finally:
+                    origin.admit_ns = origin.end_step("admit", started_ns)
                 key_check = KeyCheck(self._admission, credentials, "events:write")
                 request = AdmittedRequest(origin, key.tenant_id, key_check, slot, deadline, self._slow_work)
                 receipt = await store(request, await read(request))
             except Unavailable as error:
                 unavailable = error.for_batch()
-                unavailable.quota, unavailable.key_id = quota, key_id or error.key_id
+                unavailable.quota = quota
                 raise unavailable from None
             except SluiceError as error:
-                error.quota, error.key_id = error.quota or quota, error.key_id or key_id
+                error.quota = error.quota or quota
                 raise
             except ClientGone:
                 raise
@@ -199,12 +197,15 @@ class Ingest:
         except BaseException as error:
             origin.settle_failed(count, error)
             raise
-        refused, already_stored = len(receipt.rejected), receipt.already_stored
-        stored = len(receipt.ids) - already_stored
-        origin.is_replayed = origin.is_replayed or receipt.replayed
-        origin.settle(SettledEvents(stored, already_stored, refused, code=Code.INVALID_BATCH))
-        if refused:
+        stored = len(receipt.ids) - receipt.already_stored
+        if stored:
+            origin.settle("stored", stored)
+        if receipt.already_stored:
+            origin.settle("replayed", receipt.already_stored)
+        if receipt.rejected:
+            origin.settle("refused", len(receipt.rejected), Code.INVALID_BATCH)
             origin.partly_rejected = invalid_batch(receipt.rejected)
+        origin.is_replayed = origin.is_replayed or receipt.replayed
         return receipt
 
     async def _store(self, request: AdmittedRequest, submission: Submission) -> Receipt:
@@ -258,9 +259,11 @@ class Ingest:
         documents, event_count = b"".join(prepared.documents), len(prepared.documents)
         prepared.documents.clear()  # so that they are in memory once while they wait
         batch = EncodedBatch(documents, len(documents), event_count)
-        queued = QueuedBatch(batch, request.origin, perf_counter_ns(), current_span())
-        with step("commit", {"sluice.events": event_count}):
-            return await self._commit(queued, request.deadline)
+        started_ns = perf_counter_ns()
+        try:
+            return await self._commit(QueuedBatch(batch, request.origin, started_ns), request.deadline)
+        finally:
+            request.origin.end_step("commit", started_ns, {"sluice.events": event_count})
 
     async def _prepare(self, request: AdmittedRequest, submission: Submission, seed: Seed) -> PreparedBatch:
         """Give a batch the time and the ids of `seed`, and encode the events that can be stored.

@@ -14,7 +14,7 @@ from server.core.ingest.body_ingest import PROGRESS_TIMEOUT_S, BodyIngest
 from server.core.ingest.ingest import AdmittedRequest, Ingest, Ingested
 from server.core.ingest.raw_body import RawBody, RawReceipt
 from server.core.ingest.store import ProgressStore
-from server.core.requests import Request
+from server.core.request import Request
 
 MAX_BYTES, MAX_TENANT_BYTES = 60 * 1024 * 1024, 40 * 1024 * 1024
 """Bodies that are worked on at a time, in all and of one tenant: enough of them that the database is always busy."""

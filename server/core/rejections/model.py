@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from server.core.errors import Code, EventError, InvalidBatch, SluiceError
-from server.core.requests import Api
+from server.core.request import Api
 
 MAX_ERRORS = 5
 """Bad events that a rejection lists: the client got up to 100. `detail` says how many more there are."""

@@ -24,7 +24,7 @@ from server.core.deadline import Deadline
 from server.core.errors import SluiceError
 from server.core.rejections.model import Rejection, first_errors, presentable
 from server.core.rejections.store import MAX_KEPT, RejectionStore
-from server.core.requests import Api
+from server.core.request import Api
 from server.core.times import NS_PER_MS
 
 BURST = MAX_KEPT

@@ -11,7 +11,7 @@ from uuid import UUID
 from msgspec import Struct
 
 from server.core.errors import Code
-from server.core.requests import CLIENT_GONE
+from server.core.request import CLIENT_GONE
 
 Step = Literal["minute", "hour"]
 

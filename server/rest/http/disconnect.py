@@ -11,7 +11,7 @@ from typing import Any, Never, TypeVar
 from litestar.types import HTTPScope, Message, Receive, Send
 
 from server.core.errors import ClientGone, SluiceError
-from server.core.requests import Request, Requests
+from server.core.requests import Requests
 from server.status import refusal_of
 
 Result = TypeVar("Result")
@@ -21,7 +21,7 @@ ABORT = "sluice.abort"
 
 
 def for_present_client(
-    respond: Callable[[Request, HTTPScope, Send], Coroutine[Any, Any, None]], requests: Requests
+    respond: Callable[[HTTPScope, Send], Coroutine[Any, Any, None]], requests: Requests
 ) -> Callable[[HTTPScope, Receive, Send], Awaitable[None]]:
     """A handler for reads that responds by `respond`, stops if the client goes away, and breaks a response that fails
     midway.
@@ -37,8 +37,8 @@ def for_present_client(
 
         with suppress(ClientGone):
             try:
-                with requests.open("rest", is_read=True) as origin:
-                    await unless_gone(respond(origin, scope, noting_send), receive)
+                with requests.open("rest", is_read=True):
+                    await unless_gone(respond(scope, noting_send), receive)
             except SluiceError as error:
                 if not has_begun:
                     raise

@@ -14,7 +14,7 @@ from itertools import product
 from typing import Literal, NamedTuple
 
 from server.core.errors import Code
-from server.core.requests import CLIENT_GONE
+from server.core.request import CLIENT_GONE
 
 INTEGER_BYTES = 8
 

@@ -4,8 +4,8 @@ import os
 from bisect import bisect_left
 from mmap import mmap
 
-from server.core.errors import Code, ConfigurationError, SluiceError
-from server.core.requests import Ending, Request, SettledEvents
+from server.core.errors import ConfigurationError, SluiceError
+from server.core.request import Ending, EventOutcome, Request
 from server.runtime.metrics.layout import (
     ADMIT,
     APIS,
@@ -44,15 +44,13 @@ class Places:
     def __init__(self, api: str) -> None:
         self.requests = {name: family.places[api,] for name, family in REQUESTS.outcomes.items()}
         self.reads = {name: family.places[api,] for name, family in READS.outcomes.items()}
+        self.events = {name: family.places[api,] for name, family in EVENTS.outcomes.items()}
         self.requests_refused = refused_places(REQUESTS, api)
         self.reads_refused = refused_places(READS, api)
         self.events_refused = refused_places(EVENTS, api)
         self.requests_received = REQUESTS.received.places[api,]
         self.reads_received = READS.received.places[api,]
         self.events_received = EVENTS.received.places[api,]
-        self.events_stored, self.events_replayed, self.events_unknown = (
-            EVENTS.outcomes[name].places[api,] for name in ("stored", "replayed", "unknown")
-        )
         self.request, self.admit, self.wait, self.insert = (
             family.places[api,] for family in (REQUEST, ADMIT, WAIT, INSERT)
         )
@@ -79,17 +77,10 @@ class Recorder:
         """See `Listener`."""
         self._numbers[self._places[request.api].events_received] += count
 
-    def on_settled(self, request: Request, events: SettledEvents) -> None:
+    def on_settled(self, request: Request, outcome: EventOutcome, count: int, code: str | None) -> None:
         """See `Listener`."""
-        numbers, places = self._numbers, self._places[request.api]
-        if events.stored:
-            numbers[places.events_stored] += events.stored
-        if events.replayed:
-            numbers[places.events_replayed] += events.replayed
-        if events.refused:
-            numbers[places.events_refused[events.code or Code.INTERNAL]] += events.refused
-        if events.unknown:
-            numbers[places.events_unknown] += events.unknown
+        places = self._places[request.api]
+        self._numbers[places.events[outcome] if code is None else places.events_refused[code]] += count
 
     def on_ended(self, request: Request, ending: Ending, _error: SluiceError | None) -> None:
         """See `Listener`."""
