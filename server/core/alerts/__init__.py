@@ -1,0 +1,1 @@
+"""Alerts: what became of rules that fired."""

@@ -1,0 +1,1 @@
+"""Rules on what a tenant has stored, and their evaluation."""

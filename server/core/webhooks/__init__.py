@@ -1,0 +1,1 @@
+"""Webhooks: where alerts are delivered, and the deliveries that are due."""
