@@ -29,6 +29,7 @@ class Code(StrEnum):
     INSUFFICIENT_SCOPE = "insufficient_scope"
     DOMAIN_NOT_ALLOWED = "domain_not_allowed"
     NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
     GONE = "gone"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
@@ -106,7 +107,7 @@ class InvalidHeader(SluiceError):
 
 
 class InvalidParameter(SluiceError):
-    """A query parameter cannot be understood."""
+    """A query parameter, or a field of a body that is no batch, cannot be understood."""
 
     code = Code.INVALID_PARAMETER
 
@@ -142,6 +143,12 @@ class NotFound(SluiceError):
     """No such thing, or not for this tenant."""
 
     code = Code.NOT_FOUND
+
+
+class Conflict(SluiceError):
+    """The tenant has another thing of this name."""
+
+    code = Code.CONFLICT
 
 
 class Gone(SluiceError):
