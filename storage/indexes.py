@@ -13,6 +13,7 @@ from server.core.errors import ConfigurationError
 from storage.commands import Database, Document, listed, time_limit
 from storage.failures import UNAUTHORIZED
 
+ALERTS = "alerts"
 CATALOG = "event_types"
 EVENTS = "events"
 IDEMPOTENCY_RECORDS = "claims"
@@ -21,12 +22,30 @@ IDEMPOTENCY_RECORDS = "claims"
 KEYS = "keys"
 LEASES = "leases"
 META = "meta"
+PRESENCE = "presence"
 PROBES = "write_probes"
 REJECTIONS = "rejections"
+RULE_RESULTS = "rule_results"
+RULES = "rules"
 TENANTS = "tenants"
 USAGE = "usage"
 
-COLLECTIONS = (CATALOG, EVENTS, IDEMPOTENCY_RECORDS, KEYS, LEASES, META, PROBES, REJECTIONS, TENANTS, USAGE)
+COLLECTIONS = (
+    ALERTS,
+    CATALOG,
+    EVENTS,
+    IDEMPOTENCY_RECORDS,
+    KEYS,
+    LEASES,
+    META,
+    PRESENCE,
+    PROBES,
+    REJECTIONS,
+    RULE_RESULTS,
+    RULES,
+    TENANTS,
+    USAGE,
+)
 
 OTHER_DATABASE = "or give another --database"
 
@@ -53,11 +72,17 @@ class Index(NamedTuple):
     options: dict[str, Any]
 
 
+PRESENCE_KEPT_S = 40 * 24 * 60 * 60
+"""How long it is known that Sluice was there: longer than the longest window of a rule."""
+
 INDEXES = (
+    Index(ALERTS, "rule_id_1", {"rule_id": 1}, {"unique": True, "partialFilterExpression": {"is_open": True}}),
     Index(KEYS, "hash_1", {"hash": 1}, {"unique": True}),
     Index(KEYS, "previous.hash_1", {"previous.hash": 1}, {"sparse": True}),
     Index(KEYS, "window.until_1", {"window.until": 1}, {"sparse": True}),
+    Index(PRESENCE, "until_1", {"until": 1}, {"expireAfterSeconds": PRESENCE_KEPT_S}),
     Index(REJECTIONS, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
+    Index(RULE_RESULTS, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
     Index(USAGE, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
 )
 
