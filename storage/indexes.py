@@ -14,6 +14,7 @@ from storage.commands import Database, Document, listed, time_limit
 from storage.failures import UNAUTHORIZED
 
 CATALOG = "event_types"
+DELIVERIES = "deliveries"
 EVENTS = "events"
 IDEMPOTENCY_RECORDS = "claims"
 """The collection keeps its older name, since data is stored under it."""
@@ -25,8 +26,22 @@ PROBES = "write_probes"
 REJECTIONS = "rejections"
 TENANTS = "tenants"
 USAGE = "usage"
+WEBHOOKS = "webhooks"
 
-COLLECTIONS = (CATALOG, EVENTS, IDEMPOTENCY_RECORDS, KEYS, LEASES, META, PROBES, REJECTIONS, TENANTS, USAGE)
+COLLECTIONS = (
+    CATALOG,
+    DELIVERIES,
+    EVENTS,
+    IDEMPOTENCY_RECORDS,
+    KEYS,
+    LEASES,
+    META,
+    PROBES,
+    REJECTIONS,
+    TENANTS,
+    USAGE,
+    WEBHOOKS,
+)
 
 OTHER_DATABASE = "or give another --database"
 
@@ -53,12 +68,20 @@ class Index(NamedTuple):
     options: dict[str, Any]
 
 
+PENDING: Document = {"due_at": {"$exists": True}}
+"""What deliveries that are to be sent have: few of all."""
+
 INDEXES = (
     Index(KEYS, "hash_1", {"hash": 1}, {"unique": True}),
     Index(KEYS, "previous.hash_1", {"previous.hash": 1}, {"sparse": True}),
     Index(KEYS, "window.until_1", {"window.until": 1}, {"sparse": True}),
     Index(REJECTIONS, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
     Index(USAGE, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
+    Index(WEBHOOKS, "tenant_id_1_name_1", {"_id.tenant_id": 1, "name": 1}, {"unique": True}),
+    Index(DELIVERIES, "due_at_1_webhook_id_1", {"due_at": 1, "webhook_id": 1}, {"partialFilterExpression": PENDING}),
+    Index(DELIVERIES, "subject_1_webhook_id_1", {"subject": 1, "webhook_id": 1}, {"partialFilterExpression": PENDING}),
+    Index(DELIVERIES, "webhook_id_1__id_1", {"webhook_id": 1, "_id": 1}, {}),
+    Index(DELIVERIES, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
 )
 
 IS_KEY: Document = {"hash": {"$type": "binData"}, "tenant_id": {"$type": "binData"}, "scopes": {"$type": "string"}}
