@@ -47,6 +47,7 @@ STATUS: dict[Code, Status] = {
     Code.INSUFFICIENT_SCOPE: Status(HTTPStatus.FORBIDDEN, "PERMISSION_DENIED", "Insufficient scope"),
     Code.DOMAIN_NOT_ALLOWED: Status(HTTPStatus.FORBIDDEN, None, "Domain not allowed"),
     Code.NOT_FOUND: Status(HTTPStatus.NOT_FOUND, "NOT_FOUND", "Not found"),
+    Code.CONFLICT: Status(HTTPStatus.CONFLICT, "ABORTED", "Conflict"),
     Code.GONE: Status(HTTPStatus.GONE, "OUT_OF_RANGE", "Gone"),
     Code.METHOD_NOT_ALLOWED: Status(HTTPStatus.METHOD_NOT_ALLOWED, None, "Method not allowed"),
     Code.UNSUPPORTED_MEDIA_TYPE: Status(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, None, "Unsupported media type"),

@@ -12,6 +12,7 @@ from storage.commands import Document
 from storage.indexes import (
     ALERTS,
     CATALOG,
+    DELIVERIES,
     EVENTS,
     IDEMPOTENCY_RECORDS,
     KEYS,
@@ -23,15 +24,16 @@ from storage.indexes import (
     RULE_RESULTS,
     RULES,
     USAGE,
+    WEBHOOKS,
 )
 from storage.layout import TOO_LARGE_EVENTS
 from storage.removal import Part
 
-BY_ID = (RULES, RULE_RESULTS, ALERTS, EVENTS, CATALOG, REJECTIONS, USAGE)
+BY_ID = (RULES, RULE_RESULTS, ALERTS, WEBHOOKS, DELIVERIES, EVENTS, CATALOG, REJECTIONS, USAGE)
 """Collections in which `_id` is an object that begins with `tenant_id`: what a tenant has is a range.
 
-An evaluation is applied only if its rule is there, and tells webhooks only of an alert that is there. So rules go before
-results and alerts, and those before deliveries.
+They are removed in this order. What is evaluated meanwhile is stored only if its rule is still there, and webhooks are
+told of alerts that are still there.
 """
 
 BY_FIELD = (IDEMPOTENCY_RECORDS, TOO_LARGE_EVENTS, KEYS)

@@ -29,6 +29,7 @@ class Code(StrEnum):
     INSUFFICIENT_SCOPE = "insufficient_scope"
     DOMAIN_NOT_ALLOWED = "domain_not_allowed"
     NOT_FOUND = "not_found"
+    CONFLICT = "conflict"
     GONE = "gone"
     METHOD_NOT_ALLOWED = "method_not_allowed"
     UNSUPPORTED_MEDIA_TYPE = "unsupported_media_type"
@@ -142,6 +143,12 @@ class NotFound(SluiceError):
     """No such thing, or not for this tenant."""
 
     code = Code.NOT_FOUND
+
+
+class Conflict(SluiceError):
+    """What is to be made exists already, or there are too many."""
+
+    code = Code.CONFLICT
 
 
 class Gone(SluiceError):
