@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from server.core.access.admission import Admission
+from server.core.alerts.reads import AlertReads
+from server.core.alerts.store import AlertChanges
 from server.core.events.cursor import Cursors
 from server.core.exports import Exports
 from server.core.in_flight import InFlight
@@ -31,6 +33,8 @@ class Services:
     exports: Exports
     rejections: RejectionReads
     usage: UsageReads
+    alerts: AlertReads
+    alert_changes: AlertChanges
     cursors: Cursors
     tail: Tail
     check_ready: Callable[[], Awaitable[None]]

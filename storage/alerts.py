@@ -1,8 +1,8 @@
 """Stores alerts in MongoDB: a document for each, which is open as long as it has the field `is_open`.
 
 The `_id` is `{tenant_id, id}`, and ids begin with the time, so the alerts of a tenant stand together, oldest first. A
-unique index keeps a rule from having two that are open. Whatever opens or resolves an alert is a transaction, in which the
-deliveries to webhooks are written too (`deliveries.py`).
+unique index keeps a rule from having two that are open. Whatever opens or resolves an alert is a transaction, in
+which the deliveries to webhooks are written too (`deliveries.py`).
 """
 
 from collections.abc import Sequence

@@ -1,8 +1,8 @@
 """Stores when the database took writes: a document `{from, until}` for each period, of all workers together.
 
-A note extends a period that goes on, or begins a new one. So there are as many documents as there were outages, and a few
-more: workers that note at the same moment after one may each begin a period. MongoDB deletes periods after KEPT_DAYS, by
-the TTL index on `until`. Times are the database's (`$$NOW`).
+A note extends a period that goes on, or begins a new one. So there are as many documents as there were outages, and a
+few more: workers that note at the same moment after one may each begin a period. MongoDB deletes periods after
+KEPT_DAYS, by the TTL index on `until`. Times are the database's (`$$NOW`).
 """
 
 from collections.abc import Sequence

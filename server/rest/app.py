@@ -4,13 +4,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, cast
 
-from litestar import Litestar, asgi, get
+from litestar import Litestar, asgi, get, post
 from litestar.config.app import AppConfig
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, AsyncAnyCallable, HTTPScope, Receive, Scope, Send
 
 from server.core.errors import ClientGone, MethodNotAllowed
 from server.core.requests import Requests
+from server.rest.alerts import ALERTS_PATH, acknowledge_alert, get_alert, list_alerts, resolve_alert
 from server.rest.event_types import list_event_types
 from server.rest.events import get_event, list_events
 from server.rest.health import live, ready
@@ -40,6 +41,10 @@ def create_app(services: Services) -> ASGIApp:
             asgi("/api/v1/event-types", copy_scope=False)(by_method(GET=list_event_types(services))),
             asgi("/api/v1/rejections", copy_scope=False)(by_method(GET=list_rejections(services))),
             asgi("/api/v1/usage", copy_scope=False)(by_method(GET=show_usage(services))),
+            asgi(ALERTS_PATH, copy_scope=False)(by_method(GET=list_alerts(services))),
+            get(ALERTS_PATH + "/{alert_id:str}")(get_alert(services)),
+            post(ALERTS_PATH + "/{alert_id:str}/acknowledge")(acknowledge_alert(services)),
+            post(ALERTS_PATH + "/{alert_id:str}/resolve")(resolve_alert(services)),
             get("/health/live")(live()),
             get("/health/ready")(ready(services)),
             get("/")(to_schema()),

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import uvicorn
 
 from server.core.access.admission import Admission
+from server.core.alerts.reads import AlertReads
 from server.core.errors import Unavailable
 from server.core.events.catalog import Catalog
 from server.core.events.cursor import Cursors
@@ -38,8 +39,10 @@ from server.runtime.background import report_health
 from server.runtime.http_server import HttpServer, uvicorn_config
 from server.runtime.jobs import (
     deletions_job,
+    evaluation_job,
     indexes_job,
     memory_job,
+    presence_job,
     retention_job,
     stale_connections_job,
     usage_job,
@@ -54,6 +57,7 @@ from server.runtime.readiness import READY_TIMEOUT_S, Readiness
 from server.runtime.tracing import start_tracing
 from server.services import Services
 from server.settings import Settings
+from storage.alerts import StoredAlerts
 from storage.catalog import StoredCatalog
 from storage.client import PrimaryWatch, close, connect, database
 from storage.commands import Database
@@ -121,6 +125,8 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
             indexes_job(storage, leases).run(),
             retention_job(storage, leases).run(),
             deletions_job(storage, leases).run(),
+            presence_job(storage).run(),
+            evaluation_job(storage, reading, leases, settings.rules_interval_s).run(),
             stale_connections_job(settings, is_writable, stop).run(),
             report_health(is_writable, has_primary, grpc.set_serving),
             forever("change stream", services.tail.feed.run_once, TAIL_PAUSE_S),
@@ -141,6 +147,7 @@ class Readers(NamedTuple):
     exports: Exports
     rejections: RejectionReads
     usage: UsageReads
+    alerts: AlertReads
 
 
 def compose_readers(reading: Database) -> Readers:
@@ -151,6 +158,7 @@ def compose_readers(reading: Database) -> Readers:
         exports=Exports(stored, types, limits),
         rejections=RejectionReads(StoredRejections(reading), limits),
         usage=UsageReads(StoredUsage(reading), limits),
+        alerts=AlertReads(StoredAlerts(reading), limits),
     )
 
 
@@ -186,6 +194,8 @@ def compose_services(
         exports=readers.exports,
         rejections=readers.rejections,
         usage=readers.usage,
+        alerts=readers.alerts,
+        alert_changes=StoredAlerts(storage),
         cursors=Cursors(secret),
         tail=Tail(history, admission, ResumeTokens(secret), draining),
         check_ready=check_ready,

@@ -1,21 +1,21 @@
 """Evaluates rules when they are due, and applies what is found: each due time of each rule once, and in order.
 
-Theory of operation. One worker of all hosts evaluates, under a lease (`server/core/jobs/store.py`). A rule knows up to which
-due time it was evaluated, so what is due follows from the database alone. A worker that takes over begins where the last
-one ended, and evaluates what was missed.
+Theory of operation. One worker of all hosts evaluates, under a lease (`server/core/jobs/store.py`). A rule knows up
+to which due time it was evaluated, so what is due follows from the database alone. A worker that takes over begins
+where the last one ended, and evaluates what was missed.
 
-An evaluation is applied in one transaction: the result is stored, the rule moves on to this due time, its alert is opened,
-updated or resolved, and what webhooks are told goes into the outbox. The transaction requires that the rule is still at the
-due time before, was not changed since it was read, and has no higher fencing number. So a worker that is killed leaves all
-or nothing. One that was frozen, and has lost its lease, is refused. A call may be repeated.
+An evaluation is applied in one transaction: the result is stored, the rule moves on to this due time, its alert is
+opened, updated or resolved, and what webhooks are told goes into the outbox. The transaction requires that the rule
+is still at the due time before, was not changed since it was read, and has no higher fencing number. So a worker that
+is killed leaves all or nothing. One that was frozen, and has lost its lease, is refused. A call may be repeated.
 
-Example with an interval of 15 minutes. Worker A applies 12:00 and is killed while it measures 12:15. Worker B acquires the
-lease 15 s later, finds the rule at 12:00, measures 12:15 again, and applies it. A second worker that still believed to have
-the lease would find the rule at 12:15, and apply nothing.
+Example with an interval of 15 minutes. Worker A applies 12:00 and is killed while it measures 12:15. Worker B
+acquires the lease 15 s later, finds the rule at 12:00, measures 12:15 again, and applies it. A second worker that
+still believed to have the lease would find the rule at 12:15, and apply nothing.
 
-Rules of a tenant that are due at the same time are measured together. If that fails, it is tried again in the next pass.
-After MAX_FAILURES, each rule is tried alone. One that fails again gets the state `error` and moves on, so that it holds up
-neither itself nor others. `presence.py` says which other evaluations are errors.
+Rules of a tenant that are due at the same time are measured together. If that fails, it is tried again in the next
+pass. After MAX_FAILURES, each rule is tried alone. One that fails again gets the state `error` and moves on, so that
+it holds up neither itself nor others. `presence.py` says which other evaluations are errors.
 """
 
 import logging
@@ -144,7 +144,7 @@ class Evaluations:
         except Unavailable:  # which the driver adapter has logged
             return None
         except Exception as error:
-            log.error("internal error", exc_info=error)
+            log.exception("internal error")
             return None
 
     async def _apply(self, lease: JobLease, rule: Rule, results: Sequence[Result]) -> bool:

@@ -6,8 +6,8 @@
 | inactive | nothing | it is resolved |
 | no_data, error | nothing | it stays as it is |
 
-Without data nobody knows if the condition still holds, so an alert neither opens nor resolves. An alert that was resolved by
-hand is no longer open. If the rule still fires, its next evaluation opens another.
+Without data nobody knows if the condition still holds, so an alert neither opens nor resolves. An alert that was
+resolved by hand is no longer open. If the rule still fires, its next evaluation opens another.
 """
 
 from collections.abc import Callable

@@ -1,16 +1,16 @@
 """Knows when Sluice or its database was away, so that its own absence is not taken for the silence of clients.
 
-Each worker notes every NOTE_INTERVAL_S that the database takes its writes. A time of more than MAX_SILENCE_S without a note
-is an outage, whatever was the reason. What the notes do not reach back to counts as no outage.
+Each worker notes every NOTE_INTERVAL_S that the database takes its writes. A time of more than MAX_SILENCE_S without
+a note is an outage, whatever was the reason. What the notes do not reach back to counts as no outage.
 
 An evaluation cannot be trusted, and becomes an error, in two cases:
 1. There was an outage since the due time before.
 2. There was one for more than MAX_AWAY_SHARE of its window.
 
-Example with an interval of 15 minutes and an outage from 12:04 to 12:25. The due times 12:15 and 12:30 are errors by the
-first case, for all rules. At 12:45, a rule with a window of an hour is an error by the second case: 21 of its 60 minutes
-are missing. A rule with a window of 15 minutes is evaluated, and so is one with a window of a day: it lacks 1.5 %, of
-which clients have sent again what was not stored.
+Example with an interval of 15 minutes and an outage from 12:04 to 12:25. The due times 12:15 and 12:30 are errors by
+the first case, for all rules. At 12:45, a rule with a window of an hour is an error by the second case: 21 of its 60
+minutes are missing. A rule with a window of 15 minutes is evaluated, and so is one with a window of a day: it lacks
+1.5 %, of which clients have sent again what was not stored.
 """
 
 from collections.abc import Sequence

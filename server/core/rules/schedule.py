@@ -1,10 +1,10 @@
 """When rules are due.
 
-Due times are the multiples of the interval since 1970, so all hosts have the same. At a due time, a rule is evaluated on the
-window that ends at the last whole minute then. It is evaluated when this minute is complete (`windows.py`).
+Due times are the multiples of the interval since 1970, so all hosts have the same. At a due time, a rule is evaluated
+on the window that ends at the last whole minute then. It is evaluated when this minute is complete (`windows.py`).
 
-Example with an interval of 15 minutes: the due time 12:00 is evaluated at 12:00:15, on windows that end at 12:00. If the
-server was off from 12:10 to 12:31, then 12:15 and 12:30 are due: both are evaluated, in this order.
+Example with an interval of 15 minutes: the due time 12:00 is evaluated at 12:00:15, on windows that end at 12:00. If
+the server was off from 12:10 to 12:31, then 12:15 and 12:30 are due: both are evaluated, in this order.
 """
 
 from server.core.rules.model import Rule, Window

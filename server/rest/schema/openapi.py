@@ -10,6 +10,7 @@ from importlib.metadata import version
 import msgspec
 from litestar import Response
 
+from server.core.alerts.body import AlertBody
 from server.core.errors import Code
 from server.core.events.model import MAX_BODY_BYTES, Batch, EventBody
 from server.core.ingest.idempotency import MAX_IDEMPOTENCY_KEY_CHARS
@@ -20,6 +21,7 @@ from server.rest.raw import RawReceiptBody
 from server.rest.rejections import RejectionBody
 from server.rest.schema import raw_bodies
 from server.rest.schema.activity import list_rejections_operation, show_usage_operation
+from server.rest.schema.alerts import alert_paths
 from server.rest.schema.parts import (
     ACCESS_CODES,
     QUOTA_HEADERS,
@@ -45,7 +47,16 @@ SECURITY_SCHEMES: Json = {
 }
 """The places where a request may name its key. It names it in one of them."""
 
-TIME_FIELDS = ("received_at", "timestamp", "time")
+TIME_FIELDS = (
+    "received_at",
+    "timestamp",
+    "time",
+    "window_start",
+    "window_end",
+    "resolved_at",
+    "acknowledged_at",
+    "created_at",
+)
 TIME = "In UTC, without a zone: `YYYY-MM-DDTHH:MM:SS`, and `.mmm` unless that is zero"
 TIMES = (
     'All times are in UTC, and are shown without a zone. To read one: `new Date(event.received_at + "Z")` in '
@@ -101,6 +112,7 @@ def openapi_document() -> Json:
             "/api/v1/event-types": {"get": list_types_operation()},
             "/api/v1/rejections": {"get": list_rejections_operation()},
             "/api/v1/usage": {"get": show_usage_operation()},
+            **alert_paths(),
             "/health/live": {"get": health_operation("getLive", "Whether the process works", [])},
             "/health/ready": {"get": health_operation("getReady", "Whether events can be taken", [Code.UNAVAILABLE])},
         },
@@ -114,7 +126,17 @@ def openapi_document() -> Json:
 def schemas() -> Json:
     """The shapes of bodies, in a form from which generators make usable types."""
     _, components = msgspec.json.schema_components(
-        [Batch, ReceiptBody, RawReceiptBody, EventBody, EventTypeBody, RejectionBody, UsageBody, ProblemBody],
+        [
+            Batch,
+            ReceiptBody,
+            RawReceiptBody,
+            EventBody,
+            EventTypeBody,
+            RejectionBody,
+            UsageBody,
+            AlertBody,
+            ProblemBody,
+        ],
         ref_template="#/components/schemas/{name}",
     )
     for component in components.values():
