@@ -143,7 +143,7 @@ class Evaluations:
             return {rule.id: evaluate(rule, window_of(rule, end_ms), found[rule.id]) for rule in rules}
         except Unavailable:  # which the driver adapter has logged
             return None
-        except Exception as error:
+        except Exception:
             log.exception("internal error")
             return None
 

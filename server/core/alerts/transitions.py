@@ -36,15 +36,11 @@ def change_by(
     evaluation: Evaluation, rule: Rule, open_alert: Alert | None, at: datetime, new_id: NewId
 ) -> Change | None:
     """What an evaluation of a rule makes of its open alert. `at` is now; `new_id` makes ids that ascend."""
-    match evaluation.state:
-        case "firing" if open_alert is None:
-            return opening_of(rule, evaluation, at, new_id)
-        case "firing":
-            return update_of(open_alert, evaluation)
-        case "inactive" if open_alert is not None:
-            return resolution_of(open_alert, "condition", at, new_id)
-        case _:
-            return None
+    if evaluation.state == "firing":
+        return update_of(open_alert, evaluation) if open_alert else opening_of(rule, evaluation, at, new_id)
+    if evaluation.state == "inactive" and open_alert:
+        return resolution_of(open_alert, "condition", at, new_id)
+    return None
 
 
 def opening_of(rule: Rule, evaluation: Evaluation, at: datetime, new_id: NewId) -> Change:
