@@ -16,6 +16,7 @@ from server.core.requests import Requests
 from server.core.tail.tail import Tail
 from server.core.tracing import Tracer
 from server.core.usage.reads import UsageReads
+from server.core.webhooks.webhooks import Webhooks
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Services:
     exports: Exports
     rejections: RejectionReads
     usage: UsageReads
+    webhooks: Webhooks
     cursors: Cursors
     tail: Tail
     check_ready: Callable[[], Awaitable[None]]

@@ -7,7 +7,15 @@ import click
 import uvloop
 
 from server.cli.commands import Command
-from server.cli.options import Number, PortOption, WorkerCount, database_options, database_settings, option
+from server.cli.options import (
+    NetworkAddress,
+    Number,
+    PortOption,
+    WorkerCount,
+    database_options,
+    database_settings,
+    option,
+)
 from server.core.errors import ConfigurationError
 from server.runtime.logs import configure_logging
 from server.runtime.supervisor import serve
@@ -36,6 +44,12 @@ MAX_WORKERS = 128
 @option("--tls-cert", "The certificate of both ports, with those of its issuers: PEM.", type=FILE)
 @option("--tls-key", "The key of the certificate: PEM, without a passphrase.", type=FILE)
 @option("--tls-client-ca", "Who issues the certificates that gRPC asks clients for: PEM.", type=FILE)
+@option(
+    "--webhook-allow",
+    "A network to which webhooks may be sent though it is not public, such as 10.1.0.0/16. May be given again.",
+    type=NetworkAddress(),
+    multiple=True,
+)
 @option(
     "--log-level",
     "The least that is logged, on stderr.",
