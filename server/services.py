@@ -18,6 +18,7 @@ from server.core.requests import Requests
 from server.core.tail.tail import Tail
 from server.core.tracing import Tracer
 from server.core.usage.reads import UsageReads
+from server.core.webhooks.webhooks import Webhooks
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Services:
     usage: UsageReads
     alerts: AlertReads
     alert_changes: AlertChanges
+    webhooks: Webhooks
     cursors: Cursors
     tail: Tail
     check_ready: Callable[[], Awaitable[None]]

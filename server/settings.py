@@ -56,6 +56,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     """The port of metrics; None turns them off."""
     metrics_descriptor: int | None = None
     """The file descriptor of the memory in which a worker counts. The supervisor makes it for each worker process."""
+    webhook_allow: tuple[str, ...] = ()
+    """Networks, such as `10.1.0.0/16`, to which webhooks may be sent though they are not public."""
     tls: TlsFiles | None = None
     """What is in those files. The supervisor reads them at the start and on SIGHUP, and hands this to the workers."""
 

@@ -49,7 +49,7 @@ def keys_group() -> None:
 @keys_group.command("create")
 @click.option("--tenant", required=True, metavar="NAME", help="The tenant that the key is for; made if it is new.")
 @click.option("--name", default="", help="What the key is for.")
-@click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="What it may do. Default: both.")
+@click.option("--scope", "scopes", multiple=True, type=click.Choice(SCOPES), help="What it may do. Default: all.")
 @click.option("--allow-domain", "domains", multiple=True, metavar="D", help="Pages that may use it: a host, or *.HOST.")
 @click.option(
     "--rate-limit",

@@ -8,7 +8,16 @@ import click
 import uvloop
 
 from server.cli.commands import Command
-from server.cli.options import Duration, Number, PortOption, WorkerCount, database_options, database_settings, option
+from server.cli.options import (
+    Duration,
+    NetworkAddress,
+    Number,
+    PortOption,
+    WorkerCount,
+    database_options,
+    database_settings,
+    option,
+)
 from server.core.errors import ConfigurationError
 from server.runtime.logs import configure_logging
 from server.runtime.supervisor import serve
@@ -45,6 +54,12 @@ MAX_WORKERS = 128
     "How often rules are evaluated, such as 5m. Windows end at a whole minute.",
     type=Duration(MAX_RULES_INTERVAL),
     default="15m",
+)
+@option(
+    "--webhook-allow",
+    "A network to which webhooks may be sent though it is not public, such as 10.1.0.0/16. May be given again.",
+    type=NetworkAddress(),
+    multiple=True,
 )
 @option(
     "--log-level",

@@ -107,7 +107,7 @@ class InvalidHeader(SluiceError):
 
 
 class InvalidParameter(SluiceError):
-    """A query parameter cannot be understood."""
+    """A query parameter, or a field of a body that is no batch, cannot be understood."""
 
     code = Code.INVALID_PARAMETER
 
@@ -146,7 +146,7 @@ class NotFound(SluiceError):
 
 
 class Conflict(SluiceError):
-    """What is to be made exists already, or there are too many."""
+    """The tenant has another thing of this name."""
 
     code = Code.CONFLICT
 

@@ -54,7 +54,7 @@ def list_alerts(services: Services) -> Callable[[HTTPScope, Receive, Send], Awai
         page = parse_page(values)
         async with services.alerts.page(key.tenant_id, page.where, page.below, page.limit, deadline) as found:
             fields = [link_to_next(values, found[-1])] if len(found) == page.limit else []
-            await send_json(send, encode_json(list(map(alert_body, found))), fields)
+            await send_json(send, encode_json(list(map(alert_body, found))), headers=fields)
 
     return for_present_client(respond, services.requests)
 

@@ -34,7 +34,7 @@ def test_create_prints_the_key_once(server: Server, made: Json) -> None:
     assert str(uuid.UUID(made["id"])) == made["id"]
     assert str(uuid.UUID(made["tenant_id"])) == made["tenant_id"]
     assert (made["tenant"], made["name"]) == ("plain", "")
-    assert made["scopes"] == ["events:write", "events:read"]
+    assert made["scopes"] == ["events:write", "events:read", "rules:read", "rules:write"]
     assert made["allowed_domains"] == []
     assert made["rate_limit"] == 1000
     assert TIME.fullmatch(made["created_at"])

@@ -56,7 +56,7 @@ def test_scopes() -> None:
     key().check(Credentials("s"), "events:write")
     with pytest.raises(InsufficientScope, match="events:read"):
         key().check(Credentials("s"), "events:read")
-    assert set(SCOPES) == {"events:write", "events:read"}
+    assert set(SCOPES) == {"events:write", "events:read", "rules:read", "rules:write"}
 
 
 @pytest.mark.parametrize(

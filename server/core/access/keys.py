@@ -8,7 +8,7 @@ import re
 import secrets
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import Literal, get_args
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -16,8 +16,8 @@ from msgspec import Struct
 
 from server.core.errors import DomainNotAllowed, InsufficientScope, SluiceError, Unauthenticated
 
-Scope = Literal["events:write", "events:read"]
-SCOPES: tuple[Scope, ...] = ("events:write", "events:read")
+Scope = Literal["events:write", "events:read", "rules:read", "rules:write"]
+SCOPES: tuple[Scope, ...] = get_args(Scope)
 
 DEFAULT_RATE_LIMIT = 1_000
 """Requests a minute that a key may make unless it is given another limit; 0 means no limit."""

@@ -37,7 +37,7 @@ def deliveries_of(webhooks: Iterable[Webhook], transition: Transition) -> list[D
     ]
 
 
-def test_delivery(webhook: Webhook, at: datetime) -> Delivery:
+def delivery_of_test(webhook: Webhook, at: datetime) -> Delivery:
     """A delivery with which a tenant tries a webhook. Those of one second are one, so their number is bounded."""
     second = at.replace(microsecond=0)
     own_id = message_id(second, webhook.id, webhook.id)

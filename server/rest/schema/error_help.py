@@ -29,8 +29,8 @@ ERROR_HELP: dict[Code, Help] = {
         "A header has no valid value, or is given twice.", "Correct the header that `detail` names."
     ),
     Code.INVALID_PARAMETER: Help(
-        "A query parameter is unknown, given twice, or has no valid value.",
-        "Correct the parameter that `detail` names.",
+        "A query parameter, or a field of a body that is no batch, is unknown, missing, or has no valid value.",
+        "Correct the parameter or field that `detail` names.",
     ),
     Code.UNAUTHENTICATED: Help(
         "The API key is missing, unknown, replaced or revoked, or there is more than one.",
@@ -45,8 +45,9 @@ ERROR_HELP: dict[Code, Help] = {
         "Send from a server, or use a key with that domain (`--allow-domain`).",
     ),
     Code.NOT_FOUND: Help(
-        "There is nothing at this path, or the tenant has no event with this id.", "Correct the path or the id."
+        "There is nothing at this path, or the tenant has nothing with this id.", "Correct the path or the id."
     ),
+    Code.CONFLICT: Help("The tenant has another thing of this name.", "Use another name, or change what has it."),
     Code.GONE: Help(
         "The database no longer has what was stored after a resume token.",
         "Follow again without the token, with the time in `since`. Some events may come a second time: compare ids.",

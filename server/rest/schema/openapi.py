@@ -14,6 +14,7 @@ from server.core.alerts.body import AlertBody
 from server.core.errors import Code
 from server.core.events.model import MAX_BODY_BYTES, Batch, EventBody
 from server.core.ingest.idempotency import MAX_IDEMPOTENCY_KEY_CHARS
+from server.core.webhooks.webhooks import WebhookFields
 from server.rest.event_types import EventTypeBody
 from server.rest.http.problems import ProblemBody
 from server.rest.ingest import ReceiptBody
@@ -33,7 +34,9 @@ from server.rest.schema.parts import (
     success_response,
 )
 from server.rest.schema.reads import get_operation, list_operation, list_types_operation, tail_operation
+from server.rest.schema.webhooks import webhook_paths
 from server.rest.usage import UsageBody
+from server.rest.webhooks import DeliveryBody, NewWebhookBody, WebhookBody
 
 EXAMPLE_BATCH: Json = {
     "source": "backend",
@@ -56,6 +59,11 @@ TIME_FIELDS = (
     "resolved_at",
     "acknowledged_at",
     "created_at",
+    "created_at",
+    "disabled_at",
+    "previous_secret_valid_until",
+    "at",
+    "next_attempt_at",
 )
 TIME = "In UTC, without a zone: `YYYY-MM-DDTHH:MM:SS`, and `.mmm` unless that is zero"
 TIMES = (
@@ -113,6 +121,7 @@ def openapi_document() -> Json:
             "/api/v1/rejections": {"get": list_rejections_operation()},
             "/api/v1/usage": {"get": show_usage_operation()},
             **alert_paths(),
+            **webhook_paths(),
             "/health/live": {"get": health_operation("getLive", "Whether the process works", [])},
             "/health/ready": {"get": health_operation("getReady", "Whether events can be taken", [Code.UNAVAILABLE])},
         },
@@ -135,6 +144,10 @@ def schemas() -> Json:
             RejectionBody,
             UsageBody,
             AlertBody,
+            WebhookFields,
+            WebhookBody,
+            NewWebhookBody,
+            DeliveryBody,
             ProblemBody,
         ],
         ref_template="#/components/schemas/{name}",
