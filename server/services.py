@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from server.core.access.admission import Admission
+from server.core.alerts.reads import AlertReads
+from server.core.alerts.store import AlertChanges
 from server.core.events.cursor import Cursors
 from server.core.exports import Exports
 from server.core.in_flight import InFlight
@@ -16,6 +18,7 @@ from server.core.requests import Requests
 from server.core.tail.tail import Tail
 from server.core.tracing import Tracer
 from server.core.usage.reads import UsageReads
+from server.core.webhooks.webhooks import Webhooks
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,9 @@ class Services:
     exports: Exports
     rejections: RejectionReads
     usage: UsageReads
+    alerts: AlertReads
+    alert_changes: AlertChanges
+    webhooks: Webhooks
     cursors: Cursors
     tail: Tail
     check_ready: Callable[[], Awaitable[None]]

@@ -15,6 +15,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 DEFAULT_DATABASE = "sluice"
 DEFAULT_DATA_DIR = ".sluice"
+DEFAULT_RULES_INTERVAL_S = 15 * 60
 
 
 class DatabaseSettings(Struct, frozen=True, kw_only=True):
@@ -47,12 +48,16 @@ class Settings(Struct, frozen=True, kw_only=True):
     tls_client_ca: str | None
     log_level: LogLevel
     log_format: LogFormat
+    rules_interval_s: int = DEFAULT_RULES_INTERVAL_S
+    """How often rules are evaluated, in seconds."""
     cursor_secret: bytes = b""
     """What signs the cursors of lists. The supervisor reads it from the database and hands it to the workers."""
     metrics_port: int | None = None
     """The port of metrics; None turns them off."""
     metrics_descriptor: int | None = None
     """The file descriptor of the memory in which a worker counts. The supervisor makes it for each worker process."""
+    webhook_allow: tuple[str, ...] = ()
+    """Networks, such as `10.1.0.0/16`, to which webhooks may be sent though they are not public."""
     tls: TlsFiles | None = None
     """What is in those files. The supervisor reads them at the start and on SIGHUP, and hands this to the workers."""
 

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from datetime import timedelta
 from functools import wraps
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -111,6 +112,19 @@ class Duration(click.ParamType[timedelta]):
         if not timedelta() < duration <= self.most:
             self.fail(f"{value!r} is not {DURATION_FORM}, {self.most.days}d at most", param, ctx)
         return duration
+
+
+class NetworkAddress(click.ParamType[str]):
+    """A network of IPv4 or IPv6 in the form of CIDR."""
+
+    name = "CIDR"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return the network in its usual form. Fails if it is none."""
+        try:
+            return str(ip_network(value))
+        except ValueError as error:
+            self.fail(f"{error}: write it as 10.1.0.0/16, or as 10.1.2.3/32 for one address", param, ctx)
 
 
 class PortOption(click.Option):

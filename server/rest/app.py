@@ -4,13 +4,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, cast
 
-from litestar import Litestar, asgi, get
+from litestar import Litestar, asgi, get, post
 from litestar.config.app import AppConfig
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, AsyncAnyCallable, HTTPScope, Receive, Scope, Send
 
 from server.core.errors import ClientGone, MethodNotAllowed
 from server.core.requests import Requests
+from server.rest.alerts import ALERTS_PATH, acknowledge_alert, get_alert, list_alerts, resolve_alert
 from server.rest.event_types import list_event_types
 from server.rest.events import get_event, list_events
 from server.rest.health import live, ready
@@ -22,9 +23,21 @@ from server.rest.schema.page import FILES_PATH, schema_file, schema_page, to_sch
 from server.rest.tail import TAIL_PATH, tail_events
 from server.rest.tracing import as_requests
 from server.rest.usage import show_usage
+from server.rest.webhooks import (
+    create_webhook,
+    delete_webhook,
+    get_webhook,
+    list_deliveries,
+    list_webhooks,
+    resend_delivery,
+    rotate_webhook,
+    test_webhook,
+)
 from server.services import Services
 
 EVENTS_PATH = "/api/v1/events"
+WEBHOOKS_PATH = "/api/v1/webhooks"
+WEBHOOK_PATH = WEBHOOKS_PATH + "/{webhook_id:str}"
 
 
 def create_app(services: Services) -> ASGIApp:
@@ -40,6 +53,20 @@ def create_app(services: Services) -> ASGIApp:
             asgi("/api/v1/event-types", copy_scope=False)(by_method(GET=list_event_types(services))),
             asgi("/api/v1/rejections", copy_scope=False)(by_method(GET=list_rejections(services))),
             asgi("/api/v1/usage", copy_scope=False)(by_method(GET=show_usage(services))),
+            asgi(ALERTS_PATH, copy_scope=False)(by_method(GET=list_alerts(services))),
+            get(ALERTS_PATH + "/{alert_id:str}")(get_alert(services)),
+            post(ALERTS_PATH + "/{alert_id:str}/acknowledge")(acknowledge_alert(services)),
+            post(ALERTS_PATH + "/{alert_id:str}/resolve")(resolve_alert(services)),
+            asgi(WEBHOOKS_PATH, copy_scope=False)(
+                by_method(POST=create_webhook(services), GET=list_webhooks(services))
+            ),
+            asgi(WEBHOOK_PATH, copy_scope=False)(by_method(GET=get_webhook(services), DELETE=delete_webhook(services))),
+            asgi(WEBHOOK_PATH + "/test", copy_scope=False)(by_method(POST=test_webhook(services))),
+            asgi(WEBHOOK_PATH + "/rotate", copy_scope=False)(by_method(POST=rotate_webhook(services))),
+            asgi(WEBHOOK_PATH + "/deliveries", copy_scope=False)(by_method(GET=list_deliveries(services))),
+            asgi(WEBHOOK_PATH + "/deliveries/{delivery_id:str}/resend", copy_scope=False)(
+                by_method(POST=resend_delivery(services))
+            ),
             get("/health/live")(live()),
             get("/health/ready")(ready(services)),
             get("/")(to_schema()),

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import uvicorn
 
 from server.core.access.admission import Admission
+from server.core.alerts.reads import AlertReads
 from server.core.errors import Unavailable
 from server.core.events.catalog import Catalog
 from server.core.events.cursor import Cursors
@@ -28,6 +29,8 @@ from server.core.tail.tail import MAX_TAILS, Tail
 from server.core.tail.tokens import ResumeTokens
 from server.core.tracing import Tracer
 from server.core.usage.reads import UsageReads
+from server.core.webhooks.addresses import Guard
+from server.core.webhooks.webhooks import Webhooks
 from server.rest.app import create_app
 from server.rest.http.protocol import IDLE_TIMEOUT_S, HttpProtocol
 from server.rest.http.tls import protocol_over_tls
@@ -38,8 +41,11 @@ from server.runtime.background import report_health
 from server.runtime.http_server import HttpServer, uvicorn_config
 from server.runtime.jobs import (
     deletions_job,
+    deliveries_job,
+    evaluation_job,
     indexes_job,
     memory_job,
+    presence_job,
     retention_job,
     stale_connections_job,
     usage_job,
@@ -52,11 +58,14 @@ from server.runtime.metrics.sampler import Levels, Sampler
 from server.runtime.ports import SHARED, bound_socket, prefer_newest
 from server.runtime.readiness import READY_TIMEOUT_S, Readiness
 from server.runtime.tracing import start_tracing
+from server.runtime.webhook_calls import SystemResolver
 from server.services import Services
 from server.settings import Settings
+from storage.alerts import StoredAlerts
 from storage.catalog import StoredCatalog
 from storage.client import PrimaryWatch, close, connect, database
 from storage.commands import Database
+from storage.deliveries import StoredDeliveries
 from storage.events import Events
 from storage.idempotency import IdempotencyRecords
 from storage.keys import Keys
@@ -66,6 +75,7 @@ from storage.reads import StoredEvents
 from storage.rejections import StoredRejections
 from storage.tail import TailHistory
 from storage.usage import StoredUsage
+from storage.webhooks import StoredWebhooks
 
 SLOW_THREADS = 2
 """Threads for calls of the system that take some milliseconds. They share Python's interpreter with the event loop."""
@@ -97,7 +107,8 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
     events = Events(storage)
     is_writable = Readiness(partial(probe, storage, READY_TIMEOUT_S), lambda: events.confirmed_at)
     catalog = Catalog(StoredCatalog(storage))
-    readers, tracing = compose_readers(reading), start_tracing()
+    guard = Guard(settings.webhook_allow)
+    readers, tracing = compose_readers(reading, guard), start_tracing()
     services = compose_services(
         storage, events, keys, catalog, readers, history, settings.cursor_secret, is_writable, tracing
     )
@@ -121,6 +132,9 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
             indexes_job(storage, leases).run(),
             retention_job(storage, leases).run(),
             deletions_job(storage, leases).run(),
+            presence_job(storage).run(),
+            evaluation_job(storage, reading, leases, settings.rules_interval_s).run(),
+            deliveries_job(storage, leases, guard).run(),
             stale_connections_job(settings, is_writable, stop).run(),
             report_health(is_writable, has_primary, grpc.set_serving),
             forever("change stream", services.tail.feed.run_once, TAIL_PAUSE_S),
@@ -141,9 +155,11 @@ class Readers(NamedTuple):
     exports: Exports
     rejections: RejectionReads
     usage: UsageReads
+    alerts: AlertReads
+    webhooks: Webhooks
 
 
-def compose_readers(reading: Database) -> Readers:
+def compose_readers(reading: Database, guard: Guard) -> Readers:
     """The services that read, on top of the database client for reads. They share their limits."""
     stored, types, limits = StoredEvents(reading), StoredCatalog(reading), ReadLimits()
     return Readers(
@@ -151,6 +167,8 @@ def compose_readers(reading: Database) -> Readers:
         exports=Exports(stored, types, limits),
         rejections=RejectionReads(StoredRejections(reading), limits),
         usage=UsageReads(StoredUsage(reading), limits),
+        alerts=AlertReads(StoredAlerts(reading), limits),
+        webhooks=Webhooks(StoredWebhooks(reading), StoredDeliveries(reading), SystemResolver(), guard, limits),
     )
 
 
@@ -186,6 +204,9 @@ def compose_services(
         exports=readers.exports,
         rejections=readers.rejections,
         usage=readers.usage,
+        alerts=readers.alerts,
+        alert_changes=StoredAlerts(storage),
+        webhooks=readers.webhooks,
         cursors=Cursors(secret),
         tail=Tail(history, admission, ResumeTokens(secret), draining),
         check_ready=check_ready,

@@ -14,6 +14,7 @@ from server.core.deadline import Deadline
 from server.core.errors import ConfigurationError, Unavailable
 from server.core.events.catalog import Catalog
 from server.core.jobs.store import JobLease
+from server.core.webhooks.addresses import Guard
 from server.runtime.background import DeploymentJob, PeriodicJob
 from server.runtime.composition import compose_readers, compose_services
 from server.runtime.errors import StartError
@@ -281,7 +282,7 @@ def test_a_worker_that_drains_is_not_ready() -> None:
             Events(storage),
             Keys(storage),
             Catalog(StoredCatalog(storage)),
-            compose_readers(storage),
+            compose_readers(storage, Guard()),
             TailHistory(storage),
             b"",
             is_writable,

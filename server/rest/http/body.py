@@ -50,8 +50,10 @@ class BodyReader:
         return body.removeprefix(BYTE_ORDER_MARK)
 
 
-async def receive_body(receive: Receive, arrivals: Arrivals) -> bytes:
-    """The body as it was sent, counted as it arrives.
+async def receive_body(
+    receive: Receive, arrivals: Arrivals, limit: int = MAX_BODY_BYTES, too_large: str = TOO_LARGE
+) -> bytes:
+    """The body as it was sent, at most `limit` bytes, counted as it arrives.
 
     Raises PayloadTooLarge as soon as that is known, RequestTimeout, ClientGone, and Unavailable.
     """
@@ -64,7 +66,7 @@ async def receive_body(receive: Receive, arrivals: Arrivals) -> bytes:
                 raise ClientGone
             chunks.append(message["body"])
             arrival.add(len(message["body"]))
-            if arrival.size > MAX_BODY_BYTES:
-                raise PayloadTooLarge(TOO_LARGE)
+            if arrival.size > limit:
+                raise PayloadTooLarge(too_large)
             more = message["more_body"]
     return b"".join(chunks)

@@ -13,7 +13,8 @@ from server.rest.http.headers import NO_STORE
 CHUNK_BYTES = 64 * 1024
 """How much is sent at a time, and so what a connection holds of a response: as much as the server buffers for it."""
 
-JSON_HEADERS = [(b"content-type", b"application/json"), (b"cache-control", b"no-store")]
+NO_STORE_HEADER = (b"cache-control", b"no-store")
+JSON_HEADERS = [(b"content-type", b"application/json"), NO_STORE_HEADER]
 
 
 async def send_stream(send: Send, chunks: AsyncIterator[bytes], headers: Sequence[tuple[bytes, bytes]] = ()) -> None:
@@ -30,11 +31,19 @@ async def send_chunks(send: Send, chunks: AsyncIterator[bytes], headers: Sequenc
     await send(body_event(b"", more_body=False))
 
 
-async def send_json(send: Send, body: bytes) -> None:
+async def send_json(
+    send: Send, body: bytes, status: HTTPStatus = HTTPStatus.OK, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
     """Send a JSON response, at the client's pace."""
     length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": [*JSON_HEADERS, length]})
+    await send({"type": "http.response.start", "status": status, "headers": [*JSON_HEADERS, *headers, length]})
     await send_pieces(send, body)
+    await send(body_event(b"", more_body=False))
+
+
+async def send_nothing(send: Send) -> None:
+    """Send a response without a body: what was asked for is done."""
+    await send({"type": "http.response.start", "status": HTTPStatus.NO_CONTENT, "headers": [NO_STORE_HEADER]})
     await send(body_event(b"", more_body=False))
 
 

@@ -10,9 +10,11 @@ from importlib.metadata import version
 import msgspec
 from litestar import Response
 
+from server.core.alerts.body import AlertBody
 from server.core.errors import Code
 from server.core.events.model import MAX_BODY_BYTES, Batch, EventBody
 from server.core.ingest.idempotency import MAX_IDEMPOTENCY_KEY_CHARS
+from server.core.webhooks.webhooks import WebhookFields
 from server.rest.event_types import EventTypeBody
 from server.rest.http.problems import ProblemBody
 from server.rest.ingest import ReceiptBody
@@ -20,6 +22,7 @@ from server.rest.raw import RawReceiptBody
 from server.rest.rejections import RejectionBody
 from server.rest.schema import raw_bodies
 from server.rest.schema.activity import list_rejections_operation, show_usage_operation
+from server.rest.schema.alerts import alert_paths
 from server.rest.schema.parts import (
     ACCESS_CODES,
     QUOTA_HEADERS,
@@ -31,7 +34,9 @@ from server.rest.schema.parts import (
     success_response,
 )
 from server.rest.schema.reads import get_operation, list_operation, list_types_operation, tail_operation
+from server.rest.schema.webhooks import webhook_paths
 from server.rest.usage import UsageBody
+from server.rest.webhooks import DeliveryBody, NewWebhookBody, WebhookBody
 
 EXAMPLE_BATCH: Json = {
     "source": "backend",
@@ -45,7 +50,21 @@ SECURITY_SCHEMES: Json = {
 }
 """The places where a request may name its key. It names it in one of them."""
 
-TIME_FIELDS = ("received_at", "timestamp", "time")
+TIME_FIELDS = (
+    "received_at",
+    "timestamp",
+    "time",
+    "window_start",
+    "window_end",
+    "resolved_at",
+    "acknowledged_at",
+    "created_at",
+    "created_at",
+    "disabled_at",
+    "previous_secret_valid_until",
+    "at",
+    "next_attempt_at",
+)
 TIME = "In UTC, without a zone: `YYYY-MM-DDTHH:MM:SS`, and `.mmm` unless that is zero"
 TIMES = (
     'All times are in UTC, and are shown without a zone. To read one: `new Date(event.received_at + "Z")` in '
@@ -101,6 +120,8 @@ def openapi_document() -> Json:
             "/api/v1/event-types": {"get": list_types_operation()},
             "/api/v1/rejections": {"get": list_rejections_operation()},
             "/api/v1/usage": {"get": show_usage_operation()},
+            **alert_paths(),
+            **webhook_paths(),
             "/health/live": {"get": health_operation("getLive", "Whether the process works", [])},
             "/health/ready": {"get": health_operation("getReady", "Whether events can be taken", [Code.UNAVAILABLE])},
         },
@@ -114,7 +135,21 @@ def openapi_document() -> Json:
 def schemas() -> Json:
     """The shapes of bodies, in a form from which generators make usable types."""
     _, components = msgspec.json.schema_components(
-        [Batch, ReceiptBody, RawReceiptBody, EventBody, EventTypeBody, RejectionBody, UsageBody, ProblemBody],
+        [
+            Batch,
+            ReceiptBody,
+            RawReceiptBody,
+            EventBody,
+            EventTypeBody,
+            RejectionBody,
+            UsageBody,
+            AlertBody,
+            WebhookFields,
+            WebhookBody,
+            NewWebhookBody,
+            DeliveryBody,
+            ProblemBody,
+        ],
         ref_template="#/components/schemas/{name}",
     )
     for component in components.values():

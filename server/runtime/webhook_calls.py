@@ -1,0 +1,120 @@
+"""Calls the receivers of webhooks, and finds the addresses of their hosts.
+
+The guard is asked for each socket, before it is opened. No connection can get around it: neither one to an address in
+the URL, which no resolver sees, nor one to a name whose addresses have changed since the webhook was made.
+"""
+
+import asyncio
+import socket
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from typing import Any
+
+import aiohttp
+
+from server.core.webhooks.addresses import Guard
+from server.core.webhooks.calls import Response
+from server.core.webhooks.model import MAX_RESPONSE_BYTES
+
+TIMEOUT_S = 15.0
+"""How long a call may take, from the search of the address to the response, as Standard Webhooks has it."""
+
+RESOLVE_TIMEOUT_S = 3.0
+"""How long the search for a new webhook's addresses may take. They are checked again when it is called."""
+
+NO_SUCH_NAME = {socket.EAI_NONAME, socket.EAI_NODATA}
+
+HEADERS = {
+    "accept-encoding": "identity",  # what is kept of a response is text
+    "content-type": "application/json",
+    "user-agent": f"sluice/{version('sluice')}",
+}
+
+NOT_ALLOWED = "its address is not public. The operator can allow it by --webhook-allow"
+
+FAILURES: tuple[tuple[type[Exception], str], ...] = (
+    (TimeoutError, f"it did not answer within {TIMEOUT_S:.0f} s"),
+    (aiohttp.ClientConnectorCertificateError, "its certificate is not trusted"),
+    (aiohttp.ClientConnectorSSLError, "it does not speak TLS"),
+    (aiohttp.ClientConnectorDNSError, "its name is not known"),
+    (aiohttp.ClientConnectorError, "no connection"),
+    (aiohttp.ClientResponseError, "what it sent is not HTTP/1.1"),
+    (Exception, "the connection was lost"),
+)
+"""What a tenant is told of each error of aiohttp and of the event loop. The first row that fits counts."""
+
+
+class NotAllowed(OSError):
+    """The guard does not allow an address."""
+
+    def __init__(self) -> None:
+        super().__init__(NOT_ALLOWED)
+
+
+class WebhookCalls:
+    """Implements `Caller`. It makes a connection for each call: calls of one receiver are rare."""
+
+    def __init__(self, guard: Guard) -> None:
+        self._guard = guard
+
+    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
+        """See `Caller`."""
+        ends = asyncio.get_running_loop().time() + TIMEOUT_S
+        connector = aiohttp.TCPConnector(socket_factory=self._open_socket, force_close=True, use_dns_cache=False)
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=None)
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+        ) as session:
+            try:
+                async with asyncio.timeout_at(ends):
+                    response = await session.post(url, data=body, headers={**HEADERS, **headers}, allow_redirects=False)
+            except (aiohttp.ClientError, OSError, RuntimeError, ValueError) as error:  # TimeoutError is an OSError
+                return Response(None, error=f"The receiver cannot be called: {reason_of(error)}")
+            read = await read_start(response, ends)
+            return Response(response.status, read, response.headers.get("Retry-After"))
+
+    def _open_socket(self, address: Any) -> socket.socket:
+        """A socket for one of the addresses of a host. Raises NotAllowed."""
+        family, kind, protocol, _, endpoint = address
+        if not self._guard.allows(endpoint[0]):
+            raise NotAllowed
+        return socket.socket(family, kind, protocol)
+
+
+async def read_start(response: aiohttp.ClientResponse, ends: float) -> bytes:
+    """The first MAX_RESPONSE_BYTES of a response, or what of them arrives in time. The connection is closed then."""
+    read = b""
+    try:
+        async with asyncio.timeout_at(ends):
+            while len(read) < MAX_RESPONSE_BYTES:
+                chunk = await response.content.read(MAX_RESPONSE_BYTES - len(read))
+                if not chunk:
+                    break
+                read += chunk
+    except (aiohttp.ClientError, OSError):  # the status says what became of the call
+        pass
+    finally:
+        response.close()
+    return read
+
+
+def reason_of(error: Exception) -> str:
+    """What a tenant is told of an error."""
+    if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, NotAllowed):
+        return NOT_ALLOWED
+    return next(reason for kind, reason in FAILURES if isinstance(error, kind))
+
+
+class SystemResolver:
+    """Implements `Resolver` as the system resolves names."""
+
+    async def addresses(self, name: str) -> Sequence[str] | None:
+        """See `Resolver`."""
+        try:
+            async with asyncio.timeout(RESOLVE_TIMEOUT_S):
+                found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
+        except socket.gaierror as error:
+            return [] if error.errno in NO_SUCH_NAME else None
+        except (OSError, UnicodeError):
+            return None
+        return [str(endpoint[0]) for *_, endpoint in found]
