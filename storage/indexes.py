@@ -89,6 +89,7 @@ INDEXES = (
     Index(KEYS, "window.until_1", {"window.until": 1}, {"sparse": True}),
     Index(PRESENCE, "until_1", {"until": 1}, {"expireAfterSeconds": PRESENCE_KEPT_S}),
     Index(REJECTIONS, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
+    Index(RULES, "tenant_id_1_name_1", {"_id.tenant_id": 1, "name": 1}, {"unique": True}),
     Index(RULE_RESULTS, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
     Index(USAGE, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
     Index(WEBHOOKS, "tenant_id_1_name_1", {"_id.tenant_id": 1, "name": 1}, {"unique": True}),
