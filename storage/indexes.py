@@ -25,8 +25,9 @@ PROBES = "write_probes"
 REJECTIONS = "rejections"
 TENANTS = "tenants"
 USAGE = "usage"
+VOLUMES = "volumes"
 
-COLLECTIONS = (CATALOG, EVENTS, IDEMPOTENCY_RECORDS, KEYS, LEASES, META, PROBES, REJECTIONS, TENANTS, USAGE)
+COLLECTIONS = (CATALOG, EVENTS, IDEMPOTENCY_RECORDS, KEYS, LEASES, META, PROBES, REJECTIONS, TENANTS, USAGE, VOLUMES)
 
 OTHER_DATABASE = "or give another --database"
 
@@ -53,12 +54,17 @@ class Index(NamedTuple):
     options: dict[str, Any]
 
 
+COUNT_OF_TYPE = {"_id.tenant_id": 1, "_id.event_type": 1, "_id.minute": 1, "_id.source": 1, "n": 1}
+"""By these, rules find the counts of their event type, while `_id` begins with the minute."""
+
 INDEXES = (
     Index(KEYS, "hash_1", {"hash": 1}, {"unique": True}),
     Index(KEYS, "previous.hash_1", {"previous.hash": 1}, {"sparse": True}),
     Index(KEYS, "window.until_1", {"window.until": 1}, {"sparse": True}),
     Index(REJECTIONS, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
     Index(USAGE, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
+    Index(VOLUMES, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
+    Index(VOLUMES, "count_of_type", COUNT_OF_TYPE, {}),
 )
 
 IS_KEY: Document = {"hash": {"$type": "binData"}, "tenant_id": {"$type": "binData"}, "scopes": {"$type": "string"}}

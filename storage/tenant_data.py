@@ -9,11 +9,11 @@ from bson.binary import Binary
 from bson.max_key import MaxKey
 
 from storage.commands import Document
-from storage.indexes import CATALOG, EVENTS, IDEMPOTENCY_RECORDS, KEYS, LEASES, META, PROBES, REJECTIONS, USAGE
+from storage.indexes import CATALOG, EVENTS, IDEMPOTENCY_RECORDS, KEYS, LEASES, META, PROBES, REJECTIONS, USAGE, VOLUMES
 from storage.layout import TOO_LARGE_EVENTS
 from storage.removal import Part
 
-BY_ID = (EVENTS, CATALOG, REJECTIONS, USAGE)
+BY_ID = (EVENTS, CATALOG, REJECTIONS, USAGE, VOLUMES)
 """Collections in which `_id` is an object that begins with `tenant_id`: what a tenant has is a range."""
 
 BY_FIELD = (IDEMPOTENCY_RECORDS, TOO_LARGE_EVENTS, KEYS)
