@@ -10,7 +10,7 @@ from msgspec import Meta, Struct
 from msgspec.structs import replace
 
 from server.core.errors import InvalidParameter
-from server.core.rules.config import convert, parse_config
+from server.core.rules.config import CONFIGS, convert, parse_config
 from server.core.rules.model import Rule, RuleType, Severity
 from server.core.times import MILLISECOND, to_milliseconds
 
@@ -56,7 +56,8 @@ def changed_rule(rule: Rule, value: Any, at: datetime) -> Rule:
     """
     if not isinstance(value, dict):
         raise InvalidParameter("body: must be an object with the fields to change")
-    if value.get("rule_type", rule.rule_type) != rule.rule_type and "config" not in value:
+    other_types = [each for each in CONFIGS if each != rule.rule_type]
+    if value.get("rule_type") in other_types and "config" not in value:
         raise InvalidParameter("config: is needed with another rule_type")
     fields = parse_fields({**fields_of(rule, without_severity=has_severity(value)), **value})
     updated_at = max(at, rule.updated_at + MILLISECOND)  # it tells evaluations that the rule has changed
