@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from server.core.access.admission import Admission
+from server.core.alerts.reads import AlertReads
+from server.core.alerts.store import AlertChanges
 from server.core.events.cursor import Cursors
 from server.core.exports import Exports
 from server.core.in_flight import InFlight
@@ -13,6 +15,7 @@ from server.core.ingest.raw import RawIngest
 from server.core.reads import Reads
 from server.core.rejections.reads import RejectionReads
 from server.core.requests import Requests
+from server.core.rules.rules import Rules
 from server.core.tail.tail import Tail
 from server.core.tracing import Tracer
 from server.core.usage.reads import UsageReads
@@ -32,6 +35,9 @@ class Services:
     exports: Exports
     rejections: RejectionReads
     usage: UsageReads
+    rules: Rules
+    alerts: AlertReads
+    alert_changes: AlertChanges
     webhooks: Webhooks
     cursors: Cursors
     tail: Tail

@@ -15,6 +15,7 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 DEFAULT_DATABASE = "sluice"
 DEFAULT_DATA_DIR = ".sluice"
+DEFAULT_RULES_INTERVAL_S = 15 * 60
 
 
 class DatabaseSettings(Struct, frozen=True, kw_only=True):
@@ -47,6 +48,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     tls_client_ca: str | None
     log_level: LogLevel
     log_format: LogFormat
+    rules_interval_s: int = DEFAULT_RULES_INTERVAL_S
+    """How often rules are evaluated, in seconds."""
     cursor_secret: bytes = b""
     """What signs the cursors of lists. The supervisor reads it from the database and hands it to the workers."""
     metrics_port: int | None = None

@@ -13,6 +13,7 @@ from server.core.errors import ConfigurationError
 from storage.commands import Database, Document, listed, time_limit
 from storage.failures import UNAUTHORIZED
 
+ALERTS = "alerts"
 CATALOG = "event_types"
 DELIVERIES = "deliveries"
 EVENTS = "events"
@@ -22,13 +23,18 @@ IDEMPOTENCY_RECORDS = "claims"
 KEYS = "keys"
 LEASES = "leases"
 META = "meta"
+PRESENCE = "presence"
 PROBES = "write_probes"
 REJECTIONS = "rejections"
+RULE_RESULTS = "rule_results"
+RULES = "rules"
 TENANTS = "tenants"
 USAGE = "usage"
+VOLUMES = "volumes"
 WEBHOOKS = "webhooks"
 
 COLLECTIONS = (
+    ALERTS,
     CATALOG,
     DELIVERIES,
     EVENTS,
@@ -36,10 +42,14 @@ COLLECTIONS = (
     KEYS,
     LEASES,
     META,
+    PRESENCE,
     PROBES,
     REJECTIONS,
+    RULE_RESULTS,
+    RULES,
     TENANTS,
     USAGE,
+    VOLUMES,
     WEBHOOKS,
 )
 
@@ -68,15 +78,27 @@ class Index(NamedTuple):
     options: dict[str, Any]
 
 
+PRESENCE_KEPT_S = 40 * 24 * 60 * 60
+"""How long it is known that Sluice was there: longer than the longest window of a rule."""
+
 PENDING: Document = {"due_at": {"$exists": True}}
 """What deliveries that are to be sent have: few of all."""
 
+COUNT_OF_TYPE = {"_id.tenant_id": 1, "_id.event_type": 1, "_id.minute": 1, "_id.source": 1, "n": 1}
+"""By these, rules find the counts of their event type, while `_id` begins with the minute."""
+
 INDEXES = (
+    Index(ALERTS, "rule_id_1", {"rule_id": 1}, {"unique": True, "partialFilterExpression": {"is_open": True}}),
     Index(KEYS, "hash_1", {"hash": 1}, {"unique": True}),
     Index(KEYS, "previous.hash_1", {"previous.hash": 1}, {"sparse": True}),
     Index(KEYS, "window.until_1", {"window.until": 1}, {"sparse": True}),
+    Index(PRESENCE, "until_1", {"until": 1}, {"expireAfterSeconds": PRESENCE_KEPT_S}),
     Index(REJECTIONS, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
+    Index(RULES, "tenant_id_1_name_1", {"_id.tenant_id": 1, "name": 1}, {"unique": True}),
+    Index(RULE_RESULTS, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
     Index(USAGE, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
+    Index(VOLUMES, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
+    Index(VOLUMES, "count_of_type", COUNT_OF_TYPE, {}),
     Index(WEBHOOKS, "tenant_id_1_name_1", {"_id.tenant_id": 1, "name": 1}, {"unique": True}),
     Index(DELIVERIES, "due_at_1_webhook_id_1", {"due_at": 1, "webhook_id": 1}, {"partialFilterExpression": PENDING}),
     Index(DELIVERIES, "subject_1_webhook_id_1", {"subject": 1, "webhook_id": 1}, {"partialFilterExpression": PENDING}),

@@ -10,6 +10,7 @@ from bson.max_key import MaxKey
 
 from storage.commands import Document
 from storage.indexes import (
+    ALERTS,
     CATALOG,
     DELIVERIES,
     EVENTS,
@@ -17,21 +18,29 @@ from storage.indexes import (
     KEYS,
     LEASES,
     META,
+    PRESENCE,
     PROBES,
     REJECTIONS,
+    RULE_RESULTS,
+    RULES,
     USAGE,
+    VOLUMES,
     WEBHOOKS,
 )
 from storage.layout import TOO_LARGE_EVENTS
 from storage.removal import Part
 
-BY_ID = (EVENTS, CATALOG, REJECTIONS, USAGE, WEBHOOKS, DELIVERIES)
-"""Collections in which `_id` is an object that begins with `tenant_id`: what a tenant has is a range."""
+BY_ID = (RULES, RULE_RESULTS, ALERTS, WEBHOOKS, DELIVERIES, EVENTS, CATALOG, REJECTIONS, USAGE, VOLUMES)
+"""Collections in which `_id` is an object that begins with `tenant_id`: what a tenant has is a range.
+
+They are removed in this order. What is evaluated meanwhile is stored only if its rule is still there, and webhooks are
+told of alerts that are still there.
+"""
 
 BY_FIELD = (IDEMPOTENCY_RECORDS, TOO_LARGE_EVENTS, KEYS)
 """Collections with a field `tenant_id`, which is compared in all documents. `keys` has the rate limits too."""
 
-OF_NO_TENANT = (LEASES, META, PROBES)
+OF_NO_TENANT = (LEASES, META, PRESENCE, PROBES)
 """Collections that hold nothing of tenants."""
 
 

@@ -1,6 +1,7 @@
 """The command `sluice serve`: reads its options and starts the supervisor."""
 
 import sys
+from datetime import timedelta
 from typing import Any
 
 import click
@@ -8,6 +9,7 @@ import uvloop
 
 from server.cli.commands import Command
 from server.cli.options import (
+    Duration,
     NetworkAddress,
     Number,
     PortOption,
@@ -23,6 +25,9 @@ from server.settings import Settings
 
 PORT = Number(0, 65_535)
 FILE = click.Path(exists=True, dir_okay=False)
+
+MAX_RULES_INTERVAL = timedelta(days=1)
+"""The longest time between two evaluations: what is found later is of little use."""
 
 MAX_WORKERS = 128
 """The most processes, because no machine with more cores was tried."""
@@ -44,6 +49,12 @@ MAX_WORKERS = 128
 @option("--tls-cert", "The certificate of both ports, with those of its issuers: PEM.", type=FILE)
 @option("--tls-key", "The key of the certificate: PEM, without a passphrase.", type=FILE)
 @option("--tls-client-ca", "Who issues the certificates that gRPC asks clients for: PEM.", type=FILE)
+@option(
+    "--rules-interval",
+    "How often rules are evaluated, such as 5m. Windows end at a whole minute.",
+    type=Duration(MAX_RULES_INTERVAL),
+    default="15m",
+)
 @option(
     "--webhook-allow",
     "A network to which webhooks may be sent though it is not public, such as 10.1.0.0/16. May be given again.",
@@ -80,4 +91,5 @@ def settings_of(options: dict[str, Any]) -> Settings:
     if options["tls_client_ca"] is not None and options["tls_cert"] is None:
         raise ConfigurationError("--tls-client-ca needs TLS: give --tls-cert and --tls-key too")
     storage = database_settings(options)
-    return Settings(storage=storage, **options)
+    rules_interval: timedelta = options.pop("rules_interval")
+    return Settings(storage=storage, rules_interval_s=round(rules_interval.total_seconds()), **options)

@@ -5,19 +5,31 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
-from litestar import Litestar, asgi, delete, get, post
+from litestar import Litestar, asgi, delete, get, patch, post
 from litestar.config.app import AppConfig
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, AsyncAnyCallable, HTTPScope, Receive, Scope, Send
 
 from server.core.errors import ClientGone, MethodNotAllowed
 from server.core.requests import Requests
+from server.rest.alerts import ALERTS_PATH, acknowledge_alert, get_alert, list_alerts, resolve_alert
 from server.rest.event_types import list_event_types
 from server.rest.events import get_event, list_events
 from server.rest.health import live, ready
+from server.rest.http.json_body import JsonBodies
 from server.rest.http.problems import exception_handlers
 from server.rest.ingest import ingest
 from server.rest.rejections import list_rejections
+from server.rest.rules import (
+    RULE_PATH,
+    RULES_PATH,
+    change_rule,
+    create_rule,
+    delete_rule,
+    evaluate_rule,
+    get_rule,
+    list_rules,
+)
 from server.rest.schema.openapi import openapi_json
 from server.rest.schema.page import FILES_PATH, schema_file, schema_page, to_schema
 from server.rest.tail import TAIL_PATH, tail_events
@@ -42,7 +54,7 @@ WEBHOOK_PATH = WEBHOOKS_PATH + "/{webhook_id:str}"
 
 def create_app(services: Services) -> ASGIApp:
     """The application that answers with `services`."""
-    store_batch = ingest(services)
+    store_batch, bodies = ingest(services), JsonBodies()
     by_method = partial(handle_by_method, services.requests)
     litestar = Router(
         route_handlers=[
@@ -53,8 +65,17 @@ def create_app(services: Services) -> ASGIApp:
             asgi("/api/v1/event-types", copy_scope=False)(by_method(GET=list_event_types(services))),
             asgi("/api/v1/rejections", copy_scope=False)(by_method(GET=list_rejections(services))),
             asgi("/api/v1/usage", copy_scope=False)(by_method(GET=show_usage(services))),
+            asgi(RULES_PATH, copy_scope=False)(by_method(POST=create_rule(services, bodies), GET=list_rules(services))),
+            get(RULE_PATH)(routed(get_rule(services))),
+            patch(RULE_PATH)(routed(change_rule(services, bodies))),
+            delete(RULE_PATH, status_code=HTTPStatus.OK)(routed(delete_rule(services))),
+            post(RULE_PATH + "/evaluate")(routed(evaluate_rule(services))),
+            asgi(ALERTS_PATH, copy_scope=False)(by_method(GET=list_alerts(services))),
+            get(ALERTS_PATH + "/{alert_id:str}")(get_alert(services)),
+            post(ALERTS_PATH + "/{alert_id:str}/acknowledge")(acknowledge_alert(services)),
+            post(ALERTS_PATH + "/{alert_id:str}/resolve")(resolve_alert(services)),
             asgi(WEBHOOKS_PATH, copy_scope=False)(
-                by_method(POST=create_webhook(services), GET=list_webhooks(services))
+                by_method(POST=create_webhook(services, bodies), GET=list_webhooks(services))
             ),
             get(WEBHOOK_PATH)(routed(get_webhook(services))),
             delete(WEBHOOK_PATH, status_code=HTTPStatus.OK)(routed(delete_webhook(services))),

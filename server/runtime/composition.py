@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import uvicorn
 
 from server.core.access.admission import Admission
+from server.core.alerts.reads import AlertReads
 from server.core.errors import Unavailable
 from server.core.events.catalog import Catalog
 from server.core.events.cursor import Cursors
@@ -24,6 +25,7 @@ from server.core.read_limits import ReadLimits
 from server.core.reads import Reads
 from server.core.rejections.reads import RejectionReads
 from server.core.requests import Requests
+from server.core.rules.rules import Rules
 from server.core.tail.tail import MAX_TAILS, Tail
 from server.core.tail.tokens import ResumeTokens
 from server.core.tracing import Tracer
@@ -41,8 +43,10 @@ from server.runtime.http_server import HttpServer, uvicorn_config
 from server.runtime.jobs import (
     deletions_job,
     deliveries_job,
+    evaluation_job,
     indexes_job,
     memory_job,
+    presence_job,
     retention_job,
     stale_connections_job,
     usage_job,
@@ -58,6 +62,7 @@ from server.runtime.tracing import start_tracing
 from server.runtime.webhook_calls import SystemResolver
 from server.services import Services
 from server.settings import Settings
+from storage.alerts import StoredAlerts
 from storage.catalog import StoredCatalog
 from storage.client import PrimaryWatch, close, connect, database
 from storage.commands import Database
@@ -66,9 +71,11 @@ from storage.events import Events
 from storage.idempotency import IdempotencyRecords
 from storage.keys import Keys
 from storage.leases import Leases
+from storage.measurements import StoredMeasurements
 from storage.probe import probe
 from storage.reads import StoredEvents
 from storage.rejections import StoredRejections
+from storage.rules import StoredRules
 from storage.tail import TailHistory
 from storage.usage import StoredUsage
 from storage.webhooks import StoredWebhooks
@@ -128,6 +135,8 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
             indexes_job(storage, leases).run(),
             retention_job(storage, leases).run(),
             deletions_job(storage, leases).run(),
+            presence_job(storage).run(),
+            evaluation_job(storage, reading, leases, settings.rules_interval_s).run(),
             deliveries_job(storage, leases, guard).run(),
             stale_connections_job(settings, is_writable, stop).run(),
             report_health(is_writable, has_primary, grpc.set_serving),
@@ -149,6 +158,8 @@ class Readers(NamedTuple):
     exports: Exports
     rejections: RejectionReads
     usage: UsageReads
+    rules: Rules
+    alerts: AlertReads
     webhooks: Webhooks
 
 
@@ -160,6 +171,8 @@ def compose_readers(reading: Database, guard: Guard) -> Readers:
         exports=Exports(stored, types, limits),
         rejections=RejectionReads(StoredRejections(reading), limits),
         usage=UsageReads(StoredUsage(reading), limits),
+        rules=Rules(StoredRules(reading), StoredMeasurements(reading), limits),
+        alerts=AlertReads(StoredAlerts(reading), limits),
         webhooks=Webhooks(StoredWebhooks(reading), StoredDeliveries(reading), SystemResolver(), guard, limits),
     )
 
@@ -196,6 +209,9 @@ def compose_services(
         exports=readers.exports,
         rejections=readers.rejections,
         usage=readers.usage,
+        rules=readers.rules,
+        alerts=readers.alerts,
+        alert_changes=StoredAlerts(storage),
         webhooks=readers.webhooks,
         cursors=Cursors(secret),
         tail=Tail(history, admission, ResumeTokens(secret), draining),

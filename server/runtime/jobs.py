@@ -8,11 +8,14 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
+from server.core.alerts import evaluations
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.jobs.store import JobLease, LeaseStore
 from server.core.memory import memory_bytes, return_free_memory
+from server.core.rules.presence import NOTE_INTERVAL_S
 from server.core.tenants import deletion, retention
+from server.core.times import MS_PER_S
 from server.core.webhooks.addresses import Guard
 from server.core.webhooks.delivering import Delivering
 from server.runtime.background import DeploymentJob, PeriodicJob
@@ -23,9 +26,12 @@ from storage.client import close, connect, database
 from storage.commands import Database, driver_errors_as_unavailable
 from storage.deletion import StoredDeletion
 from storage.deliveries import StoredDeliveries
+from storage.evaluations import StoredEvaluations
 from storage.indexes import ensure_indexes
 from storage.keys import Keys
 from storage.layout import check_layout, ensure_layout
+from storage.measurements import StoredMeasurements
+from storage.presence import StoredPresence
 from storage.probe import probe
 from storage.retention import StoredRetention
 
@@ -110,6 +116,24 @@ def deletions_job(storage: Database, leases: LeaseStore) -> DeploymentJob:
     """The job that finishes deletions of tenants whose command was killed."""
     go_on = deletion.Deletions(StoredDeletion(storage)).go_on
     return DeploymentJob(leases, "tenant_deletions", go_on, deletion.INTERVAL_S)
+
+
+def presence_job(storage: Database) -> PeriodicJob:
+    """The job that notes that the database takes writes of this worker."""
+    presence = StoredPresence(storage)
+
+    async def note() -> None:
+        await presence.note(Deadline(NOTE_INTERVAL_S))
+
+    return PeriodicJob("note of presence", note, NOTE_INTERVAL_S)
+
+
+def evaluation_job(storage: Database, reading: Database, leases: LeaseStore, interval_s: int) -> DeploymentJob:
+    """The job that evaluates rules every `interval_s`. `reading` is the database by the client for reads."""
+    evaluate_due = evaluations.Evaluations(
+        StoredEvaluations(storage), StoredPresence(storage), StoredMeasurements(reading), interval_s * MS_PER_S
+    ).evaluate_due
+    return DeploymentJob(leases, "rules", evaluate_due, evaluations.POLL_S)
 
 
 def deliveries_job(storage: Database, leases: LeaseStore, guard: Guard) -> DeploymentJob:

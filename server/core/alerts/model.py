@@ -10,6 +10,9 @@ from server.core.rules.model import Severity, Window
 
 AlertEvent = Literal["alert.opened", "alert.resolved"]
 
+Resolution = Literal["condition", "manual", "rule_deleted", "rule_disabled"]
+"""Why an alert was resolved: its rule no longer fires, or somebody did so by hand, or deleted or disabled the rule."""
+
 
 class Alert(Struct, kw_only=True, frozen=True):
     """An alert. A rule has at most one that is open."""
@@ -26,8 +29,7 @@ class Alert(Struct, kw_only=True, frozen=True):
     event_ids: tuple[str, ...]
     created_at: datetime
     resolved_at: datetime | None = None
-    resolution: str | None = None
-    """Why it was resolved: "condition", "manual", "rule_deleted", "rule_disabled"."""
+    resolution: Resolution | None = None
     acknowledged_at: datetime | None = None
     """By hand; it stays open."""
 

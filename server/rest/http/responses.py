@@ -31,10 +31,12 @@ async def send_chunks(send: Send, chunks: AsyncIterator[bytes], headers: Sequenc
     await send(body_event(b"", more_body=False))
 
 
-async def send_json(send: Send, body: bytes, status: HTTPStatus = HTTPStatus.OK) -> None:
+async def send_json(
+    send: Send, body: bytes, status: HTTPStatus = HTTPStatus.OK, headers: Sequence[tuple[bytes, bytes]] = ()
+) -> None:
     """Send a JSON response, at the client's pace."""
     length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": status, "headers": [*JSON_HEADERS, length]})
+    await send({"type": "http.response.start", "status": status, "headers": [*JSON_HEADERS, *headers, length]})
     await send_pieces(send, body)
     await send(body_event(b"", more_body=False))
 

@@ -10,6 +10,7 @@ from importlib.metadata import version
 import msgspec
 from litestar import Response
 
+from server.core.alerts.body import AlertBody
 from server.core.errors import Code
 from server.core.events.model import MAX_BODY_BYTES, Batch, EventBody
 from server.core.ingest.idempotency import MAX_IDEMPOTENCY_KEY_CHARS
@@ -21,6 +22,7 @@ from server.rest.raw import RawReceiptBody
 from server.rest.rejections import RejectionBody
 from server.rest.schema import raw_bodies
 from server.rest.schema.activity import list_rejections_operation, show_usage_operation
+from server.rest.schema.alerts import alert_paths
 from server.rest.schema.parts import (
     ACCESS_CODES,
     QUOTA_HEADERS,
@@ -52,6 +54,11 @@ TIME_FIELDS = (
     "received_at",
     "timestamp",
     "time",
+    "window_start",
+    "window_end",
+    "resolved_at",
+    "acknowledged_at",
+    "created_at",
     "created_at",
     "disabled_at",
     "previous_secret_valid_until",
@@ -113,6 +120,7 @@ def openapi_document() -> Json:
             "/api/v1/event-types": {"get": list_types_operation()},
             "/api/v1/rejections": {"get": list_rejections_operation()},
             "/api/v1/usage": {"get": show_usage_operation()},
+            **alert_paths(),
             **webhook_paths(),
             "/health/live": {"get": health_operation("getLive", "Whether the process works", [])},
             "/health/ready": {"get": health_operation("getReady", "Whether events can be taken", [Code.UNAVAILABLE])},
@@ -135,6 +143,7 @@ def schemas() -> Json:
             EventTypeBody,
             RejectionBody,
             UsageBody,
+            AlertBody,
             WebhookFields,
             WebhookBody,
             NewWebhookBody,
