@@ -28,7 +28,7 @@ from uuid import UUID
 
 from server.core.alerts.store import EvaluationStore, Result
 from server.core.deadline import Deadline
-from server.core.errors import Unavailable
+from server.core.errors import SluiceError
 from server.core.jobs.store import JobLease
 from server.core.rules.conditions import evaluate
 from server.core.rules.measure import Measuring
@@ -141,7 +141,7 @@ class Evaluations:
             end_ms, deadline = minute_of(turn.due_ms), Deadline(MEASURE_TIMEOUT_S)
             found = await self._measuring.measure(turn.tenant_id, rules, end_ms, deadline)
             return {rule.id: evaluate(rule, window_of(rule, end_ms), found[rule.id]) for rule in rules}
-        except Unavailable:  # which the driver adapter has logged
+        except SluiceError:  # the database is away, which is logged, or the tenant is deleted
             return None
         except Exception:
             log.exception("internal error")

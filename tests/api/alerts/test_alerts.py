@@ -12,10 +12,10 @@ from server.core.times import format_time
 from storage.alerts import StoredAlerts
 from storage.client import in_transaction
 from storage.commands import Database
-from tests.support.stored_alerts import ALERTS, listed, on_database, open_alert, open_alert_of
 from tests.support.harness import Json, MongoClient, Server
 from tests.support.problems import assert_problem
 from tests.support.rules import rule
+from tests.support.stored_alerts import ALERTS, listed, on_database, open_alert, open_alert_of
 
 RECENT = timedelta(seconds=30)
 
