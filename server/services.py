@@ -15,6 +15,7 @@ from server.core.ingest.raw import RawIngest
 from server.core.reads import Reads
 from server.core.rejections.reads import RejectionReads
 from server.core.requests import Requests
+from server.core.rules.rules import Rules
 from server.core.tail.tail import Tail
 from server.core.tracing import Tracer
 from server.core.usage.reads import UsageReads
@@ -34,6 +35,7 @@ class Services:
     exports: Exports
     rejections: RejectionReads
     usage: UsageReads
+    rules: Rules
     alerts: AlertReads
     alert_changes: AlertChanges
     webhooks: Webhooks

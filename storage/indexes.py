@@ -30,6 +30,7 @@ RULE_RESULTS = "rule_results"
 RULES = "rules"
 TENANTS = "tenants"
 USAGE = "usage"
+VOLUMES = "volumes"
 WEBHOOKS = "webhooks"
 
 COLLECTIONS = (
@@ -48,6 +49,7 @@ COLLECTIONS = (
     RULES,
     TENANTS,
     USAGE,
+    VOLUMES,
     WEBHOOKS,
 )
 
@@ -82,6 +84,9 @@ PRESENCE_KEPT_S = 40 * 24 * 60 * 60
 PENDING: Document = {"due_at": {"$exists": True}}
 """What deliveries that are to be sent have: few of all."""
 
+COUNT_OF_TYPE = {"_id.tenant_id": 1, "_id.event_type": 1, "_id.minute": 1, "_id.source": 1, "n": 1}
+"""By these, rules find the counts of their event type, while `_id` begins with the minute."""
+
 INDEXES = (
     Index(ALERTS, "rule_id_1", {"rule_id": 1}, {"unique": True, "partialFilterExpression": {"is_open": True}}),
     Index(KEYS, "hash_1", {"hash": 1}, {"unique": True}),
@@ -89,8 +94,11 @@ INDEXES = (
     Index(KEYS, "window.until_1", {"window.until": 1}, {"sparse": True}),
     Index(PRESENCE, "until_1", {"until": 1}, {"expireAfterSeconds": PRESENCE_KEPT_S}),
     Index(REJECTIONS, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
+    Index(RULES, "tenant_id_1_name_1", {"_id.tenant_id": 1, "name": 1}, {"unique": True}),
     Index(RULE_RESULTS, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
     Index(USAGE, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
+    Index(VOLUMES, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
+    Index(VOLUMES, "count_of_type", COUNT_OF_TYPE, {}),
     Index(WEBHOOKS, "tenant_id_1_name_1", {"_id.tenant_id": 1, "name": 1}, {"unique": True}),
     Index(DELIVERIES, "due_at_1_webhook_id_1", {"due_at": 1, "webhook_id": 1}, {"partialFilterExpression": PENDING}),
     Index(DELIVERIES, "subject_1_webhook_id_1", {"subject": 1, "webhook_id": 1}, {"partialFilterExpression": PENDING}),

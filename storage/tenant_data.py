@@ -24,12 +24,13 @@ from storage.indexes import (
     RULE_RESULTS,
     RULES,
     USAGE,
+    VOLUMES,
     WEBHOOKS,
 )
 from storage.layout import TOO_LARGE_EVENTS
 from storage.removal import Part
 
-BY_ID = (RULES, RULE_RESULTS, ALERTS, WEBHOOKS, DELIVERIES, EVENTS, CATALOG, REJECTIONS, USAGE)
+BY_ID = (RULES, RULE_RESULTS, ALERTS, WEBHOOKS, DELIVERIES, EVENTS, CATALOG, REJECTIONS, USAGE, VOLUMES)
 """Collections in which `_id` is an object that begins with `tenant_id`: what a tenant has is a range.
 
 They are removed in this order. What is evaluated meanwhile is stored only if its rule is still there, and webhooks are

@@ -15,9 +15,20 @@ from server.rest.alerts import ALERTS_PATH, acknowledge_alert, get_alert, list_a
 from server.rest.event_types import list_event_types
 from server.rest.events import get_event, list_events
 from server.rest.health import live, ready
+from server.rest.http.json_body import JsonBodies
 from server.rest.http.problems import exception_handlers
 from server.rest.ingest import ingest
 from server.rest.rejections import list_rejections
+from server.rest.rules import (
+    RULE_PATH,
+    RULES_PATH,
+    change_rule,
+    create_rule,
+    delete_rule,
+    evaluate_rule,
+    get_rule,
+    list_rules,
+)
 from server.rest.schema.openapi import openapi_json
 from server.rest.schema.page import FILES_PATH, schema_file, schema_page, to_schema
 from server.rest.tail import TAIL_PATH, tail_events
@@ -42,7 +53,7 @@ WEBHOOK_PATH = WEBHOOKS_PATH + "/{webhook_id:str}"
 
 def create_app(services: Services) -> ASGIApp:
     """The application that answers with `services`."""
-    store_batch = ingest(services)
+    store_batch, bodies = ingest(services), JsonBodies()
     by_method = partial(handle_by_method, services.requests)
     litestar = Router(
         route_handlers=[
@@ -53,6 +64,11 @@ def create_app(services: Services) -> ASGIApp:
             asgi("/api/v1/event-types", copy_scope=False)(by_method(GET=list_event_types(services))),
             asgi("/api/v1/rejections", copy_scope=False)(by_method(GET=list_rejections(services))),
             asgi("/api/v1/usage", copy_scope=False)(by_method(GET=show_usage(services))),
+            asgi(RULES_PATH, copy_scope=False)(by_method(POST=create_rule(services, bodies), GET=list_rules(services))),
+            asgi(RULE_PATH, copy_scope=False)(
+                by_method(GET=get_rule(services), PATCH=change_rule(services, bodies), DELETE=delete_rule(services))
+            ),
+            asgi(RULE_PATH + "/evaluate", copy_scope=False)(by_method(POST=evaluate_rule(services))),
             asgi(ALERTS_PATH, copy_scope=False)(by_method(GET=list_alerts(services))),
             get(ALERTS_PATH + "/{alert_id:str}")(get_alert(services)),
             post(ALERTS_PATH + "/{alert_id:str}/acknowledge")(acknowledge_alert(services)),

@@ -1,6 +1,5 @@
 """Webhooks of a tenant and their deliveries: makes, lists, tests, rotates, resends and deletes."""
 
-from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from http import HTTPStatus
 from uuid import UUID
@@ -8,23 +7,19 @@ from uuid import UUID
 from litestar.types import HTTPScope, Receive, Send
 from msgspec import Struct
 
-from server.core.access.keys import Scope
 from server.core.alerts.model import AlertEvent
 from server.core.deadline import Deadline
-from server.core.errors import NotFound
 from server.core.times import format_time
 from server.core.webhooks.model import Delivery, DeliveryEvent, DeliveryState, Format, Webhook
 from server.core.webhooks.signatures import secret_text
 from server.core.webhooks.webhooks import NO_DELIVERY, NO_WEBHOOK, WebhookFields
 from server.rest.events import encode_json
-from server.rest.http.disconnect import for_present_client
 from server.rest.http.headers import credentials_of, headers_of
 from server.rest.http.json_body import JsonBodies
 from server.rest.http.responses import send_json, send_nothing
-from server.rest.query import CANONICAL_ID, number, parse_query
+from server.rest.keyed import Handler, id_of, with_key
+from server.rest.query import number, parse_query
 from server.services import Services
-
-Handler = Callable[[HTTPScope, Receive, Send], Awaitable[None]]
 
 MAX_DELIVERIES = 100
 DEFAULT_DELIVERIES = 20
@@ -167,33 +162,9 @@ def resend_delivery(services: Services) -> Handler:
     return with_key(services, "rules:write", respond)
 
 
-def with_key(
-    services: Services, needed: Scope, respond: Callable[[HTTPScope, UUID, Deadline, Send], Awaitable[None]]
-) -> Handler:
-    """A handler that responds to a request with a good key by `respond`, which gets the key's tenant.
-
-    It raises what `authenticate` and the services do: NotFound, Unavailable.
-    """
-
-    async def authenticate(scope: HTTPScope, send: Send) -> None:
-        deadline = Deadline()
-        key = await services.admission.authenticate(credentials_of(headers_of(scope)), needed, deadline)
-        await respond(scope, key.tenant_id, deadline, send)
-
-    return for_present_client(authenticate, services.requests)
-
-
 def webhook_id_of(scope: HTTPScope) -> UUID:
     """The id of a webhook in a path. Raises NotFound if it cannot be one."""
     return id_of(scope, "webhook_id", NO_WEBHOOK)
-
-
-def id_of(scope: HTTPScope, parameter: str, not_found: str) -> UUID:
-    """An id in a path. Raises NotFound if it cannot be one."""
-    path_params: Mapping[str, str] = scope["path_params"]
-    if not CANONICAL_ID.fullmatch(path_params[parameter]):
-        raise NotFound(not_found)
-    return UUID(path_params[parameter])
 
 
 def webhook_body(webhook: Webhook) -> WebhookBody:

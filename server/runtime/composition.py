@@ -25,6 +25,7 @@ from server.core.read_limits import ReadLimits
 from server.core.reads import Reads
 from server.core.rejections.reads import RejectionReads
 from server.core.requests import Requests
+from server.core.rules.rules import Rules
 from server.core.tail.tail import MAX_TAILS, Tail
 from server.core.tail.tokens import ResumeTokens
 from server.core.tracing import Tracer
@@ -70,9 +71,11 @@ from storage.events import Events
 from storage.idempotency import IdempotencyRecords
 from storage.keys import Keys
 from storage.leases import Leases
+from storage.measurements import StoredMeasurements
 from storage.probe import probe
 from storage.reads import StoredEvents
 from storage.rejections import StoredRejections
+from storage.rules import StoredRules
 from storage.tail import TailHistory
 from storage.usage import StoredUsage
 from storage.webhooks import StoredWebhooks
@@ -155,6 +158,7 @@ class Readers(NamedTuple):
     exports: Exports
     rejections: RejectionReads
     usage: UsageReads
+    rules: Rules
     alerts: AlertReads
     webhooks: Webhooks
 
@@ -167,6 +171,7 @@ def compose_readers(reading: Database, guard: Guard) -> Readers:
         exports=Exports(stored, types, limits),
         rejections=RejectionReads(StoredRejections(reading), limits),
         usage=UsageReads(StoredUsage(reading), limits),
+        rules=Rules(StoredRules(reading), StoredMeasurements(reading), limits),
         alerts=AlertReads(StoredAlerts(reading), limits),
         webhooks=Webhooks(StoredWebhooks(reading), StoredDeliveries(reading), SystemResolver(), guard, limits),
     )
@@ -204,6 +209,7 @@ def compose_services(
         exports=readers.exports,
         rejections=readers.rejections,
         usage=readers.usage,
+        rules=readers.rules,
         alerts=readers.alerts,
         alert_changes=StoredAlerts(storage),
         webhooks=readers.webhooks,

@@ -107,7 +107,7 @@ def volume(config: VolumeConfig, window: Window, measured: VolumeMeasurement) ->
     """The value is the change in percent. If there was nothing before, there is nothing to compare with."""
     hours = config.comparison_window_hours
     if measured.events_before == 0:
-        message = f"There were {events_of(config, 0)} in the {hours} hours before {at(window.start_ms)}"
+        message = f"There were {events_of(config, 0)} in the {hours} hours before {at(window.start_ms)} UTC"
         return no_data(window, measured.events, message)
     expected, unit = measured.events_before * config.current_window_minutes, hours * 60  # exact, as integers
     change = 100 * (measured.events * unit - expected) / expected

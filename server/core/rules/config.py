@@ -15,7 +15,7 @@ from server.core.errors import InvalidParameter
 from server.core.events.explain import explain
 from server.core.events.model import Name
 from server.core.events.values import join_path
-from server.core.rules.model import RuleType
+from server.core.rules.model import RuleType, Severity
 
 MAX_WINDOW_MINUTES = 7 * 24 * 60
 """A longer window would make each evaluation read more than a week of events."""
@@ -117,6 +117,9 @@ CONFIGS: Mapping[RuleType, type[Config]] = {
 CHOICES = {
     "config.aggregate": get_args(Aggregate),
     "config.operator": get_args(Operator),
+    "rule_type": get_args(RuleType),
+    "severity": get_args(Severity),
+    "config.severity": get_args(Severity),
 }
 """The values that a field may have, for errors."""
 
@@ -139,8 +142,8 @@ def parse_config(rule_type: RuleType, value: Any) -> Config:
     return config
 
 
-def convert(value: Any, kind: type[Any], base: str) -> Any:
-    """The JSON value as a struct. Raises InvalidParameter, which names the field below `base`."""
+def convert(value: Any, kind: Any, base: str) -> Any:
+    """The JSON value as one of a type. Raises InvalidParameter, which names the field below `base`."""
     try:
         return msgspec.convert(value, kind)
     except (msgspec.ValidationError, UnicodeEncodeError) as error:
@@ -179,7 +182,7 @@ def check_types(config: Any) -> None:
     """Raises InvalidParameter if a type in `fields` is none. Other mistakes are left for later checks."""
     fields = config.get("fields") if isinstance(config, dict) else None
     for path, types in fields.items() if isinstance(fields, dict) else ():
-        listed = types if isinstance(types, list) else [types]
+        listed = types if isinstance(types, list | tuple) else [types]
         if not listed or not all(isinstance(each, str) and each in get_args(FieldType) for each in listed):
             wanted = f"must be one of {', '.join(get_args(FieldType))}, or a list of them"
             raise InvalidParameter(f"{join_path('config.fields', path)}: {wanted}")

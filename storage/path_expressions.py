@@ -1,0 +1,115 @@
+"""Makes MongoDB's expressions for what is at a path in the `data` of an event, as `core/rules/measure.py` defines it.
+
+MongoDB's own way into arrays, `"$data.items.price"`, does not tell an element without `price` from no element. So it is
+used only if there is no array on the way, which it does tell. That is how nearly all events are, and three times as
+fast. In the others, an expression takes one step for each name of the path.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from server.core.rules.config import FieldType
+from server.core.rules.paths import Tree, names_of
+
+Expression = Any
+"""An expression of MongoDB's aggregation."""
+
+DATA = "$data"
+
+BSON_TYPES: dict[FieldType, tuple[str, ...]] = {
+    "string": ("string",),
+    "integer": ("int", "long"),
+    "number": ("int", "long", "double"),
+    "boolean": ("bool",),
+    "object": ("object",),
+    "array": ("array",),
+    "null": ("null",),
+}
+"""What MongoDB calls the types."""
+
+Ending = Callable[[Expression], Expression]
+"""From a value at the end of a path to what is wanted of it."""
+
+
+def is_missing(path: str) -> Expression:
+    """Whether a field is missing."""
+    return at_ends(path, lambda _: False, nothing=True, join=is_any)
+
+
+def is_mistyped(path: str, types: Sequence[FieldType]) -> Expression:
+    """Whether a value at a path has none of the types."""
+    allowed = [name for each in types for name in BSON_TYPES[each]]
+    return at_ends(path, lambda value: {"$not": [is_one_of(value, allowed)]}, nothing=False, join=is_any)
+
+
+def numbers_at(path: str) -> Expression:
+    """The list of the numbers at a path."""
+    return at_ends(path, numbers_in, nothing=[], join=concatenated)
+
+
+def has_unlisted(tree: Tree, value: Expression = DATA) -> Expression:
+    """Whether a value has a name that is unlisted."""
+    names = {"$map": {"input": {"$objectToArray": "$$this"}, "in": "$$this.k"}}
+    is_unlisted = {"$not": [{"$setIsSubset": [names, {"$literal": list(tree)}]}]}
+    below = [has_unlisted(subtree, child(name)) for name, subtree in tree.items() if subtree]
+    return is_any(in_objects(value, {"$or": [is_unlisted, *below]}, False))
+
+
+def at_ends(path: str, found: Ending, nothing: Expression, join: Ending) -> Expression:
+    """What `join` makes of a list: `found` for each value that the path ends at, and `nothing` where it does not."""
+    names = names_of(path)
+    step_by_step = descend(DATA, names, found, nothing, join)
+    if any(name.startswith("$") for name in names):  # these would be variables
+        return step_by_step
+    direct = f"{DATA}.{path}"
+    branches = [
+        {"case": {"$eq": [{"$type": direct}, "missing"]}, "then": nothing},
+        {"case": {"$ne": [{"$type": direct}, "array"]}, "then": found(direct)},
+    ]
+    return {"$switch": {"branches": branches, "default": step_by_step}}
+
+
+def descend(value: Expression, names: Sequence[str], found: Ending, nothing: Expression, join: Ending) -> Expression:
+    """The same for the path of `names` from a value on."""
+    below, rest = child(names[0]), names[1:]
+    if rest:
+        inside = descend(below, rest, found, nothing, join)
+    else:
+        inside = {"$cond": [{"$eq": [{"$type": below}, "missing"]}, nothing, found(below)]}
+    return join(in_objects(value, inside, nothing))
+
+
+def in_objects(value: Expression, inside: Expression, otherwise: Expression) -> Expression:
+    """A list: `inside` for each object where a path goes on, which is `$$this` there, `otherwise` for what is none."""
+    is_object = {"$eq": [{"$type": "$$this"}, "object"]}
+    return {"$map": {"input": elements_of(value), "in": {"$cond": [is_object, inside, otherwise]}}}
+
+
+def child(name: str) -> Expression:
+    """The value of a name in the object `$$this`."""
+    return {"$getField": {"field": {"$literal": name}, "input": "$$this"}}
+
+
+def elements_of(value: Expression) -> Expression:
+    """The elements of an array; a list of any other value."""
+    return {"$cond": [{"$isArray": [value]}, value, [value]]}
+
+
+def numbers_in(value: Expression) -> Expression:
+    """The list of a value that is a number, or of the numbers in an array."""
+    return {"$filter": {"input": elements_of(value), "cond": is_one_of("$$this", BSON_TYPES["number"])}}
+
+
+def is_one_of(value: Expression, types: Sequence[str]) -> Expression:
+    """Whether a value has one of MongoDB's types."""
+    return {"$in": [{"$type": value}, list(types)]}
+
+
+def is_any(values: Expression) -> Expression:
+    """Whether one of a list is true."""
+    return {"$anyElementTrue": [values]}
+
+
+def concatenated(lists: Expression) -> Expression:
+    """The elements of all lists of a list."""
+    return {"$reduce": {"input": lists, "initialValue": [], "in": {"$concatArrays": ["$$value", "$$this"]}}}

@@ -1,0 +1,1 @@
+"""What rules measure of stored events."""
