@@ -4,14 +4,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, cast
 
-from litestar import Litestar, asgi, get, post
+from litestar import Litestar, asgi, get
 from litestar.config.app import AppConfig
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, AsyncAnyCallable, HTTPScope, Receive, Scope, Send
 
 from server.core.errors import ClientGone, MethodNotAllowed
 from server.core.requests import Requests
-from server.rest.alerts import ALERTS_PATH, acknowledge_alert, get_alert, list_alerts, resolve_alert
+from server.rest.alerts import ALERT_PATH, ALERTS_PATH, acknowledge_alert, get_alert, list_alerts, resolve_alert
 from server.rest.event_types import list_event_types
 from server.rest.events import get_event, list_events
 from server.rest.health import live, ready
@@ -70,9 +70,9 @@ def create_app(services: Services) -> ASGIApp:
             ),
             asgi(RULE_PATH + "/evaluate", copy_scope=False)(by_method(POST=evaluate_rule(services))),
             asgi(ALERTS_PATH, copy_scope=False)(by_method(GET=list_alerts(services))),
-            get(ALERTS_PATH + "/{alert_id:str}")(get_alert(services)),
-            post(ALERTS_PATH + "/{alert_id:str}/acknowledge")(acknowledge_alert(services)),
-            post(ALERTS_PATH + "/{alert_id:str}/resolve")(resolve_alert(services)),
+            asgi(ALERT_PATH, copy_scope=False)(by_method(GET=get_alert(services))),
+            asgi(ALERT_PATH + "/acknowledge", copy_scope=False)(by_method(POST=acknowledge_alert(services))),
+            asgi(ALERT_PATH + "/resolve", copy_scope=False)(by_method(POST=resolve_alert(services))),
             asgi(WEBHOOKS_PATH, copy_scope=False)(
                 by_method(POST=create_webhook(services), GET=list_webhooks(services))
             ),
