@@ -2,9 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 from functools import partial
+from http import HTTPStatus
 from typing import Any, cast
 
-from litestar import Litestar, asgi, get
+from litestar import Litestar, asgi, delete, get, patch, post
 from litestar.config.app import AppConfig
 from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, AsyncAnyCallable, HTTPScope, Receive, Scope, Send
@@ -65,24 +66,23 @@ def create_app(services: Services) -> ASGIApp:
             asgi("/api/v1/rejections", copy_scope=False)(by_method(GET=list_rejections(services))),
             asgi("/api/v1/usage", copy_scope=False)(by_method(GET=show_usage(services))),
             asgi(RULES_PATH, copy_scope=False)(by_method(POST=create_rule(services, bodies), GET=list_rules(services))),
-            asgi(RULE_PATH, copy_scope=False)(
-                by_method(GET=get_rule(services), PATCH=change_rule(services, bodies), DELETE=delete_rule(services))
-            ),
-            asgi(RULE_PATH + "/evaluate", copy_scope=False)(by_method(POST=evaluate_rule(services))),
+            get(RULE_PATH)(routed(get_rule(services))),
+            patch(RULE_PATH)(routed(change_rule(services, bodies))),
+            delete(RULE_PATH, status_code=HTTPStatus.OK)(routed(delete_rule(services))),
+            post(RULE_PATH + "/evaluate")(routed(evaluate_rule(services))),
             asgi(ALERTS_PATH, copy_scope=False)(by_method(GET=list_alerts(services))),
-            asgi(ALERT_PATH, copy_scope=False)(by_method(GET=get_alert(services))),
-            asgi(ALERT_PATH + "/acknowledge", copy_scope=False)(by_method(POST=acknowledge_alert(services))),
-            asgi(ALERT_PATH + "/resolve", copy_scope=False)(by_method(POST=resolve_alert(services))),
+            get(ALERT_PATH)(routed(get_alert(services))),
+            post(ALERT_PATH + "/acknowledge")(routed(acknowledge_alert(services))),
+            post(ALERT_PATH + "/resolve")(routed(resolve_alert(services))),
             asgi(WEBHOOKS_PATH, copy_scope=False)(
-                by_method(POST=create_webhook(services), GET=list_webhooks(services))
+                by_method(POST=create_webhook(services, bodies), GET=list_webhooks(services))
             ),
-            asgi(WEBHOOK_PATH, copy_scope=False)(by_method(GET=get_webhook(services), DELETE=delete_webhook(services))),
-            asgi(WEBHOOK_PATH + "/test", copy_scope=False)(by_method(POST=test_webhook(services))),
-            asgi(WEBHOOK_PATH + "/rotate", copy_scope=False)(by_method(POST=rotate_webhook(services))),
-            asgi(WEBHOOK_PATH + "/deliveries", copy_scope=False)(by_method(GET=list_deliveries(services))),
-            asgi(WEBHOOK_PATH + "/deliveries/{delivery_id:str}/resend", copy_scope=False)(
-                by_method(POST=resend_delivery(services))
-            ),
+            get(WEBHOOK_PATH)(routed(get_webhook(services))),
+            delete(WEBHOOK_PATH, status_code=HTTPStatus.OK)(routed(delete_webhook(services))),
+            post(WEBHOOK_PATH + "/test")(routed(test_webhook(services))),
+            post(WEBHOOK_PATH + "/rotate")(routed(rotate_webhook(services))),
+            get(WEBHOOK_PATH + "/deliveries")(routed(list_deliveries(services))),
+            post(WEBHOOK_PATH + "/deliveries/{delivery_id:str}/resend")(routed(resend_delivery(services))),
             get("/health/live")(live()),
             get("/health/ready")(ready(services)),
             get("/")(to_schema()),
@@ -112,6 +112,18 @@ def create_app(services: Services) -> ASGIApp:
         return litestar(scope, receive, send)
 
     return as_requests(app, litestar, services.tracer)
+
+
+def routed(handler: Callable[[HTTPScope, Receive, Send], Awaitable[None]]) -> Callable[[], Awaitable[ASGIApp]]:
+    """`handler` for a path with parameters, which Litestar does not route to plain ASGI.
+
+    The response has the status that the handler sends, whatever Litestar's would be.
+    """
+
+    async def respond() -> ASGIApp:
+        return cast("ASGIApp", handler)
+
+    return respond
 
 
 class Router(Litestar):

@@ -72,9 +72,8 @@ class DeliveryBody(Struct):
     """The last ones, oldest first."""
 
 
-def create_webhook(services: Services) -> Handler:
+def create_webhook(services: Services, bodies: JsonBodies) -> Handler:
     """`POST /api/v1/webhooks`. It raises what `authenticate`, `JsonBodies.read` and `Webhooks.create` do."""
-    bodies = JsonBodies()
 
     async def handler(scope: HTTPScope, receive: Receive, send: Send) -> None:
         with services.requests.open("rest", is_read=True):

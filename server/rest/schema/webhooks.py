@@ -23,23 +23,24 @@ EXAMPLE: Json = {
     "format": "standard",
 }
 
-WEBHOOK_ID: Json = {"name": "webhook_id", "in": "path", "required": True, "schema": {"type": "string"}}
+WEBHOOK_ID: Json = {
+    "name": "webhook_id",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "format": "uuid"},
+}
 DELIVERY_ID: Json = {**WEBHOOK_ID, "name": "delivery_id"}
 
 
 def webhook_paths() -> Json:
     """The operations on webhooks, by path."""
-    one = {"parameters": [WEBHOOK_ID]}
     return {
         "/api/v1/webhooks": {"post": create_operation(), "get": list_operation()},
-        "/api/v1/webhooks/{webhook_id}": {**one, "get": get_operation(), "delete": delete_operation()},
-        "/api/v1/webhooks/{webhook_id}/test": {**one, "post": test_operation()},
-        "/api/v1/webhooks/{webhook_id}/rotate": {**one, "post": rotate_operation()},
-        "/api/v1/webhooks/{webhook_id}/deliveries": {**one, "get": list_deliveries_operation()},
-        "/api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/resend": {
-            "parameters": [WEBHOOK_ID, DELIVERY_ID],
-            "post": resend_operation(),
-        },
+        "/api/v1/webhooks/{webhook_id}": {"get": get_operation(), "delete": delete_operation()},
+        "/api/v1/webhooks/{webhook_id}/test": {"post": test_operation()},
+        "/api/v1/webhooks/{webhook_id}/rotate": {"post": rotate_operation()},
+        "/api/v1/webhooks/{webhook_id}/deliveries": {"get": list_deliveries_operation()},
+        "/api/v1/webhooks/{webhook_id}/deliveries/{delivery_id}/resend": {"post": resend_operation()},
     }
 
 
@@ -82,6 +83,7 @@ def get_operation() -> Json:
     return {
         "operationId": "getWebhook",
         "summary": "Get one webhook",
+        "parameters": [WEBHOOK_ID],
         "responses": {
             "200": success_response("The webhook", reference("WebhookBody")),
             **problem_responses((Code.NOT_FOUND, *COMMON_CODES)),
@@ -94,6 +96,7 @@ def delete_operation() -> Json:
     return {
         "operationId": "deleteWebhook",
         "summary": "Delete a webhook and its deliveries",
+        "parameters": [WEBHOOK_ID],
         "responses": {
             "204": {"description": "Deleted: nothing more is sent"},
             **problem_responses((Code.NOT_FOUND, *COMMON_CODES)),
@@ -106,6 +109,7 @@ def rotate_operation() -> Json:
     return {
         "operationId": "rotateWebhook",
         "summary": "Give a webhook a new secret",
+        "parameters": [WEBHOOK_ID],
         "description": "For 24 hours deliveries are signed with both secrets, until "
         "`previous_secret_valid_until`. Of three secrets within that time, the oldest signs no longer.",
         "responses": {
@@ -120,6 +124,7 @@ def test_operation() -> Json:
     return {
         "operationId": "testWebhook",
         "summary": "Send a test",
+        "parameters": [WEBHOOK_ID],
         "description": "Its event is `webhook.test`. What became of it is in the list of deliveries. If it succeeds, a "
         "webhook that was disabled is enabled again. Tests of one second are one.",
         "responses": {
@@ -136,7 +141,7 @@ def list_deliveries_operation() -> Json:
         "operationId": "listDeliveries",
         "summary": "List the deliveries to a webhook, newest first",
         "description": "They are kept for a week after their last attempt.",
-        "parameters": [query("limit", limit, "How many")],
+        "parameters": [WEBHOOK_ID, query("limit", limit, "How many")],
         "responses": {
             "200": success_response("The deliveries", {"type": "array", "items": reference("DeliveryBody")}),
             **problem_responses((Code.INVALID_PARAMETER, Code.NOT_FOUND, *COMMON_CODES)),
@@ -149,6 +154,7 @@ def resend_operation() -> Json:
     return {
         "operationId": "resendDelivery",
         "summary": "Send a delivery again",
+        "parameters": [WEBHOOK_ID, DELIVERY_ID],
         "description": "The same id and body, with all attempts before it.",
         "responses": {
             "202": success_response("The delivery, which is sent at once", reference("DeliveryBody")),

@@ -1,0 +1,134 @@
+"""Calls of receivers: to public addresses only, whichever way an address was found, and within bounds of time."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from server.core.webhooks.addresses import Guard
+from server.core.webhooks.calls import Response
+from server.runtime import webhook_calls
+from server.runtime.webhook_calls import NOT_ALLOWED, SystemResolver, WebhookCalls
+from tests.support.receiver import Receiver, Reply, receiver
+
+REFUSED = f"The receiver cannot be called: {NOT_ALLOWED}"
+
+LOCAL = ["127.0.0.1/32"]
+
+
+def post(url: str, allowed: list[str]) -> Response:
+    return asyncio.run(WebhookCalls(Guard(allowed)).post(url, {"webhook-id": "1"}, b"{}"))
+
+
+def found(address: str, port: int) -> Any:
+    """An address as `getaddrinfo` has it."""
+    kind = (socket.SOCK_STREAM, socket.IPPROTO_TCP, "")
+    return (
+        (socket.AF_INET6, *kind, (address, port, 0, 0)) if ":" in address else (socket.AF_INET, *kind, (address, port))
+    )
+
+
+def let_names_be(monkeypatch: pytest.MonkeyPatch, *addresses: list[str]) -> None:
+    """Let the system resolve names to these addresses, one after the other."""
+    answers = iter(addresses)
+
+    def getaddrinfo(_: str, port: int, *__: Any, **___: Any) -> list[Any]:
+        return [found(address, port) for address in next(answers)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+
+def test_an_allowed_address_is_called(receiving: Receiver) -> None:
+    receiving.reply = lambda _: Reply(201, {"Retry-After": "7"}, b"thanks")
+    assert post(receiving.url, LOCAL) == Response(201, b"thanks", "7")
+    assert receiving.received[0].body == b"{}"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::ffff:127.0.0.1]", "127.1", "2130706433", "0x7f.1", "127.0.0.1."])
+def test_a_literal_address_is_refused_when_it_is_called(receiving: Receiver, host: str) -> None:
+    response = post(receiving.url.replace("127.0.0.1", host), [])
+    assert response.status is None
+    assert response.error.startswith("The receiver cannot be called: ")
+    assert receiving.received == []
+
+
+def test_a_literal_address_is_refused_for_what_it_is(receiving: Receiver) -> None:
+    assert post(receiving.url, []) == Response(None, error=REFUSED)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::ffff:127.0.0.1", "10.0.0.1", "169.254.169.254", "fd00::1", "::1"])
+def test_a_name_that_resolves_privately_is_refused(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
+    let_names_be(monkeypatch, [address])
+    assert post("http://internal.example/", []) == Response(None, error=REFUSED)
+
+
+def test_a_name_that_changes_between_check_and_connect_is_refused(
+    monkeypatch: pytest.MonkeyPatch, receiving: Receiver
+) -> None:
+    let_names_be(monkeypatch, ["8.8.8.8"], ["127.0.0.1"])
+    guard, url = Guard(), receiving.url.replace("127.0.0.1", "rebind.example")
+
+    async def scenario() -> Response:
+        addresses = await SystemResolver().addresses("rebind.example")
+        assert addresses is not None
+        assert all(map(guard.allows, addresses))  # when the webhook is made
+        return await WebhookCalls(guard).post(url, {}, b"{}")
+
+    assert asyncio.run(scenario()) == Response(None, error=REFUSED)
+    assert receiving.received == []
+
+
+def test_no_redirect_is_followed_to_a_private_address_or_another(receiving: Receiver) -> None:
+    with receiver() as private:
+        receiving.reply = lambda _: Reply(307, {"Location": private.url})
+        assert post(receiving.url, LOCAL).status == 307
+        assert private.received == []
+
+
+def slowly(seconds: float, reply: Reply) -> Callable[[Any], Reply]:
+    def wait(_: object) -> Reply:
+        time.sleep(seconds)
+        return reply
+
+    return wait
+
+
+def test_a_receiver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, receiving: Receiver) -> None:
+    monkeypatch.setattr(webhook_calls, "TIMEOUT_S", 0.2)
+    receiving.reply = slowly(1, Reply())
+    response = post(receiving.url, LOCAL)
+    assert response.status is None
+    assert "did not answer" in response.error
+
+
+def test_a_body_that_does_not_end_changes_nothing(monkeypatch: pytest.MonkeyPatch, receiving: Receiver) -> None:
+    monkeypatch.setattr(webhook_calls, "TIMEOUT_S", 0.5)
+    receiving.reply = lambda _: Reply(200, {"content-length": "100"}, b"begun")
+    assert post(receiving.url, LOCAL) == Response(200, b"begun")
+
+
+def test_what_is_compressed_is_not_decompressed(receiving: Receiver) -> None:
+    receiving.reply = lambda _: Reply(200, {"content-encoding": "gzip"}, b"\x1f\x8b no gzip")
+    assert post(receiving.url, LOCAL) == Response(200, b"\x1f\x8b no gzip")
+    assert receiving.received[0].headers["accept-encoding"] == "identity"
+
+
+def test_what_is_not_http(receiving: Receiver) -> None:
+    response = post(receiving.url.replace("http:", "https:"), LOCAL)
+    assert response == Response(None, error="The receiver cannot be called: it does not speak TLS")
+
+
+def test_the_addresses_of_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert asyncio.run(SystemResolver().addresses("127.0.0.1")) == ["127.0.0.1"]
+
+    def fail(*_: object, **__: object) -> Any:
+        raise error
+
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
+    error: Exception = socket.gaierror(socket.EAI_NONAME, "unknown")
+    assert asyncio.run(SystemResolver().addresses("unknown.example")) == []
+    error = socket.gaierror(socket.EAI_AGAIN, "not now")
+    assert asyncio.run(SystemResolver().addresses("later.example")) is None
