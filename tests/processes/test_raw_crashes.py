@@ -103,7 +103,7 @@ def test_a_client_that_is_too_impatient_comes_further_with_each_retry(crashing: 
     assert progress is not None
     assert 1_000 < progress["items"] == progress["stored"] < MANY
     assert progress["stored"] <= len(stored_of(mongo, key)) < MANY, (
-        "inserts that were on their way count with the retry"
+        "inserts were on their way"
     )
     with server.client(key["key"]) as client:
         assert post_raw(client, query, numbered(MANY), **headers).json()["events_received"] == MANY
