@@ -43,6 +43,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from server.core.errors import HeadersTooLarge, RequestTimeout, SluiceError, Unavailable
 from server.core.requests import Requests
+from server.rest.http.body import CYCLE
 from server.rest.http.capacity import is_full, is_overfull
 from server.rest.http.disconnect import ABORT
 from server.rest.http.parsing import ParsingProtocol
@@ -214,7 +215,7 @@ class HttpProtocol(ParsingProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Let the application answer the next request."""
         self._running = cycle
-        cycle.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item]
+        cycle.scope["extensions"] = {ABORT: self.transport.abort, CYCLE: cycle}  # type: ignore[dict-item]
         if cycle.scope["http_version"] == "1.0":
             app = without_chunks(app, cycle)
         elif cycle.waiting_for_100_continue:
