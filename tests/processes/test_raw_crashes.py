@@ -21,7 +21,7 @@ INSERTS = 3
 """Inserts before a fault. Each stores a piece of 1,000, or two that waited at the same time: fewer than all."""
 
 SLOW_MS, IMPATIENT_S, MANY = 500, 2, 12_500
-"""An insert's time, and a wait in which several of them end, but not all that so many items need, two at a time."""
+"""An insert's time, and a wait in which some pieces are stored. Two at a time, all of them take longer."""
 
 QUERY = "source=s&type=t"
 NOT_PRIMARY = 10107
