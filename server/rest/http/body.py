@@ -19,8 +19,8 @@ from server.rest.http.headers import IDENTITY, BodyFormat
 MAX_ARRIVING_BYTES = 64 * 1024 * 1024
 """What all bodies that are still arriving may hold: 6 of the largest size, or hundreds of usual large ones."""
 
-CYCLE = "sluice.cycle"
-"""The extension of a scope that is uvicorn's cycle: the state of the request and its response."""
+HAS_ARRIVED = "sluice.has_arrived"
+"""The extension of a scope that tells whether the whole body has arrived."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """What some editors and shells of Windows write before UTF-8. RFC 8259 lets those who read JSON ignore it."""
@@ -47,7 +47,7 @@ class BodyReader:
         """
         if (body_format.length or 0) > MAX_BODY_BYTES:
             raise PayloadTooLarge(TOO_LARGE)
-        if has_arrived(scope):
+        if is_whole(scope):
             body = await receive_whole_body(receive)
         else:
             with request.slot.released(paused=request.deadline):
@@ -59,10 +59,10 @@ class BodyReader:
         return body.removeprefix(BYTE_ORDER_MARK)
 
 
-def has_arrived(scope: HTTPScope) -> bool:
+def is_whole(scope: HTTPScope) -> bool:
     """Whether the whole body has come with the head, as most do. Then uvicorn holds it: 64 KiB, or one read more."""
-    cycle: Any = (scope["extensions"] or {})[CYCLE]
-    return not cycle.more_body
+    has_arrived: Any = (scope["extensions"] or {})[HAS_ARRIVED]
+    return bool(has_arrived())
 
 
 async def receive_whole_body(receive: Receive) -> bytes:
