@@ -102,9 +102,7 @@ def test_a_client_that_is_too_impatient_comes_further_with_each_retry(crashing: 
     progress = progress_of(mongo, key)
     assert progress is not None
     assert 1_000 < progress["items"] == progress["stored"] < MANY
-    assert progress["stored"] <= len(stored_of(mongo, key)) < MANY, (
-        "inserts were on their way"
-    )
+    assert progress["stored"] <= len(stored_of(mongo, key)) < MANY, "inserts were on their way"
     with server.client(key["key"]) as client:
         assert post_raw(client, query, numbered(MANY), **headers).json()["events_received"] == MANY
     assert [each["data"]["index"] for each in stored_of(mongo, key)] == list(range(MANY))
