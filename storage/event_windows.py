@@ -28,12 +28,12 @@ def events_in(tenant_id: UUID, window: Window) -> Document:
     return {"_id": {"$gte": lowest, "$lt": end}, "received_at": {"$gte": start_at, "$lt": end_at}}
 
 
-def aggregation(pipeline: list[Document]) -> Document:
-    """The command for a pipeline over a range of events."""
+def aggregation(pipeline: list[Document], batch_size: int = 1) -> Document:
+    """The command for a pipeline over a range of events, which returns one document unless `batch_size` says more."""
     return {
         "aggregate": EVENTS,
         "pipeline": pipeline,
-        "cursor": {},
+        "cursor": {"batchSize": batch_size + 1},  # with one less, MongoDB would keep the cursor
         "hint": {"_id": 1},
         "readConcern": {"level": "majority"},
     }

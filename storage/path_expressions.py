@@ -6,7 +6,7 @@ fast. In the others, an expression takes one step for each name of the path.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from server.core.rules.config import FieldType
 from server.core.rules.paths import Tree, names_of
@@ -27,24 +27,36 @@ BSON_TYPES: dict[FieldType, tuple[str, ...]] = {
 }
 """What MongoDB calls the types."""
 
+ALL_TYPES = tuple(dict.fromkeys(name for names in BSON_TYPES.values() for name in names))
+
 Ending = Callable[[Expression], Expression]
 """From a value at the end of a path to what is wanted of it."""
 
 
+class Usual(NamedTuple):
+    """What most values at the end of a path are, so that one comparison is enough for them."""
+
+    types: Sequence[str]
+    found: Ending
+
+
 def is_missing(path: str) -> Expression:
     """Whether a field is missing."""
-    return at_ends(path, lambda _: False, nothing=True, join=is_any)
+    usual = Usual([name for name in ALL_TYPES if name != "array"], lambda _: False)
+    return at_ends(path, usual, lambda _: False, nothing=True, join=is_any)
 
 
 def is_mistyped(path: str, types: Sequence[FieldType]) -> Expression:
     """Whether a value at a path has none of the types."""
     allowed = [name for each in types for name in BSON_TYPES[each]]
-    return at_ends(path, lambda value: {"$not": [is_one_of(value, allowed)]}, nothing=False, join=is_any)
+    usual = Usual([name for name in allowed if name != "array"], lambda _: False)
+    return at_ends(path, usual, lambda value: {"$not": [is_one_of(value, allowed)]}, nothing=False, join=is_any)
 
 
 def numbers_at(path: str) -> Expression:
     """The list of the numbers at a path."""
-    return at_ends(path, numbers_in, nothing=[], join=concatenated)
+    usual = Usual(BSON_TYPES["number"], lambda value: [value])
+    return at_ends(path, usual, numbers_in, nothing=[], join=concatenated)
 
 
 def has_unlisted(tree: Tree, value: Expression = DATA) -> Expression:
@@ -55,14 +67,18 @@ def has_unlisted(tree: Tree, value: Expression = DATA) -> Expression:
     return is_any(in_objects(value, {"$or": [is_unlisted, *below]}, False))
 
 
-def at_ends(path: str, found: Ending, nothing: Expression, join: Ending) -> Expression:
-    """What `join` makes of a list: `found` for each value that the path ends at, and `nothing` where it does not."""
+def at_ends(path: str, usual: Usual, found: Ending, nothing: Expression, join: Ending) -> Expression:
+    """What `join` makes of a list: `found` for each value that the path ends at, and `nothing` where it does not.
+
+    `usual` gives the same for a single value of one of its types, and is tried first.
+    """
     names = names_of(path)
     step_by_step = descend(DATA, names, found, nothing, join)
     if any(name.startswith("$") for name in names):  # these would be variables
         return step_by_step
     direct = f"{DATA}.{path}"
     branches = [
+        {"case": is_one_of(direct, usual.types), "then": usual.found(direct)},
         {"case": {"$eq": [{"$type": direct}, "missing"]}, "then": nothing},
         {"case": {"$ne": [{"$type": direct}, "array"]}, "then": found(direct)},
     ]

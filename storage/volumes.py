@@ -18,6 +18,7 @@ Example: a rule with a window of 15 minutes is evaluated at 12:30 and 12:45. The
 and the second 12:30 to 12:45. Then a rule with a window of an hour comes: 11:45 to 12:15 is counted, and no more.
 """
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 from functools import partial
@@ -25,10 +26,11 @@ from time import monotonic
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import pymongo
 from bson.binary import Binary
 
 from server.core.deadline import Deadline
-from server.core.errors import NotFound
+from server.core.errors import NotFound, Unavailable
 from server.core.rules.config import EventsConfig
 from server.core.rules.model import Window
 from server.core.rules.spans import gaps_in, with_span
@@ -53,6 +55,9 @@ PART_S = 0.2
 
 MAX_GROWTH = 4
 """How many times larger than the part before the next may be."""
+
+FETCHED_TOGETHER = 10_000
+"""Counts in one reply: as many as a minute usually has at most. MongoDB ends a reply at 16 MiB."""
 
 SAVED_TOGETHER = 1_000
 """Counts in one command."""
@@ -124,29 +129,35 @@ class Volumes:
         while start_ms < gap.end_ms:
             part = Window(start_ms, min(start_ms + minutes * MINUTE_MS, gap.end_ms))
             began = monotonic()
-            found = await retry_without_events(partial(self._count_events, tenant_id, part), deadline)
+            found = await retry_without_events(partial(self._count_events, tenant_id, part, deadline), deadline)
             save = partial(self._save, tenant_id, part, found)
             await retry_without_events(partial(in_transaction, self._database, save), deadline)
             factor = min(MAX_GROWTH, PART_S / max(monotonic() - began, PART_S / MAX_GROWTH))
             minutes = max(1, min(MAX_MINUTES, int(minutes * factor)))
             start_ms = part.end_ms
 
-    async def _count_events(self, tenant_id: UUID, part: Window) -> list[Volume]:
+    async def _count_events(self, tenant_id: UUID, part: Window, deadline: Deadline) -> list[Volume]:
         """The volumes of some minutes, from the events."""
         minute = {"$dateTrunc": {"date": "$received_at", "unit": "minute"}}
         own_id = {"minute": minute, "source": "$source", "event_type": "$event_type"}
         pipeline = [{"$match": events_in(tenant_id, part)}, {"$group": {"_id": own_id, "n": {"$sum": 1}}}]
         options = self._database.codec_options
-        reply: Any = await self._database.command(aggregation(pipeline), codec_options=options)
-        cursor, found = reply["cursor"], list(reply["cursor"]["firstBatch"])
-        while cursor["id"]:
-            more: Any = await self._database.command(
-                {"getMore": cursor["id"], "collection": EVENTS}, codec_options=options
-            )
-            cursor = more["cursor"]
-            found += cursor["nextBatch"]
+        reply: Any = await self._database.command(aggregation(pipeline, FETCHED_TOGETHER), codec_options=options)
+        found = list(reply["cursor"]["firstBatch"])
+        while own_cursor := reply["cursor"]["id"]:
+            reply = await self._get_more({"getMore": own_cursor, "collection": EVENTS}, deadline)
+            found += reply["cursor"]["nextBatch"]
         volumes = [Volume(**each["_id"], events=each["n"]) for each in found if len(each["_id"]) == len(own_id)]
         return [each for each in volumes if isinstance(each.source, str) and isinstance(each.event_type, str)]
+
+    async def _get_more(self, command: Document, deadline: Deadline) -> Any:
+        """The reply to a command that takes no `maxTimeMS`, which the driver would send for its own limit."""
+        try:
+            with pymongo.timeout(None):
+                async with asyncio.timeout(deadline.remaining()):
+                    return await self._database.command(command, codec_options=self._database.codec_options)
+        except TimeoutError:
+            raise Unavailable from None
 
     async def _save(self, tenant_id: UUID, part: Window, found: Sequence[Volume], session: Any) -> None:
         """Save the counts of some minutes, and that they are there. Raises NotFound, and the driver's errors."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -15,40 +15,13 @@ from server.core.deadline import Deadline
 from server.core.rules.measure import Measurement, ThresholdMeasurement
 from server.core.rules.model import Rule
 from server.core.rules.offline import OfflineEvents
-from storage.client import close, connect, database
-from storage.measurements import StoredMeasurements
-from tests.support.harness import MongoClient, Server, embedded_url
+from tests.api.measuring.conftest import Measurer
+from tests.support.harness import MongoClient
 from tests.support.measuring import END_MS, EVENTS, RULES, new_tenant, rule_of, store
 
 FEW_EXAMPLES = settings(
     max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-
-
-class Measurer:
-    """Measures in the database, and in memory."""
-
-    def __init__(self, url: str) -> None:
-        self.runner = asyncio.Runner()
-        self.client = self.runner.run(self._connect(url))
-        self.stored = StoredMeasurements(database(self.client, "sluice"))
-
-    async def _connect(self, url: str) -> Any:
-        return connect(url, "pymongo")
-
-    def measure(self, tenant_id: UUID, rules: Sequence[Rule]) -> Mapping[UUID, Measurement]:
-        return self.runner.run(self.stored.measure(tenant_id, rules, END_MS, Deadline()))
-
-    def close(self) -> None:
-        self.runner.run(close(self.client))
-        self.runner.close()
-
-
-@pytest.fixture(scope="module")
-def measurer(server: Server) -> Iterator[Measurer]:
-    opened = Measurer(embedded_url(server.data_dir))
-    yield opened
-    opened.close()
 
 
 def offline(events: Sequence[Any], rules: Sequence[Rule]) -> Mapping[UUID, Measurement]:
