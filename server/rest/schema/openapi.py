@@ -171,7 +171,7 @@ def schemas() -> Json:
                 del schema["default"]  # generators take a field with a default for one that is always there
             for form in (schema, *schema.get("anyOf", ())):
                 if form.get("type") == "object":
-                    form["additionalProperties"] = True  # otherwise generators take it for an empty object
+                    form.setdefault("additionalProperties", True)  # otherwise generators take it for an empty object
     return components
 
 
