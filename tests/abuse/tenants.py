@@ -15,6 +15,7 @@ from tests.support.activity import REJECTIONS, USAGE, rejections, usage_sums
 from tests.support.grpc_client import channel_to, code_of, metadata, stub_of
 from tests.support.harness import Json, MongoClient, Server
 from tests.support.tail import follow_rest
+from tests.support.webhooks import WEBHOOKS, deliveries, make, path_of
 from tests.support.wire import EVENTS
 
 VICTIM_BATCHES = 20
@@ -44,6 +45,19 @@ PATHS = (
 HEADERS = ("X-Tenant-Id", "X-Tenant", "X-Forwarded-User", "Tenant-Id", "X-Original-URL", "X-HTTP-Method-Override")
 
 
+WEBHOOK_PATHS = (
+    "",
+    "?tenant_id={tenant}",
+    "/{webhook}",
+    "/{webhook}?tenant_id={tenant}",
+    "/{webhook}/test",
+    "/{webhook}/rotate",
+    "/{webhook}/deliveries",
+    "/{webhook}/deliveries?limit=100",
+    "/{webhook}/deliveries/{delivery}/resend",
+)
+
+
 class Victim:
     """A tenant with events, and all that an attacker may know of them except their contents."""
 
@@ -55,6 +69,8 @@ class Victim:
         with server.client(self.key["key"]) as client:
             for number in range(VICTIM_BATCHES):
                 self._store(client, number)
+            self.webhook = make(client, f"https://1.1.1.1/{self.secret}")
+            self.delivery: Json = client.post(path_of(self.webhook, "test")).json()
             self.cursor = httpx.URL(client.get(EVENTS, params={"limit": 1}).links["next"]["url"]).params["cursor"]
 
     def _store(self, client: httpx.Client, number: int) -> None:
@@ -80,6 +96,11 @@ class Victim:
         with server.client(self.key["key"]) as client:
             requests, _, _ = usage_sums(client, VICTIM_BATCHES + 1)
             return rejections(client, 1), requests
+
+    def webhooks(self, server: Server) -> tuple[Json, list[str]]:
+        """The tenant's webhook, and the ids of the deliveries to it."""
+        with server.client(self.key["key"]) as client:
+            return client.get(path_of(self.webhook)).json(), [each["id"] for each in deliveries(client, self.webhook)]
 
     def stored(self, mongo: MongoClient) -> list[Json]:
         """The tenant's documents."""
@@ -119,6 +140,7 @@ class Attacker:
             self._smuggle_fields,
             self._resume,
             self._look_at_activity,
+            self._reach_webhook,
         )
         return self._rng.choice(ways)()
 
@@ -200,6 +222,16 @@ class Attacker:
             assert shown <= {self._key["id"]}
         return str(response.status_code)
 
+    def _reach_webhook(self) -> str:
+        """Read or change the victim's webhook, or send what was delivered to it."""
+        names = {"webhook": self._victim.webhook["id"], "delivery": self._victim.delivery["id"]}
+        path = self._rng.choice(WEBHOOK_PATHS).format(**names, tenant=self._victim.key["tenant_id"])
+        headers = {self._rng.choice(HEADERS): self._rng.choice((self._victim.key["tenant_id"], "GET"))}
+        response = self._client.request(self._rng.choice(METHODS), WEBHOOKS + path, headers=headers)
+        self._check_leaks(response.text + str(response.headers), without=path)
+        assert response.status_code >= 400 or response.text in {"", "[]"}, response.text
+        return str(response.status_code)
+
     def _smuggle_fields(self) -> str:
         """Send fields that name the owner, the id or the time of an event."""
         field = self._rng.choice(("tenant_id", "_id", "id", "received_at"))
@@ -224,7 +256,7 @@ def run_attempts(
     """Attack this many times. Returns the statuses. Fails if an attack got or changed anything."""
     victim, outcome = Victim(server), Counter[str]()
     victim.reject(server)
-    activity = victim.activity(server)
+    activity, webhooks = victim.activity(server), victim.webhooks(server)
     attacker = Attacker(server, victim, random.Random(seed))
     with server.mongo() as mongo:
         before = victim.stored(mongo)
@@ -235,6 +267,7 @@ def run_attempts(
         attacker.close()
         assert victim.stored(mongo) == before
     assert victim.activity(server) == activity
+    assert victim.webhooks(server) == webhooks
     with server.client(victim.key["key"]) as client:
         for (
             idempotency_key,
