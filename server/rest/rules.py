@@ -8,7 +8,6 @@ from litestar.types import HTTPScope, Receive, Send
 from msgspec import Struct
 
 from server.core.deadline import Deadline
-from server.core.rules.config import Config
 from server.core.rules.model import Evaluation, Rule, RuleState, RuleType, Severity
 from server.core.rules.rules import NO_RULE
 from server.core.times import format_time, from_milliseconds
@@ -30,7 +29,8 @@ class RuleBody(Struct):
     id: str
     name: str
     rule_type: RuleType
-    config: Config
+    config: Any
+    """A `Config`. msgspec has no schema for a union of structs, so `schema/rules.py` has it."""
     severity: Severity
     enabled: bool
     tags: list[str]

@@ -14,6 +14,7 @@ from sluice.v1 import event_service_pb2 as pb
 from tests.support.activity import REJECTIONS, USAGE, rejections, usage_sums
 from tests.support.grpc_client import channel_to, code_of, metadata, stub_of
 from tests.support.harness import Json, MongoClient, Server
+from tests.support.rules import RULES, create_rule
 from tests.support.tail import follow_rest
 from tests.support.webhooks import WEBHOOKS, deliveries, make, path_of
 from tests.support.wire import EVENTS
@@ -45,6 +46,8 @@ PATHS = (
 HEADERS = ("X-Tenant-Id", "X-Tenant", "X-Forwarded-User", "Tenant-Id", "X-Original-URL", "X-HTTP-Method-Override")
 
 
+RULE_PATHS = ("", "?tenant_id={tenant}", "/{rule}", "/{rule}?tenant_id={tenant}", "/{rule}/evaluate")
+
 WEBHOOK_PATHS = (
     "",
     "?tenant_id={tenant}",
@@ -69,6 +72,7 @@ class Victim:
         with server.client(self.key["key"]) as client:
             for number in range(VICTIM_BATCHES):
                 self._store(client, number)
+            self.rule = create_rule(client, name=self.secret, enabled=False)  # so it is not evaluated meanwhile
             self.webhook = make(client, f"https://1.1.1.1/{self.secret}")
             self.delivery: Json = client.post(path_of(self.webhook, "test")).json()
             self.cursor = httpx.URL(client.get(EVENTS, params={"limit": 1}).links["next"]["url"]).params["cursor"]
@@ -96,6 +100,12 @@ class Victim:
         with server.client(self.key["key"]) as client:
             requests, _, _ = usage_sums(client, VICTIM_BATCHES + 1)
             return rejections(client, 1), requests
+
+    def rules(self, server: Server) -> list[Json]:
+        """The tenant's rules."""
+        with server.client(self.key["key"]) as client:
+            found: list[Json] = client.get(RULES).json()
+            return found
 
     def webhooks(self, server: Server) -> tuple[Json, list[str]]:
         """The tenant's webhook, and the ids of the deliveries to it."""
@@ -140,6 +150,7 @@ class Attacker:
             self._smuggle_fields,
             self._resume,
             self._look_at_activity,
+            self._reach_rule,
             self._reach_webhook,
         )
         return self._rng.choice(ways)()
@@ -222,6 +233,17 @@ class Attacker:
             assert shown <= {self._key["id"]}
         return str(response.status_code)
 
+    def _reach_rule(self) -> str:
+        """Read, change, delete or try the victim's rule."""
+        tenant, rule = self._victim.key["tenant_id"], self._victim.rule["id"]
+        path = self._rng.choice(RULE_PATHS).format(rule=rule, tenant=tenant)
+        headers = {self._rng.choice(HEADERS): self._rng.choice((tenant, "GET"))}
+        body: Json = self._rng.choice(({"enabled": True}, {"id": rule}, {"tenant_id": tenant}))
+        response = self._client.request(self._rng.choice(METHODS), RULES + path, headers=headers, json=body)
+        self._check_leaks(response.text + str(response.headers), without=path)
+        assert response.status_code >= 400 or response.text in {"", "[]"}, response.text
+        return str(response.status_code)
+
     def _reach_webhook(self) -> str:
         """Read or change the victim's webhook, or send what was delivered to it."""
         names = {"webhook": self._victim.webhook["id"], "delivery": self._victim.delivery["id"]}
@@ -256,7 +278,7 @@ def run_attempts(
     """Attack this many times. Returns the statuses. Fails if an attack got or changed anything."""
     victim, outcome = Victim(server), Counter[str]()
     victim.reject(server)
-    activity, webhooks = victim.activity(server), victim.webhooks(server)
+    activity, rules, webhooks = victim.activity(server), victim.rules(server), victim.webhooks(server)
     attacker = Attacker(server, victim, random.Random(seed))
     with server.mongo() as mongo:
         before = victim.stored(mongo)
@@ -267,6 +289,7 @@ def run_attempts(
         attacker.close()
         assert victim.stored(mongo) == before
     assert victim.activity(server) == activity
+    assert victim.rules(server) == rules
     assert victim.webhooks(server) == webhooks
     with server.client(victim.key["key"]) as client:
         for (

@@ -51,7 +51,7 @@ def new_rule(rule_id: UUID, tenant_id: UUID, value: Any, at: datetime) -> Rule:
 def changed_rule(rule: Rule, value: Any, at: datetime) -> Rule:
     """The rule with the fields that the JSON object `value` has; its others stay. A `config` is replaced as a whole.
 
-    A rule that is enabled again starts anew: the time in which it was disabled is not evaluated. Raises
+    A rule that is enabled again is evaluated from then on, not for the time in which it was disabled. Raises
     InvalidParameter, which names the field.
     """
     if not isinstance(value, dict):

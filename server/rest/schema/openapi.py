@@ -14,12 +14,15 @@ from server.core.alerts.body import AlertBody
 from server.core.errors import Code
 from server.core.events.model import MAX_BODY_BYTES, Batch, EventBody
 from server.core.ingest.idempotency import MAX_IDEMPOTENCY_KEY_CHARS
+from server.core.rules.config import CONFIGS
+from server.core.rules.fields import RuleFields
 from server.core.webhooks.webhooks import WebhookFields
 from server.rest.event_types import EventTypeBody
 from server.rest.http.problems import ProblemBody
 from server.rest.ingest import ReceiptBody
 from server.rest.raw import RawReceiptBody
 from server.rest.rejections import RejectionBody
+from server.rest.rules import EvaluationBody, RuleBody
 from server.rest.schema import raw_bodies
 from server.rest.schema.activity import list_rejections_operation, show_usage_operation
 from server.rest.schema.alerts import alert_paths
@@ -34,6 +37,7 @@ from server.rest.schema.parts import (
     success_response,
 )
 from server.rest.schema.reads import get_operation, list_operation, list_types_operation, tail_operation
+from server.rest.schema.rules import complete_rule_schemas, rule_paths
 from server.rest.schema.webhooks import webhook_paths
 from server.rest.usage import UsageBody
 from server.rest.webhooks import DeliveryBody, NewWebhookBody, WebhookBody
@@ -59,7 +63,8 @@ TIME_FIELDS = (
     "resolved_at",
     "acknowledged_at",
     "created_at",
-    "created_at",
+    "updated_at",
+    "evaluated_until",
     "disabled_at",
     "previous_secret_valid_until",
     "at",
@@ -120,6 +125,7 @@ def openapi_document() -> Json:
             "/api/v1/event-types": {"get": list_types_operation()},
             "/api/v1/rejections": {"get": list_rejections_operation()},
             "/api/v1/usage": {"get": show_usage_operation()},
+            **rule_paths(),
             **alert_paths(),
             **webhook_paths(),
             "/health/live": {"get": health_operation("getLive", "Whether the process works", [])},
@@ -143,6 +149,10 @@ def schemas() -> Json:
             EventTypeBody,
             RejectionBody,
             UsageBody,
+            *CONFIGS.values(),
+            RuleFields,
+            RuleBody,
+            EvaluationBody,
             AlertBody,
             WebhookFields,
             WebhookBody,
@@ -152,6 +162,7 @@ def schemas() -> Json:
         ],
         ref_template="#/components/schemas/{name}",
     )
+    complete_rule_schemas(components)
     for component in components.values():
         for name, schema in component.get("properties", {}).items():
             if name in TIME_FIELDS:
@@ -160,7 +171,7 @@ def schemas() -> Json:
                 del schema["default"]  # generators take a field with a default for one that is always there
             for form in (schema, *schema.get("anyOf", ())):
                 if form.get("type") == "object":
-                    form["additionalProperties"] = True  # otherwise generators take it for an empty object
+                    form.setdefault("additionalProperties", True)  # otherwise generators take it for an empty object
     return components
 
 

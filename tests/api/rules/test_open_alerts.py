@@ -52,7 +52,7 @@ def test_it_is_resolved(client: httpx.Client, key: Json, mongo: MongoClient, how
     assert not client.get(f"{ALERTS}/{foreign}").json()["is_resolved"]
 
 
-def test_a_disabled_rule_begins_anew(client: httpx.Client) -> None:
+def test_a_disabled_rule_begins_again(client: httpx.Client) -> None:
     path = f"{RULES}/{create_rule(client)['id']}"
     disabled = client.patch(path, json={"enabled": False}).json()
     enabled = client.patch(path, json={"enabled": True}).json()

@@ -86,7 +86,7 @@ def test_the_documented_configuration_with_its_severity(client: httpx.Client) ->
 
 BAD: list[tuple[Json, str]] = [
     ({"name": None}, "name: "),
-    ({"nmae": "a"}, "nmae: Object contains unknown field"),
+    ({"title": "a"}, "title: Object contains unknown field"),
     ({"rule_type": "anomaly"}, "rule_type: must be one of"),
     ({"config": {}}, "config.event_type: Object missing required field"),
     ({"config": {**CONFIG_EXAMPLES["threshold"], "window": 1}}, "config.window: Object contains unknown field"),

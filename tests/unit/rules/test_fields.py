@@ -62,11 +62,11 @@ WRONG: list[tuple[Json, str]] = [
 
 @pytest.mark.parametrize(("change", "detail"), WRONG)
 def test_a_wrong_field_is_named(change: Json, detail: str) -> None:
-    with pytest.raises(InvalidParameter) as made_anew:
+    with pytest.raises(InvalidParameter) as new:
         made(**change)
     with pytest.raises(InvalidParameter) as changed:
         changed_rule(made(), change, LATER)
-    assert made_anew.value.detail.startswith(detail)
+    assert new.value.detail.startswith(detail)
     assert changed.value.detail.startswith(detail)
 
 
