@@ -16,7 +16,7 @@ from bson.binary import Binary
 from pymongo import ReturnDocument
 
 from server.core.alerts.model import Alert, Resolution
-from server.core.alerts.store import AlertFilter
+from server.core.alerts.store import NO_ALERT, AlertFilter
 from server.core.alerts.transitions import Change, resolution_of
 from server.core.deadline import Deadline
 from server.core.errors import NotFound
@@ -28,8 +28,6 @@ from storage.commands import Database, Document, retry_without_events
 from storage.deliveries import enqueue
 from storage.indexes import ALERTS
 from storage.webhooks import id_of, range_of
-
-NO_ALERT = "This tenant has no alert with this id"
 
 OPEN: Document = {"is_open": True}
 

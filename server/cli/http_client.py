@@ -80,14 +80,16 @@ class Client:
         self,
         method: str,
         path: str,
-        accept: str,
+        accept: str | None,
         *,
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
         timeout_s: float | None = RESPONSE_TIMEOUT_S,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """A response that succeeded and has the media type `accept`. Its body is decompressed as it is read.
+        """A response that succeeded and has the media type `accept`; with None, one that needs no body.
+
+        The body is decompressed as it is read.
 
         `timeout_s` limits each wait for a byte. Raises RemoteError, also while the body is read inside.
         """
@@ -97,7 +99,7 @@ class Client:
                 method,
                 self.url + path,
                 params=params,
-                headers={**(headers or {}), "Accept": accept},
+                headers={**(headers or {}), "Accept": accept or "*/*"},
                 data=body,
                 allow_redirects=False,  # another server would get the key
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=timeout_s),
@@ -106,7 +108,7 @@ class Client:
             self._was_answered = True
             if response.status >= HTTPStatus.MULTIPLE_CHOICES:
                 raise await error_of(response, self.url)
-            if response.content_type != accept:
+            if accept is not None and response.content_type != accept:
                 raise RemoteError(f"{self.url} is no Sluice server: it sent {printable(response.content_type)}")
             yield response
 

@@ -21,6 +21,7 @@ from server.cli.imports import ImportStopped, import_command
 from server.cli.keys import keys_group
 from server.cli.migrate import migrate_command
 from server.cli.remote import RemoteError
+from server.cli.rules import rules_group
 from server.cli.serve import serve_command
 from server.cli.streams import prepare_streams
 from server.cli.tail import tail_command
@@ -76,6 +77,7 @@ cli.add_command(migrate_command)
 cli.add_command(export_command)
 cli.add_command(tail_command)
 cli.add_command(import_command)
+cli.add_command(rules_group)
 
 
 def main(arguments: Sequence[str] | None = None) -> Never:

@@ -5,23 +5,23 @@ from typing import NamedTuple, cast, get_args
 from urllib.parse import urlencode
 from uuid import UUID
 
-from litestar.types import ASGIApp, HTTPScope, Receive, Send
+from litestar.types import HTTPScope, Send
 
 from server.core.access.keys import Scope
 from server.core.alerts.body import alert_body
 from server.core.alerts.model import Alert
-from server.core.alerts.store import AlertFilter
+from server.core.alerts.store import NO_ALERT, AlertFilter
 from server.core.deadline import Deadline
-from server.core.errors import InvalidParameter, NotFound
+from server.core.errors import InvalidParameter
 from server.core.rules.model import Severity
 from server.rest.events import encode_json
-from server.rest.http.disconnect import for_present_client
-from server.rest.http.headers import credentials_of, headers_of
 from server.rest.http.responses import send_json
+from server.rest.keyed import Handler, id_of, with_key
 from server.rest.query import CANONICAL_ID, number, parse_query
 from server.services import Services
 
 ALERTS_PATH = "/api/v1/alerts"
+ALERT_PATH = ALERTS_PATH + "/{alert_id:str}"
 
 DEFAULT_ALERTS = 100
 MAX_ALERTS = 1_000
@@ -30,9 +30,6 @@ MAX_ALERTS = 1_000
 PARAMETERS = ("is_resolved", "severity", "rule_id", "limit", "cursor")
 
 BOOLEANS = {"true": True, "false": False}
-
-ById = Callable[[str], Awaitable[ASGIApp]]
-"""A handler for the alert whose id is in the path."""
 
 
 class AlertPage(NamedTuple):
@@ -44,50 +41,43 @@ class AlertPage(NamedTuple):
     """The last alert of the page before; None for the first page."""
 
 
-def list_alerts(services: Services) -> Callable[[HTTPScope, Receive, Send], Awaitable[None]]:
-    """`GET /api/v1/alerts`. It raises what `authenticate` does, InvalidParameter and Unavailable."""
+def list_alerts(services: Services) -> Handler:
+    """`GET /api/v1/alerts`. It raises InvalidParameter too."""
 
-    async def respond(scope: HTTPScope, send: Send) -> None:
-        deadline = Deadline()
-        key = await services.admission.authenticate(credentials_of(headers_of(scope)), "rules:read", deadline)
+    async def respond(scope: HTTPScope, tenant_id: UUID, deadline: Deadline, send: Send) -> None:
         values = parse_query(scope["query_string"], PARAMETERS)
         page = parse_page(values)
-        async with services.alerts.page(key.tenant_id, page.where, page.below, page.limit, deadline) as found:
+        async with services.alerts.page(tenant_id, page.where, page.below, page.limit, deadline) as found:
             fields = [link_to_next(values, found[-1])] if len(found) == page.limit else []
             await send_json(send, encode_json(list(map(alert_body, found))), headers=fields)
 
-    return for_present_client(respond, services.requests)
+    return with_key(services, "rules:read", respond)
 
 
-def get_alert(services: Services) -> ById:
-    """`GET /api/v1/alerts/{alert_id}`. It raises what `authenticate` does, NotFound and Unavailable."""
-    return by_id(services, "rules:read", services.alerts.get)
+def get_alert(services: Services) -> Handler:
+    """`GET /api/v1/alerts/{alert_id}`."""
+    return for_one(services, "rules:read", services.alerts.get)
 
 
-def acknowledge_alert(services: Services) -> ById:
-    """`POST /api/v1/alerts/{alert_id}/acknowledge`. It raises what `authenticate` does, NotFound and Unavailable."""
-    return by_id(services, "rules:write", services.alert_changes.acknowledge)
+def acknowledge_alert(services: Services) -> Handler:
+    """`POST /api/v1/alerts/{alert_id}/acknowledge`."""
+    return for_one(services, "rules:write", services.alert_changes.acknowledge)
 
 
-def resolve_alert(services: Services) -> ById:
-    """`POST /api/v1/alerts/{alert_id}/resolve`. It raises what `authenticate` does, NotFound and Unavailable."""
-    return by_id(services, "rules:write", services.alert_changes.resolve)
+def resolve_alert(services: Services) -> Handler:
+    """`POST /api/v1/alerts/{alert_id}/resolve`."""
+    return for_one(services, "rules:write", services.alert_changes.resolve)
 
 
-def by_id(services: Services, scope_needed: Scope, call: Callable[[UUID, UUID, Deadline], Awaitable[Alert]]) -> ById:
+def for_one(services: Services, needed: Scope, call: Callable[[UUID, UUID, Deadline], Awaitable[Alert]]) -> Handler:
     """A handler that responds with the alert that `call` returns for a tenant and an id."""
 
-    async def handler(alert_id: str) -> ASGIApp:
-        async def respond(scope: HTTPScope, send: Send) -> None:
-            deadline = Deadline()
-            key = await services.admission.authenticate(credentials_of(headers_of(scope)), scope_needed, deadline)
-            parse_query(scope["query_string"], ())
-            alert = await call(key.tenant_id, parse_id(alert_id), deadline)
-            await send_json(send, encode_json(alert_body(alert)))
+    async def respond(scope: HTTPScope, tenant_id: UUID, deadline: Deadline, send: Send) -> None:
+        parse_query(scope["query_string"], ())
+        alert = await call(tenant_id, id_of(scope, "alert_id", NO_ALERT), deadline)
+        await send_json(send, encode_json(alert_body(alert)))
 
-        return cast("ASGIApp", for_present_client(respond, services.requests))
-
-    return handler
+    return with_key(services, needed, respond)
 
 
 def parse_page(values: dict[str, str]) -> AlertPage:
@@ -118,10 +108,3 @@ def link_to_next(values: dict[str, str], last: Alert) -> tuple[bytes, bytes]:
     """The header that names the page after the one with these parameters (RFC 8288)."""
     query = urlencode({**values, "cursor": str(last.id)})
     return b"link", f'<{ALERTS_PATH}?{query}>; rel="next"'.encode()
-
-
-def parse_id(text: str) -> UUID:
-    """The id in a path. Raises NotFound if it cannot be an alert's id."""
-    if not CANONICAL_ID.fullmatch(text):
-        raise NotFound("This tenant has no alert with this id")
-    return UUID(text)

@@ -12,7 +12,7 @@ from litestar.types import ASGIApp, AsyncAnyCallable, HTTPScope, Receive, Scope,
 
 from server.core.errors import ClientGone, MethodNotAllowed
 from server.core.requests import Requests
-from server.rest.alerts import ALERTS_PATH, acknowledge_alert, get_alert, list_alerts, resolve_alert
+from server.rest.alerts import ALERT_PATH, ALERTS_PATH, acknowledge_alert, get_alert, list_alerts, resolve_alert
 from server.rest.event_types import list_event_types
 from server.rest.events import get_event, list_events
 from server.rest.health import live, ready
@@ -71,9 +71,9 @@ def create_app(services: Services) -> ASGIApp:
             delete(RULE_PATH, status_code=HTTPStatus.OK)(routed(delete_rule(services))),
             post(RULE_PATH + "/evaluate")(routed(evaluate_rule(services))),
             asgi(ALERTS_PATH, copy_scope=False)(by_method(GET=list_alerts(services))),
-            get(ALERTS_PATH + "/{alert_id:str}")(get_alert(services)),
-            post(ALERTS_PATH + "/{alert_id:str}/acknowledge")(acknowledge_alert(services)),
-            post(ALERTS_PATH + "/{alert_id:str}/resolve")(resolve_alert(services)),
+            get(ALERT_PATH)(routed(get_alert(services))),
+            post(ALERT_PATH + "/acknowledge")(routed(acknowledge_alert(services))),
+            post(ALERT_PATH + "/resolve")(routed(resolve_alert(services))),
             asgi(WEBHOOKS_PATH, copy_scope=False)(
                 by_method(POST=create_webhook(services, bodies), GET=list_webhooks(services))
             ),

@@ -58,7 +58,9 @@ def ingest(services: Services) -> Callable[[HTTPScope, Receive, Send], Awaitable
             return
         with services.requests.open("rest") as origin:
             headers = headers_of(scope)
-            receipt, quota = await services.ingest(origin, credentials_of(headers), reader(headers, read_body, receive))
+            receipt, quota = await services.ingest(
+                origin, credentials_of(headers), reader(headers, read_body, scope, receive)
+            )
             body = msgspec.json.encode(receipt_body(receipt))
             fields = receipt_headers(receipt, quota_headers(quota), len(body))
         await send({"type": "http.response.start", "status": 201, "headers": fields})
@@ -68,7 +70,7 @@ def ingest(services: Services) -> Callable[[HTTPScope, Receive, Send], Awaitable
 
 
 def reader(
-    headers: Headers, read_body: BodyReader, receive: Receive
+    headers: Headers, read_body: BodyReader, scope: HTTPScope, receive: Receive
 ) -> Callable[[AdmittedRequest], Awaitable[Submission]]:
     """What reads the batch of a request once its key is admitted.
 
@@ -78,7 +80,7 @@ def reader(
 
     async def read(request: AdmittedRequest) -> Submission:
         options, body_format = ingest_options_of(headers), body_format_of(headers)
-        body = await read_body(request, body_format, receive)
+        body = await read_body(request, body_format, scope, receive)
         request.slot.add_bytes(len(body))
         request.origin.size = len(body)
 

@@ -60,7 +60,7 @@ def ingest_raw(services: Services, read_body: BodyReader) -> Callable[[HTTPScope
     async def handler(scope: HTTPScope, receive: Receive, send: Send) -> None:
         with services.requests.open("rest") as origin:
             headers = headers_of(scope)
-            read = reader(scope["query_string"], headers, read_body, receive)
+            read = reader(scope, headers, read_body, receive)
             receipt, quota = await services.ingest_raw(origin, credentials_of(headers), read)
         body = msgspec.json.encode(receipt_body(receipt))
         fields = {"content-length": str(len(body)), **receipt_headers(receipt, headers), **quota_headers(quota)}
@@ -72,7 +72,7 @@ def ingest_raw(services: Services, read_body: BodyReader) -> Callable[[HTTPScope
 
 
 def reader(
-    query_string: bytes, headers: Headers, read_body: BodyReader, receive: Receive
+    scope: HTTPScope, headers: Headers, read_body: BodyReader, receive: Receive
 ) -> Callable[[AdmittedRequest], Awaitable[RawBody]]:
     """What reads the raw body of a request once its key is admitted.
 
@@ -80,12 +80,12 @@ def reader(
     """
 
     async def read(request: AdmittedRequest) -> RawBody:
-        query, dedupe = parse_raw_query(query_string)
+        query, dedupe = parse_raw_query(scope["query_string"])
         options = ingest_options_of(headers)
         if dedupe and options.idempotency_key is not None:
             raise InvalidParameter("dedupe: cannot be given with an Idempotency-Key, which it makes")
         body_format = body_format_of(headers, (*LINE_TYPES, JSON))
-        body = await read_body(request, body_format, receive)
+        body = await read_body(request, body_format, scope, receive)
         request.origin.size = len(body)
         split = splitting_json if body_format.media_type == JSON else splitting_lines
         return RawBody(

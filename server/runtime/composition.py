@@ -122,7 +122,8 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
         on_ready()
 
     rest, grpc = HttpServer(http_config(settings, services), on_listening), GrpcServer(services)
-    sampling = metrics_job(settings, services, grpc, watch)
+    numbers = None if settings.metrics_descriptor is None else open_slot(settings.metrics_descriptor)
+    sampling = metrics_job(numbers, services, grpc, watch)
     leases, key_usage = Leases(storage), usage_job(keys)
     try:
         await grpc.set_serving(await is_writable.wait(stop))
@@ -136,7 +137,7 @@ async def run_worker(settings: Settings, on_ready: Callable[[], None], stop: asy
             retention_job(storage, leases).run(),
             deletions_job(storage, leases).run(),
             presence_job(storage).run(),
-            evaluation_job(storage, reading, leases, settings.rules_interval_s).run(),
+            evaluation_job(storage, reading, leases, settings.rules_interval_s, numbers).run(),
             deliveries_job(storage, leases, guard).run(),
             stale_connections_job(settings, is_writable, stop).run(),
             report_health(is_writable, has_primary, grpc.set_serving),
@@ -222,12 +223,11 @@ def compose_services(
 
 
 def metrics_job(
-    settings: Settings, services: Services, grpc: GrpcServer, watch: PrimaryWatch
+    numbers: memoryview | None, services: Services, grpc: GrpcServer, watch: PrimaryWatch
 ) -> list[Coroutine[Any, Any, None]]:
     """Let this worker count its requests in its slot, if metrics are on, and the job that samples its levels."""
-    if settings.metrics_descriptor is None:
+    if numbers is None:
         return []
-    numbers = open_slot(settings.metrics_descriptor)
     services.requests.add_listener(Recorder(numbers))
 
     def read_levels() -> Levels:

@@ -13,12 +13,14 @@ from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.jobs.store import JobLease, LeaseStore
 from server.core.memory import memory_bytes, return_free_memory
+from server.core.rules.model import RuleState
 from server.core.rules.presence import NOTE_INTERVAL_S
 from server.core.tenants import deletion, retention
 from server.core.times import MS_PER_S
 from server.core.webhooks.addresses import Guard
 from server.core.webhooks.delivering import Delivering
 from server.runtime.background import DeploymentJob, PeriodicJob
+from server.runtime.metrics.recorder import record_evaluation
 from server.runtime.readiness import CHECK_INTERVAL_S, READY_TIMEOUT_S
 from server.runtime.webhook_calls import WebhookCalls
 from server.settings import Settings
@@ -128,12 +130,21 @@ def presence_job(storage: Database) -> PeriodicJob:
     return PeriodicJob("note of presence", note, NOTE_INTERVAL_S)
 
 
-def evaluation_job(storage: Database, reading: Database, leases: LeaseStore, interval_s: int) -> DeploymentJob:
-    """The job that evaluates rules every `interval_s`. `reading` is the database by the client for reads."""
-    evaluate_due = evaluations.Evaluations(
-        StoredEvaluations(storage), StoredPresence(storage), StoredMeasurements(reading), interval_s * MS_PER_S
-    ).evaluate_due
-    return DeploymentJob(leases, "rules", evaluate_due, evaluations.POLL_S)
+def evaluation_job(
+    storage: Database, reading: Database, leases: LeaseStore, interval_s: int, numbers: memoryview | None
+) -> DeploymentJob:
+    """The job that evaluates rules every `interval_s`. `reading` is the database by the client for reads.
+
+    It is counted in the `numbers` of this worker's slot, if metrics are on.
+    """
+
+    def on_applied(state: RuleState, lateness_ms: int) -> None:
+        if numbers is not None:
+            record_evaluation(numbers, state, lateness_ms)
+
+    store, presence, measuring = StoredEvaluations(storage), StoredPresence(storage), StoredMeasurements(reading)
+    job = evaluations.Evaluations(store, presence, measuring, interval_s * MS_PER_S, on_applied)
+    return DeploymentJob(leases, "rules", job.evaluate_due, evaluations.POLL_S)
 
 
 def deliveries_job(storage: Database, leases: LeaseStore, guard: Guard) -> DeploymentJob:

@@ -5,6 +5,7 @@ mongod itself never removes an old log.
 
 import json
 import os
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ LOG_TAIL_BYTES = 2**20
 
 MAX_REASON_CHARS = 300
 """The longest reason that is taken from a log, because it becomes a part of one line."""
+
+PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 SEVERE = ("E", "F")
 """Error and Fatal, as the log has them."""
@@ -60,7 +63,7 @@ def find_reason(lines: Iterable[str]) -> str | None:
     The later ones follow from it: "the process must exit and restart".
     """
     entries = [entry for entry in map(parse_entry, lines) if entry.get("s") in SEVERE]
-    described = [(str(entry.get("msg", "")), describe(entry)) for entry in entries]
+    described = [(message_of(entry), describe(entry)) for entry in entries]
     with_reason = [f"{message}: {reason}" for message, reason in described if reason]
     found = with_reason or [message for message, _ in described]
     return truncate(found[0]) if found else None
@@ -73,6 +76,13 @@ def parse_entry(line: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return entry if isinstance(entry, dict) else {}
+
+
+def message_of(entry: dict[str, Any]) -> str:
+    """The message of a line. mongod leaves `{name}` in some of them, which stands for the attribute of that name."""
+    attributes = entry.get("attr")
+    given = attributes if isinstance(attributes, dict) else {}
+    return PLACEHOLDER.sub(lambda found: str(given.get(found[1], found[0])), str(entry.get("msg", "")))
 
 
 def describe(entry: dict[str, Any]) -> str | None:

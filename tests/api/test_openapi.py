@@ -26,6 +26,10 @@ EXAMPLES = 1_000 if os.environ.get("SLUICE_LONG") else 12
 TIMEOUT_S = 1_800 if os.environ.get("SLUICE_LONG") else 120
 
 OPERATIONS = {
+    "/api/v1/alerts": {"GET"},
+    "/api/v1/alerts/{alert_id}": {"GET"},
+    "/api/v1/alerts/{alert_id}/acknowledge": {"POST"},
+    "/api/v1/alerts/{alert_id}/resolve": {"POST"},
     "/api/v1/event-types": {"GET"},
     "/api/v1/events": {"GET", "POST"},
     "/api/v1/events/tail": {"GET"},

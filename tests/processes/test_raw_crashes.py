@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from tests.support.crashes import HANG_MS, Crashing, accepts
-from tests.support.harness import MongoClient, wait_until
+from tests.support.harness import MongoClient, sluice, wait_until
 from tests.support.mongod import fail_point, failing_inserts
 from tests.support.raw import numbered, post_raw, progress_of, stored_of
 
@@ -20,8 +20,14 @@ COUNT = 6_500
 INSERTS = 3
 """Inserts before a fault. Each stores a piece of 1,000, or two that waited at the same time: fewer than all."""
 
+SLOW_MS, IMPATIENT_S, MANY = 500, 2, 12_500
+"""An insert's time, and a wait in which some pieces are stored. Two at a time, all of them take longer."""
+
 QUERY = "source=s&type=t"
 NOT_PRIMARY = 10107
+
+LONGER_THAN_A_CHECK_HOLDS_MS = 3_000
+"""How long an insert takes, so that the key is checked again before the next one."""
 
 RESET = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 """Closes a connection both ways at once. One that is closed in the usual way could still take a response."""
@@ -86,19 +92,20 @@ def test_a_client_that_is_too_impatient_comes_further_with_each_retry(crashing: 
     server, _, mongo = crashing
     query, headers = WAYS["content"]
     key = server.create_key("impatient", "--rate-limit", "0")
-    slow = {"failCommands": ["insert"], "namespace": "sluice.events", "blockConnection": True, "blockTimeMS": 500}
+    slow = {"failCommands": ["insert"], "namespace": "sluice.events", "blockConnection": True, "blockTimeMS": SLOW_MS}
     with fail_point(mongo, "failCommand", "alwaysOn", **slow):
         resetting = server.client(key["key"], transport=httpx.HTTPTransport(socket_options=[RESET]))
-        resetting.timeout = httpx.Timeout(1)
+        resetting.timeout = httpx.Timeout(IMPATIENT_S)
         with resetting as client, pytest.raises(httpx.ReadTimeout):
-            post_raw(client, query, numbered(COUNT), **headers)
+            post_raw(client, query, numbered(MANY), **headers)
         wait_until(lambda: progress_of(mongo, key) is not None, "the request to end")
     progress = progress_of(mongo, key)
     assert progress is not None
-    assert 1_000 < progress["items"] == progress["stored"] == len(stored_of(mongo, key)) < COUNT
+    assert 1_000 < progress["items"] == progress["stored"] < MANY
+    assert progress["stored"] <= len(stored_of(mongo, key)) < MANY, "inserts were on their way"
     with server.client(key["key"]) as client:
-        assert post_raw(client, query, numbered(COUNT), **headers).json()["events_received"] == COUNT
-    assert [each["data"]["index"] for each in stored_of(mongo, key)] == list(range(COUNT))
+        assert post_raw(client, query, numbered(MANY), **headers).json()["events_received"] == MANY
+    assert [each["data"]["index"] for each in stored_of(mongo, key)] == list(range(MANY))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -112,6 +119,22 @@ def test_a_replay_of_what_is_stored_inserts_nothing(crashing: Crashing, way: str
             again = post_raw(client, query, numbered(COUNT), **headers)
     assert again.json() == first.json() == {"success": True, "events_received": COUNT}
     assert again.headers["idempotent-replayed"] == "true"
+
+
+def test_a_key_that_is_revoked_in_the_middle(crashing: Crashing) -> None:
+    server, _, mongo = crashing
+    query, headers = WAYS["key"]
+    key = server.create_key("revoked", "--rate-limit", "0")
+    slow = after_inserts(mongo, blockConnection=True, blockTimeMS=LONGER_THAN_A_CHECK_HOLDS_MS)
+    with server.client(key["key"]) as client, ThreadPoolExecutor() as threads:
+        with slow:
+            cut = threads.submit(post_raw, client, query, numbered(COUNT), **headers)
+            wait_until(lambda: len(stored_of(mongo, key)) >= INSERTS * 1_000, "the first pieces")
+            sluice("keys", "revoke", key["id"], *server.database_options)
+            problem = cut.result().json()
+        assert (problem["status"], problem["outcome"]) == (503, "unknown")
+        assert 1_000 <= problem["events_received"] <= len(stored_of(mongo, key)) < COUNT, "what is certainly stored"
+        assert post_raw(client, query, numbered(COUNT), **headers).status_code == 401
 
 
 def test_a_database_that_fails_at_the_start(crashing: Crashing) -> None:

@@ -1,5 +1,6 @@
 """Servers for the tests: `sluice serve` as a process, the command line, the database, and good batches."""
 
+import io
 import json
 import os
 import re
@@ -19,6 +20,7 @@ import pymongo
 from click.testing import CliRunner
 
 from server.cli.main import cli
+from tests.support.commands import run_command
 
 START_TIMEOUT_S = 60
 STOP_TIMEOUT_S = 90
@@ -35,15 +37,11 @@ MongoClient = pymongo.MongoClient[Json]
 
 def sluice(*arguments: str, env: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """Run a `sluice` command to its end. What it prints is decoded as `PYTHONIOENCODING` of `env` says."""
-    return subprocess.run(
-        [sys.executable, "-m", "server", *arguments],
-        capture_output=True,
-        text=True,
-        encoding=(env or {}).get("PYTHONIOENCODING"),
-        timeout=START_TIMEOUT_S,
-        env={**os.environ, **(env or {})},
-        check=False,
-    )
+    variables = env or {}
+    done = run_command(*arguments, variables=variables, timeout_s=START_TIMEOUT_S)
+    encoding = variables.get("PYTHONIOENCODING")
+    out, error = (io.TextIOWrapper(io.BytesIO(each), encoding).read() for each in (done.stdout, done.stderr))
+    return subprocess.CompletedProcess(done.args, done.returncode, out, error)
 
 
 class Server:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.support.commands import run_command
 from tests.support.harness import Json, Server
 from tests.support.raw import lines_of
 
@@ -31,6 +32,14 @@ def append(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def command_line(server: Server | str, *arguments: str | Path, protocol: str) -> list[str]:
+    """The arguments of an import to a server, or to an address of the protocol."""
+    option = "--grpc" if protocol == "gRPC" else "--url"
+    if isinstance(server, Server):
+        server = server.grpc if protocol == "gRPC" else server.url
+    return ["import", *map(str, arguments), option, server]
+
+
 def start_import(
     server: Server | str,
     key: Json,
@@ -40,11 +49,8 @@ def start_import(
     variables: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start an import to a server, or to an address of the protocol."""
-    option = "--grpc" if protocol == "gRPC" else "--url"
-    if isinstance(server, Server):
-        server = server.grpc if protocol == "gRPC" else server.url
     return subprocess.Popen(
-        [sys.executable, "-m", "server", "import", *map(str, arguments), option, server],
+        [sys.executable, "-m", "server", *command_line(server, *arguments, protocol=protocol)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=stderr,
@@ -62,15 +68,22 @@ def run_import(
     variables: Mapping[str, str] | None = None,
 ) -> str:
     """Import, with the exit status `status`. Returns what it printed on stderr."""
-    with start_import(server, key, *arguments, protocol=protocol, variables=variables) as process:
-        return end_of(process, status, stdin)
+    line = command_line(server, *arguments, protocol=protocol)
+    environment = {"SLUICE_API_KEY": key["key"], **(variables or {})}
+    done = run_command(*line, variables=environment, stdin=stdin, timeout_s=TIMEOUT_S)
+    return checked(done.returncode, done.stdout, done.stderr, status)
 
 
 def end_of(process: subprocess.Popen[bytes], status: int = 0, stdin: bytes = b"") -> str:
     """Wait for the end of an import, with the exit status `status`. Returns what it printed on stderr."""
     out, error = process.communicate(stdin, TIMEOUT_S)
+    return checked(process.returncode, out, error, status)
+
+
+def checked(returncode: int, out: bytes, error: bytes, status: int) -> str:
+    """Check how an import ended, and that it printed nothing on stdout. Returns what it printed on stderr."""
     text = error.decode()
-    assert (process.returncode, out) == (status, b""), text
+    assert (returncode, out) == (status, b""), text
     return text
 
 

@@ -1,12 +1,18 @@
 """Rules and evaluations for tests."""
 
 import uuid
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
+from uuid import UUID
 
+import httpx
+
+from server.core.events.ids import new_ids
 from server.core.rules.config import ThresholdConfig
 from server.core.rules.model import Evaluation, Rule, RuleState, RuleType, Window
-from tests.support.harness import Json
+from server.core.times import from_milliseconds
+from tests.support.harness import Json, MongoClient
 
 NOW = datetime(2026, 11, 27, 12, tzinfo=UTC)
 MINUTE_MS = 60_000
@@ -68,3 +74,42 @@ CONFIG_EXAMPLES: dict[RuleType, Json] = {
     },
 }
 """A configuration of each type."""
+
+RULES = "/api/v1/rules"
+
+
+def rule_fields(rule_type: RuleType = "threshold", **fields: Any) -> Json:
+    """A good body of a POST, for a rule of the type."""
+    return {"name": "a rule", "rule_type": rule_type, "config": CONFIG_EXAMPLES[rule_type], **fields}
+
+
+def create_rule(client: httpx.Client, rule_type: RuleType = "threshold", **fields: Any) -> Json:
+    """A rule that is made over REST."""
+    response = client.post(RULES, json=rule_fields(rule_type, **fields))
+    assert response.status_code == 201, response.text
+    made: Json = response.json()
+    return made
+
+
+def store_events(mongo: MongoClient, tenant_id: UUID, times_ms: Sequence[int], data: Sequence[Json]) -> list[str]:
+    """Store purchases from "backend" as if they had been received at these times. Returns their ids."""
+    ids = [UUID(bytes=new_ids(time_ms, 1).binary[0]) for time_ms in times_ms]
+    documents: list[Json] = [
+        {
+            "_id": {"tenant_id": tenant_id, "id": event_id},
+            "source": "backend",
+            "event_type": "purchase",
+            "data": each,
+            "timestamp": from_milliseconds(time_ms),
+            "received_at": from_milliseconds(time_ms),
+        }
+        for time_ms, event_id, each in zip(times_ms, ids, data, strict=True)
+    ]
+    mongo.sluice.events.insert_many(documents)
+    return list(map(str, ids))
+
+
+def assert_problem(response: httpx.Response, status: int, code: str, detail: str) -> None:
+    """Fails unless a response is this problem, whose detail begins like this."""
+    assert (response.status_code, response.json()["code"]) == (status, code), response.text
+    assert response.json()["detail"].startswith(detail)

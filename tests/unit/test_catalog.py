@@ -147,7 +147,7 @@ def test_memory_is_bounded_and_a_tenant_that_takes_little_keeps_it(kind: str) ->
         await worker.note("view", tenant_id=B)
         tracemalloc.start()
         try:
-            for number in range(120):
+            for number in range(80):  # twice what may be kept
                 tenant_id = UUID(int=10 + number if kind == "tenants" else 1)
                 names = [f"{number}/{index}".ljust(LONGEST, "é") for index in range(1_000)]
                 if kind == "sources":

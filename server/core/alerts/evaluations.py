@@ -20,7 +20,7 @@ it holds up neither itself nor others. `presence.py` says which other evaluation
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice, takewhile
 from time import time_ns
 from typing import NamedTuple
@@ -28,11 +28,11 @@ from uuid import UUID
 
 from server.core.alerts.store import EvaluationStore, Result
 from server.core.deadline import Deadline
-from server.core.errors import Unavailable
+from server.core.errors import SluiceError
 from server.core.jobs.store import JobLease
 from server.core.rules.conditions import evaluate
 from server.core.rules.measure import Measuring
-from server.core.rules.model import Evaluation, Rule, Window
+from server.core.rules.model import Evaluation, Rule, RuleState, Window
 from server.core.rules.presence import PresenceStore, outages_between, was_away
 from server.core.rules.schedule import last_due, next_due, window_at
 from server.core.rules.windows import COMPLETE_AFTER_MS, minute_of, window_of
@@ -53,6 +53,8 @@ MAX_RUN = 500
 AWAY = "Not evaluated, since Sluice or its database was away in this time"
 FAILED = "Not evaluated, since the events could not be read in time"
 
+OnApplied = Callable[[RuleState, int], object]
+
 log = logging.getLogger("sluice")
 
 
@@ -66,7 +68,8 @@ class Turn(NamedTuple):
 class Evaluations:
     """Evaluates the rules in `store`, every `interval_ms`.
 
-    `on_applied` is told of each evaluation how late it was applied, in milliseconds after it could have been.
+    `on_applied` is told of the state that each evaluation found, and how much later than it could have been it was
+    applied, in milliseconds.
     """
 
     def __init__(
@@ -75,7 +78,7 @@ class Evaluations:
         presence: PresenceStore,
         measuring: Measuring,
         interval_ms: int,
-        on_applied: Callable[[int], None] = lambda _: None,
+        on_applied: OnApplied,
     ) -> None:
         self._store = store
         self._presence = presence
@@ -141,7 +144,7 @@ class Evaluations:
             end_ms, deadline = minute_of(turn.due_ms), Deadline(MEASURE_TIMEOUT_S)
             found = await self._measuring.measure(turn.tenant_id, rules, end_ms, deadline)
             return {rule.id: evaluate(rule, window_of(rule, end_ms), found[rule.id]) for rule in rules}
-        except Unavailable:  # which the driver adapter has logged
+        except SluiceError:  # the database is away, which is logged, or the tenant is deleted
             return None
         except Exception:
             log.exception("internal error")
@@ -150,13 +153,9 @@ class Evaluations:
     async def _apply(self, lease: JobLease, rule: Rule, results: Sequence[Result]) -> bool:
         """See `EvaluationStore.apply`."""
         applied = await self._store.apply(lease, rule, results, Deadline())
-        if applied:
-            self._note_lateness(result.due_ms for result in results)
+        for due_ms, evaluation in results if applied else ():
+            self._on_applied(evaluation.state, now_ms() - COMPLETE_AFTER_MS - due_ms)
         return applied
-
-    def _note_lateness(self, dues: Iterable[int]) -> None:
-        for due_ms in dues:
-            self._on_applied(now_ms() - COMPLETE_AFTER_MS - due_ms)
 
 
 def error_of(rule: Rule, due_ms: int, message: str) -> Result:

@@ -11,6 +11,8 @@ from server.core.deadline import Deadline
 from server.core.jobs.store import JobLease
 from server.core.rules.model import Evaluation, Rule, Severity
 
+NO_ALERT = "This tenant has no alert with this id"
+
 
 class AlertFilter(Struct, frozen=True, kw_only=True):
     """Which alerts of a tenant to list. None is any."""

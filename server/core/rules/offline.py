@@ -121,11 +121,11 @@ def numbers_of(numbers: Sequence[float]) -> Numbers | None:
 
 def sum_of(numbers: Sequence[float]) -> float:
     """The exact sum, rounded once. It is infinite if it is larger than any number."""
-    exact = sum(map(Fraction, numbers), Fraction())
+    exact = sum(map(Fraction, numbers))
     try:
         return float(exact)
     except OverflowError:
-        return math.copysign(math.inf, exact)
+        return math.inf if exact > 0 else -math.inf
 
 
 def measure_missing_fields(config: MissingFieldConfig, events: Sequence[OfflineEvent]) -> MissingFieldMeasurement:

@@ -23,8 +23,8 @@ from server.core.times import MS_PER_S
 NOTE_INTERVAL_S = 10.0
 """How often a worker notes that it can write: a small update."""
 
-MAX_SILENCE_S = 30.0
-"""An election takes up to 12 s, and a note may come 10 s after it."""
+MAX_SILENCE_S = 20.0
+"""Longer than it takes to replace the only worker, and twice the time between its notes."""
 
 MAX_SILENCE_MS = round(MAX_SILENCE_S * MS_PER_S)
 

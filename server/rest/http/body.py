@@ -4,8 +4,9 @@ No more than MAX_BODY_BYTES of a body are held, compressed or not. No client kee
 """
 
 from functools import partial
+from typing import Any
 
-from litestar.types import Receive
+from litestar.types import HTTPScope, Receive
 
 from server.core.arrivals import STALLED, Arrivals
 from server.core.decompression import Decompressor
@@ -17,6 +18,9 @@ from server.rest.http.headers import IDENTITY, BodyFormat
 
 MAX_ARRIVING_BYTES = 64 * 1024 * 1024
 """What all bodies that are still arriving may hold: 6 of the largest size, or hundreds of usual large ones."""
+
+HAS_ARRIVED = "sluice.has_arrived"
+"""The extension of a scope that tells whether the whole body has arrived."""
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 """What some editors and shells of Windows write before UTF-8. RFC 8259 lets those who read JSON ignore it."""
@@ -31,7 +35,9 @@ class BodyReader:
         self._arrivals = Arrivals(MAX_ARRIVING_BYTES, partial(RequestTimeout, STALLED))
         self._decompress = Decompressor(MAX_BODY_BYTES)
 
-    async def __call__(self, request: AdmittedRequest, body_format: BodyFormat, receive: Receive) -> bytes:
+    async def __call__(
+        self, request: AdmittedRequest, body_format: BodyFormat, scope: HTTPScope, receive: Receive
+    ) -> bytes:
         """The body of a request, decompressed, and without a byte order mark at its start.
 
         The deadline does not count the time that the client takes to send it.
@@ -41,13 +47,30 @@ class BodyReader:
         """
         if (body_format.length or 0) > MAX_BODY_BYTES:
             raise PayloadTooLarge(TOO_LARGE)
-        with request.slot.released(paused=request.deadline):
-            body = await receive_body(receive, self._arrivals)
+        if is_whole(scope):
+            body = await receive_whole_body(receive)
+        else:
+            with request.slot.released(paused=request.deadline):
+                body = await receive_body(receive, self._arrivals)
         if body_format.encoding != IDENTITY:
             with request.slot.released():  # while it waits for bodies of others
                 decompressing = self._decompress(body, body_format.encoding, request.tenant_id, request.deadline)
                 body = await unless_gone(decompressing, receive)
         return body.removeprefix(BYTE_ORDER_MARK)
+
+
+def is_whole(scope: HTTPScope) -> bool:
+    """Whether the whole body has come with the head, as most do. Then uvicorn holds it: 64 KiB, or one read more."""
+    has_arrived: Any = (scope["extensions"] or {})[HAS_ARRIVED]
+    return bool(has_arrived())
+
+
+async def receive_whole_body(receive: Receive) -> bytes:
+    """A body that has arrived, so that nothing has to be counted while it does. Raises ClientGone."""
+    message = await receive()
+    if message["type"] != "http.request":
+        raise ClientGone
+    return message["body"]
 
 
 async def receive_body(

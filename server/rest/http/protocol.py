@@ -43,6 +43,7 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from server.core.errors import HeadersTooLarge, RequestTimeout, SluiceError, Unavailable
 from server.core.requests import Requests
+from server.rest.http.body import HAS_ARRIVED
 from server.rest.http.capacity import is_full, is_overfull
 from server.rest.http.disconnect import ABORT
 from server.rest.http.parsing import ParsingProtocol
@@ -211,10 +212,17 @@ class HttpProtocol(ParsingProtocol):
         if is_answered and not self.begun and not self.transport.is_closing():
             self._close()
 
+    def _has_arrived(self) -> bool:
+        """Whether the whole body of the request that is answered has arrived.
+
+        The scope holds this, not the request itself, which holds the scope: such a cycle would keep each in memory.
+        """
+        return self._running is not None and not self._running.more_body
+
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
         """Let the application answer the next request."""
         self._running = cycle
-        cycle.scope["extensions"] = {ABORT: self.transport.abort}  # type: ignore[dict-item]
+        cycle.scope["extensions"] = {ABORT: self.transport.abort, HAS_ARRIVED: self._has_arrived}  # type: ignore[dict-item]
         if cycle.scope["http_version"] == "1.0":
             app = without_chunks(app, cycle)
         elif cycle.waiting_for_100_continue:

@@ -11,10 +11,11 @@ on in the sums (`slots.py`).
 
 from collections.abc import Sequence
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 from server.core.errors import Code
 from server.core.request import CLIENT_GONE
+from server.core.rules.model import RuleState
 
 INTEGER_BYTES = 8
 
@@ -141,6 +142,15 @@ WRITABLE = LAYOUT.add(
 )
 PRIMARIES = LAYOUT.add(
     "counter", "sluice_database_primary_changes", "Changes of the database's primary, as each worker found them"
+)
+EVALUATIONS = LAYOUT.add(
+    "counter",
+    "sluice_rule_evaluations",
+    "Evaluations of rules, by the state that they found",
+    state=get_args(RuleState),
+)
+LATENESS = LAYOUT.add(
+    "histogram", "sluice_rule_lateness_seconds", "How much later than it could have been a rule was evaluated"
 )
 CPU = LAYOUT.add("counter", "sluice_worker_cpu_seconds", "CPU time of all workers", scale=1 / NS_PER_S)
 MEMORY = LAYOUT.add("gauge", "sluice_worker_resident_memory_bytes", "Resident memory of all workers")

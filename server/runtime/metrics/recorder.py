@@ -6,15 +6,19 @@ from mmap import mmap
 
 from server.core.errors import ConfigurationError, SluiceError
 from server.core.request import Ending, EventOutcome, Request
+from server.core.rules.model import RuleState
+from server.core.times import NS_PER_MS
 from server.runtime.metrics.layout import (
     ADMIT,
     APIS,
     BOUNDS_NS,
     CODES,
+    EVALUATIONS,
     EVENTS,
     HISTOGRAM_SIZE,
     INSERT,
     INTEGER_BYTES,
+    LATENESS,
     LAYOUT,
     READS,
     REQUEST,
@@ -98,6 +102,12 @@ class Recorder:
         if request.insert_ns:
             observe(numbers, places.wait, request.wait_ns)
             observe(numbers, places.insert, request.insert_ns)
+
+
+def record_evaluation(numbers: memoryview, state: RuleState, lateness_ms: int) -> None:
+    """Count the evaluation of a rule."""
+    numbers[EVALUATIONS.places[state,]] += 1
+    observe(numbers, LATENESS.places[()], lateness_ms * NS_PER_MS)
 
 
 def observe(numbers: memoryview, first: int, duration_ns: int) -> None:

@@ -16,6 +16,7 @@ from tests.support.embedded import fake_mongod, rejection, write
 FATAL = '{"s":"F","c":"-","msg":"Fatal assertion","attr":{"msgid":28595,"error":"Location28595: odd file"}}'
 PANIC = '{"s":"E","c":"WT","msg":"WiredTiger error","attr":{"error":-31804,"message":"the process must exit"}}'
 DENIED = '{"s":"E","c":"WT","msg":"WiredTiger error","attr":{"error":13,"message":"handle-open: open"}}'
+TEMPLATE = '{"s":"F","c":"-","msg":"{str} {other}","attr":{"str":"no such disk"}}'
 ABORTED = '{"s":"F","c":"CONTROL","msg":"Writing fatal message","attr":{"message":"Got signal: 6 (Aborted)."}}'
 LONG = '{"s":"E","c":"STORAGE","msg":"Cannot","attr":{"error":{"errmsg":"%s"}}}' % ("x" * 9_000)
 HARMLESS = '{"s":"W","c":"-","msg":"Careful","attr":{"error":"none"}}'
@@ -50,6 +51,7 @@ def dying_mongod(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str, ver
             "WiredTiger error: handle-open: open: Permission denied",
         ),
         (f"echo '{ABORTED}' >> $LOG; exit 14", "14 as it started: Writing fatal message"),
+        (f"echo '{TEMPLATE}' >> $LOG; exit 14", "14 as it started: no such disk {other}"),
         (f"echo '{LONG}' >> $LOG; exit 14", "14 as it started: Cannot: xxx"),
         (f"echo '{FATAL}'; exit 1", "1 as it started: Fatal assertion: Location28595: odd file"),
         ("echo first >&2; echo terminate called >&2; exit 134", "134 as it started: terminate called"),

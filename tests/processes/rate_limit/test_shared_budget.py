@@ -31,6 +31,9 @@ from tests.support.spending import Flow, check_limit, codes, spend
 
 JSON = {"Content-Type": "application/json"}
 
+BUSY = 100
+"""Requests of a busy key: some 12 of each client."""
+
 
 def test_exact_under_concurrency(hosts: Hosts, tmp_path: Path) -> None:
     with Server(tmp_path / "data", "--workers", "4", "--mongodb-url", hosts.url) as server:
@@ -132,7 +135,7 @@ def test_ended_keys_stop_at_once_while_they_are_busy(hosts: Hosts, limit: int) -
     secret = key["key"]
     for command in ("rotate", "revoke"):
         with open_clients(hosts.servers, secret, rest=2, unary=1, stream=1) as clients, Flow(clients) as flow:
-            wait_until(lambda flow=flow: flow.counts()[STORED] > 500, "a busy key")  # type: ignore[misc]
+            wait_until(lambda flow=flow: flow.counts()[STORED] > BUSY, "a busy key")  # type: ignore[misc]
             done = sluice("keys", command, key["id"], *server.database_options)
             returned = time.monotonic()
             assert done.returncode == 0, done.stderr
@@ -143,7 +146,7 @@ def test_ended_keys_stop_at_once_while_they_are_busy(hosts: Hosts, limit: int) -
                         with closing(new_client(host, secret)) as client:
                             assert client().code == STORED
             wait_until(
-                lambda flow=flow, returned=returned: sum(item.sent > returned for item in flow.attempts[:]) > 400,  # type: ignore[misc]
+                lambda flow=flow, returned=returned: sum(item.sent > returned for item in flow.attempts[:]) > BUSY,  # type: ignore[misc]
                 "requests after the end",
             )
             attempts = flow.finish()

@@ -1,0 +1,301 @@
+"""Evaluations on a real database: each due time once and in order, whoever else writes, and whatever is away."""
+
+import asyncio
+import uuid
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import time_ns
+from typing import NamedTuple
+from uuid import UUID
+
+from msgspec.structs import replace
+
+from server.core.alerts.evaluations import AWAY, FAILED, Evaluations, OnApplied
+from server.core.alerts.store import AlertFilter, Result
+from server.core.deadline import Deadline
+from server.core.errors import Unavailable
+from server.core.jobs.store import JobLease
+from server.core.rules.measure import Measuring, ThresholdMeasurement
+from server.core.rules.model import Rule, RuleState, Window
+from server.core.rules.schedule import last_due
+from server.core.times import NS_PER_MS, from_milliseconds, to_milliseconds
+from storage.alerts import StoredAlerts
+from storage.client import close, connect, database
+from storage.commands import Database
+from storage.evaluations import StoredEvaluations
+from storage.indexes import ensure_indexes
+from storage.presence import StoredPresence
+from storage.rules import StoredRules
+from tests.support.harness import Json
+from tests.support.mongod import Mongod, fail_point
+from tests.support.rules import evaluation, rule
+
+LEASE = JobLease("rules", "test", 7)
+
+INTERVAL_MS = 1_000
+
+SEEN_MS = 60_000
+"""How far back the due times of these tests go."""
+
+
+class Stores(NamedTuple):
+    """An empty database, and what is kept there."""
+
+    database: Database
+    rules: StoredRules
+    alerts: StoredAlerts
+    evaluations: StoredEvaluations
+    presence: StoredPresence
+
+    async def insert(self, **fields: object) -> Rule:
+        """A new rule."""
+        new = rule(**fields)
+        await self.rules.insert(new, Deadline())
+        return new
+
+    async def apply(self, of: Rule, due_ms: int, state: RuleState, lease: JobLease = LEASE) -> bool:
+        """Apply a result. Returns whether it was."""
+        return await self.evaluations.apply(lease, of, [Result(due_ms, evaluation(state))], Deadline())
+
+    def job(
+        self, measuring: Measuring, interval_ms: int = INTERVAL_MS, on_applied: OnApplied = lambda *_: None
+    ) -> Evaluations:
+        """The job that evaluates what is due."""
+        return Evaluations(self.evaluations, self.presence, measuring, interval_ms, on_applied)
+
+    async def results(self, of: Rule) -> list[Json]:
+        """The results of a rule, by due time."""
+        found = self.database["rule_results"].find({"_id.rule_id": of.id}, sort=[("_id.end", 1)])
+        return await found.to_list(None)
+
+    async def is_resolved(self, of: Rule) -> list[bool]:
+        """Of each alert of a rule, newest first."""
+        where = AlertFilter(rule_id=of.id)
+        return [
+            alert.resolved_at is not None for alert in await self.alerts.page(of.tenant_id, where, None, 10, Deadline())
+        ]
+
+
+def with_stores(mongod: Mongod, scenario: Callable[[Stores], Awaitable[None]]) -> None:
+    """Run a scenario on an empty database."""
+
+    async def run() -> None:
+        client = connect(mongod.url, "motor")
+        await client.drop_database("sluice")
+        storage = database(client, "sluice")
+        await ensure_indexes(storage)
+        try:
+            await scenario(
+                Stores(
+                    storage,
+                    StoredRules(storage),
+                    StoredAlerts(storage),
+                    StoredEvaluations(storage),
+                    StoredPresence(storage),
+                )
+            )
+        finally:
+            await close(client)
+
+    asyncio.run(run())
+
+
+# --- one result
+
+
+def test_a_result_is_applied_once_and_in_its_turn(mongod: Mongod) -> None:
+    async def scenario(stores: Stores) -> None:
+        first = await stores.insert()
+        assert await stores.apply(first, 1_000, "firing")
+        assert not await stores.apply(first, 1_000, "firing")  # a call that was repeated
+        assert not await stores.apply(first, 2_000, "inactive")  # one that does not know of the last result
+        second = replace(first, evaluated_until_ms=1_000)
+        assert await stores.apply(second, 2_000, "inactive")
+        results = await stores.results(first)
+        assert [(to_milliseconds(each["_id"]["end"]), each["state"]) for each in results] == [
+            (1_000, "firing"),
+            (2_000, "inactive"),
+        ]
+        assert await stores.is_resolved(first) == [True]
+
+    with_stores(mongod, scenario)
+
+
+def test_one_of_two_at_once_applies_it(mongod: Mongod) -> None:
+    async def scenario(stores: Stores) -> None:
+        for _ in range(10):
+            new = await stores.insert(name=uuid.uuid4().hex)
+            applied = await asyncio.gather(*(stores.apply(new, 1_000, "firing") for _ in range(5)))
+            assert sorted(applied) == [False] * 4 + [True]
+            assert await stores.is_resolved(new) == [False]
+
+    with_stores(mongod, scenario)
+
+
+def test_a_holder_that_has_lost_its_lease_applies_nothing(mongod: Mongod) -> None:
+    async def scenario(stores: Stores) -> None:
+        new = await stores.insert()
+        assert await stores.apply(new, 1_000, "inactive", LEASE._replace(fence=8))
+        frozen = replace(new, evaluated_until_ms=1_000)
+        assert not await stores.apply(frozen, 2_000, "firing", LEASE._replace(fence=7))
+        assert await stores.apply(frozen, 2_000, "inactive", LEASE._replace(fence=8))
+        assert await stores.is_resolved(new) == []
+
+    with_stores(mongod, scenario)
+
+
+def test_a_rule_that_was_changed_or_deleted_meanwhile_gets_no_result(mongod: Mongod) -> None:
+    async def scenario(stores: Stores) -> None:
+        new = await stores.insert()
+        later = from_milliseconds(to_milliseconds(new.updated_at) + 1)
+        await stores.rules.change(new.tenant_id, new.id, lambda old: replace(old, updated_at=later), Deadline())
+        assert not await stores.apply(new, 1_000, "firing")
+        changed = replace(new, updated_at=later)
+        assert await stores.apply(changed, 1_000, "firing")
+        await stores.rules.change(new.tenant_id, new.id, lambda old: replace(old, enabled=False), Deadline())
+        assert not await stores.apply(replace(changed, evaluated_until_ms=1_000), 2_000, "firing")
+        assert await stores.is_resolved(new) == [True]
+        await stores.rules.delete(new.tenant_id, new.id, Deadline())
+        assert not await stores.apply(replace(changed, evaluated_until_ms=1_000), 2_000, "firing")
+        assert len(await stores.results(new)) == 1
+
+    with_stores(mongod, scenario)
+
+
+def test_a_commit_whose_response_was_lost_counts_once(mongod: Mongod) -> None:
+    async def scenario(stores: Stores) -> None:
+        new = await stores.insert()
+        with mongod.client() as mongo:
+            for command in ("insert", "update", "commitTransaction"):
+                data = {"failCommands": [command], "closeConnection": True, "appName": "sluice"}
+                with fail_point(mongo, "failCommand", {"times": 1}, **data):
+                    await stores.apply(new, 1_000, "firing")
+        assert len(await stores.results(new)) == 1
+        assert await stores.is_resolved(new) == [False]
+
+    with_stores(mongod, scenario)
+
+
+# --- what is due
+
+
+class Events:
+    """Measures one event in each window, but fails for the rules in `broken`."""
+
+    def __init__(self, *broken: Rule) -> None:
+        self._broken = {each.id for each in broken}
+        self.calls = 0
+
+    async def measure(
+        self, _tenant_id: UUID, rules: Sequence[Rule], _end_ms: int, _deadline: Deadline
+    ) -> Mapping[UUID, ThresholdMeasurement]:
+        """See `Measuring`."""
+        self.calls += 1
+        if self._broken & {each.id for each in rules}:
+            raise Unavailable
+        return {each.id: ThresholdMeasurement(events=1) for each in rules}
+
+
+def seconds_ago(seconds: float) -> int:
+    """In milliseconds since 1970."""
+    return time_ns() // NS_PER_MS - round(seconds * 1_000)
+
+
+def due_times(results: Sequence[Json]) -> list[int]:
+    return [to_milliseconds(each["_id"]["end"]) for each in results]
+
+
+def test_missed_due_times_are_evaluated_in_order(mongod: Mongod) -> None:
+    async def scenario(stores: Stores) -> None:
+        begins_ms = seconds_ago(60)
+        begins_ms -= begins_ms % INTERVAL_MS
+        both = [await stores.insert(name=name, evaluated_until_ms=begins_ms) for name in ("a", "b")]
+        disabled = await stores.insert(enabled=False, evaluated_until_ms=begins_ms)
+        lateness: list[int] = []
+        job = stores.job(Events(), on_applied=lambda _, late_ms: lateness.append(late_ms))
+        until_ms = last_due(seconds_ago(0), INTERVAL_MS)
+        await job.evaluate_due(LEASE)
+        for each in both:
+            found = due_times(await stores.results(each))
+            assert found == list(range(begins_ms + INTERVAL_MS, found[-1] + 1, INTERVAL_MS))
+            assert found[-1] >= until_ms
+            stored = await stores.rules.find(each.tenant_id, each.id, Deadline())
+            assert stored is not None
+            assert (stored.evaluated_until_ms, stored.state) == (found[-1], "inactive")
+        assert await stores.results(disabled) == []
+        assert len(lateness) == sum([len(await stores.results(each)) for each in both])
+        assert min(lateness) >= 0
+
+    with_stores(mongod, scenario)
+
+
+def test_without_a_new_due_time_the_database_is_left_alone(mongod: Mongod) -> None:
+    async def scenario(stores: Stores) -> None:
+        job = stores.job(Events(), 10**9)
+        await job.evaluate_due(LEASE)
+        late = await stores.insert(evaluated_until_ms=0)
+        await job.evaluate_due(LEASE)
+        assert await stores.results(late) == []
+
+    with_stores(mongod, scenario)
+
+
+def test_an_outage_makes_errors_and_no_transition(mongod: Mongod) -> None:
+    async def scenario(stores: Stores) -> None:
+        begins_ms = seconds_ago(200)
+        fires, rests = [
+            await stores.insert(name=name, tenant_id=uuid.uuid4(), evaluated_until_ms=begins_ms, config=config)
+            for name, config in (("fires", rule().config), ("rests", replace(rule().config, value=0)))
+        ]
+        await stores.apply(fires, begins_ms + 1, "firing")
+        outage = Window(seconds_ago(200), seconds_ago(0))
+        for start_ms, end_ms in ((0, outage.start_ms), (outage.end_ms, outage.end_ms)):
+            await stores.database["presence"].insert_one(
+                {"from": from_milliseconds(start_ms), "until": from_milliseconds(end_ms)}
+            )
+        events = Events()
+        await stores.job(events).evaluate_due(LEASE)
+        assert events.calls == 0, "nothing is measured for errors"
+        for each, alerts in ((fires, [False]), (rests, [])):
+            results = [found for found in await stores.results(each) if found["state"] != "firing"]
+            assert {(found["state"], found["message"], found["value"]) for found in results} == {("error", AWAY, None)}
+            assert len(results) > 180
+            assert await stores.is_resolved(each) == alerts
+
+    with_stores(mongod, scenario)
+
+
+def test_a_rule_that_cannot_be_measured_holds_up_no_other(mongod: Mongod) -> None:
+    async def scenario(stores: Stores) -> None:
+        begins_ms, tenant_id = seconds_ago(20), uuid.uuid4()
+        broken, good = [
+            await stores.insert(name=name, tenant_id=tenant_id, evaluated_until_ms=begins_ms) for name in ("a", "b")
+        ]
+        other = await stores.insert(evaluated_until_ms=begins_ms)
+        job = stores.job(Events(broken))
+        while len(await stores.results(broken)) < 3:
+            await job.evaluate_due(LEASE)
+        assert {(each["state"], each["message"]) for each in await stores.results(broken)} == {("error", FAILED)}
+        for each in (good, other):
+            assert {found["state"] for found in await stores.results(each)} == {"inactive"}
+            assert len(await stores.results(each)) >= 3
+
+    with_stores(mongod, scenario)
+
+
+# --- presence
+
+
+def test_notes_extend_a_period_and_begin_one_after_an_outage(mongod: Mongod) -> None:
+    async def scenario(stores: Stores) -> None:
+        await asyncio.gather(*(stores.presence.note(Deadline()) for _ in range(3)))
+        await stores.presence.note(Deadline())
+        periods = await stores.presence.periods(Deadline())
+        assert max(each.end_ms for each in periods) > min(each.start_ms for each in periods)
+        long_ago = from_milliseconds(seconds_ago(3_600))
+        await stores.database["presence"].update_many({}, {"$set": {"from": long_ago, "until": long_ago}})
+        await stores.presence.note(Deadline())
+        begun = await stores.presence.periods(Deadline())
+        assert len(begun) == len(periods) + 1
+        assert max(each.start_ms for each in begun) > seconds_ago(60)
+
+    with_stores(mongod, scenario)
