@@ -192,13 +192,13 @@ def hosts(directory: Path) -> Iterator[Hosts]:
 def purchases(servers: list[Server], key: Json) -> Iterator[None]:
     """Send purchases inside in every other minute, to whichever host takes them."""
     ended = threading.Event()
-    sender = threading.Thread(target=send, args=(servers, key, ended))
-    sender.start()
+    sending = threading.Thread(target=send, args=(servers, key, ended))
+    sending.start()
     try:
         yield
     finally:
         ended.set()
-        sender.join()
+        sending.join()
 
 
 def send(servers: list[Server], key: Json, ended: threading.Event) -> None:
