@@ -78,8 +78,8 @@ class StoredDeliveries:
         query: Document = {
             "$expr": {"$lte": ["$due_at", "$$NOW"]},
             "due_at": {"$exists": True},
-            "webhook_id": {"$nin": [*map(Binary.from_uuid, busy)]},
-            "_id.id": {"$nin": [*map(Binary.from_uuid, in_flight)]},
+            "webhook_id": {"$not": {"$in": [*map(Binary.from_uuid, busy)]}},
+            "_id.id": {"$not": {"$in": [*map(Binary.from_uuid, in_flight)]}},
         }
 
         async def find() -> list[Document]:

@@ -6,13 +6,14 @@ KEPT_DAYS, by the TTL index on `until`. Times are the database's (`$$NOW`).
 """
 
 from collections.abc import Sequence
-from functools import partial
+
+from bson.objectid import ObjectId
 
 from server.core.deadline import Deadline
 from server.core.rules.model import Window
 from server.core.rules.presence import MAX_SILENCE_MS
 from server.core.times import to_milliseconds
-from storage.commands import MAJORITY, Database, Document, retry_without_events, update_each
+from storage.commands import Database, Document, retry_without_events
 from storage.indexes import PRESENCE
 
 GOES_ON: Document = {"$expr": {"$gte": ["$until", {"$subtract": ["$$NOW", MAX_SILENCE_MS]}]}}
@@ -22,18 +23,23 @@ class StoredPresence:
     """The collection `presence`. It implements `PresenceStore`."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._periods = database[PRESENCE]
 
     async def note(self, deadline: Deadline) -> None:
         """See `PresenceStore`."""
-        change = [{"$set": {"from": {"$ifNull": ["$from", "$$NOW"]}, "until": "$$NOW"}}]
-        statements = [{"q": GOES_ON, "u": change, "upsert": True}]
-        await retry_without_events(partial(update_each, self._database, PRESENCE, statements, MAJORITY), deadline)
+        await retry_without_events(self._note, deadline)
 
     async def periods(self, deadline: Deadline) -> Sequence[Window]:
         """See `PresenceStore`."""
         found = await retry_without_events(self._find, deadline)
         return [Window(to_milliseconds(each["from"]), to_milliseconds(each["until"])) for each in found]
 
+    async def _note(self) -> None:
+        """Extend a period, or begin one: MongoDB compares with its clock in an update, but not in an upsert."""
+        extended = await self._periods.update_one(GOES_ON, [{"$set": {"until": "$$NOW"}}])
+        if not extended.matched_count:
+            begun = [{"$set": {"from": "$$NOW", "until": "$$NOW"}}]
+            await self._periods.update_one({"_id": ObjectId()}, begun, upsert=True)
+
     async def _find(self) -> list[Document]:
-        return await self._database[PRESENCE].find().to_list(None)
+        return await self._periods.find().to_list(None)

@@ -52,13 +52,13 @@ class NotAllowed(OSError):
 
 
 class WebhookCalls:
-    """Implements `Caller`. It makes a connection for each call: calls of one receiver are rare."""
+    """Implements `Calls`. It makes a connection for each call: calls of one receiver are rare."""
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
-        """See `Caller`."""
+        """See `Calls`."""
         ends = asyncio.get_running_loop().time() + TIMEOUT_S
         connector = aiohttp.TCPConnector(socket_factory=self._open_socket, force_close=True, use_dns_cache=False)
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=None)

@@ -241,7 +241,7 @@ def test_no_tenant_and_no_key_in_labels(server: Server, key: Json, client: httpx
     for canary in (key["key"], key["id"], key["tenant"], key["tenant_id"], "secret-source"):
         assert canary not in text
     names = {name for _, labels in scrape(server.metrics).numbers for name, _ in labels}
-    assert names <= {"protocol", "code", "resource", "le", "version", "python", "driver"}
+    assert names <= {"protocol", "code", "resource", "le", "version", "python", "driver", "state"}
 
 
 def test_only_metrics_are_served(server: Server) -> None:

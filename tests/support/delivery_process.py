@@ -22,7 +22,7 @@ JOB = "webhook_deliveries"
 LEASE_S = 1.5
 
 DELAYS_S = (0.2,) * 50
-"""So many that no delivery fails for good if a receiver fails some of its calls."""
+"""Enough that no delivery fails for good if a receiver fails some of its calls."""
 
 
 async def main(url: str, driver: Driver) -> None:

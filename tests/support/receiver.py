@@ -68,7 +68,7 @@ def receiver() -> Iterator[Receiver]:
         request_queue_size = 128
 
         def handle_error(self, *_: object) -> None:
-            """Print nothing: a sender that was killed is no error here."""
+            """Print nothing: a client that was killed is no error here."""
 
     with QuietServer(("127.0.0.1", 0), Handler) as server:
         running = Receiver(server.server_address[1])

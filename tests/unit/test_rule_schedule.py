@@ -18,7 +18,7 @@ NOON_MS = 12 * 60 * MINUTE_MS
 
 
 def at(minute: float) -> int:
-    """So many minutes after noon, in milliseconds."""
+    """A number of minutes after noon, in milliseconds."""
     return NOON_MS + round(minute * MINUTE_MS)
 
 

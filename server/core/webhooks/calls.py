@@ -17,7 +17,7 @@ class Response(NamedTuple):
     """Why there was no response."""
 
 
-class Caller(Protocol):
+class Calls(Protocol):
     """Calls receivers, at public addresses and those that are allowed."""
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:

@@ -30,7 +30,7 @@ from uuid import UUID
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.jobs.store import JobLease
-from server.core.webhooks.calls import Caller, Response
+from server.core.webhooks.calls import Calls, Response
 from server.core.webhooks.model import Attempt, Delivery, Webhook
 from server.core.webhooks.schedule import DELAYS_S, delay_s
 from server.core.webhooks.signatures import signed_headers
@@ -53,9 +53,9 @@ DISABLED = "The webhook is disabled, since its receiver said that it is gone (41
 class Delivering:
     """Delivers what is due in an outbox."""
 
-    def __init__(self, outbox: Outbox, caller: Caller, delays_s: Sequence[float] = DELAYS_S) -> None:
+    def __init__(self, outbox: Outbox, calls: Calls, delays_s: Sequence[float] = DELAYS_S) -> None:
         self._outbox = outbox
-        self._caller = caller
+        self._calls = calls
         self._delays_s = delays_s
         self._in_flight: dict[UUID, UUID] = {}
         """The webhook of each delivery that is being sent."""
@@ -116,7 +116,7 @@ class Delivering:
         """Call the receiver, and note what came of it. Raises Unavailable."""
         now, started = datetime.now(UTC), monotonic()
         headers = signed_headers(str(delivery.id), delivery.body, webhook.secrets, now)
-        response = await self._caller.post(webhook.url, headers, delivery.body)
+        response = await self._calls.post(webhook.url, headers, delivery.body)
         await self._note(delivery, attempt_of(response, now, monotonic() - started), response)
 
     async def _note(self, delivery: Delivery, attempt: Attempt, response: Response) -> None:
