@@ -88,10 +88,14 @@ COUNT_OF_TYPE = {"_id.tenant_id": 1, "_id.event_type": 1, "_id.minute": 1, "_id.
 """By these, rules find the counts of their event type, while `_id` begins with the minute."""
 
 INDEXES = (
-    Index(ALERTS, "rule_id_1", {"rule_id": 1}, {"unique": True, "partialFilterExpression": {"is_open": True}}),
     Index(KEYS, "hash_1", {"hash": 1}, {"unique": True}),
     Index(KEYS, "previous.hash_1", {"previous.hash": 1}, {"sparse": True}),
     Index(KEYS, "window.until_1", {"window.until": 1}, {"sparse": True}),
+    Index(ALERTS, "rule_id_1", {"rule_id": 1}, {"unique": True, "partialFilterExpression": {"is_open": True}}),
+    Index(DELIVERIES, "due_at_1_webhook_id_1", {"due_at": 1, "webhook_id": 1}, {"partialFilterExpression": PENDING}),
+    Index(DELIVERIES, "subject_1_webhook_id_1", {"subject": 1, "webhook_id": 1}, {"partialFilterExpression": PENDING}),
+    Index(DELIVERIES, "webhook_id_1__id_1", {"webhook_id": 1, "_id": 1}, {}),
+    Index(DELIVERIES, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
     Index(PRESENCE, "until_1", {"until": 1}, {"expireAfterSeconds": PRESENCE_KEPT_S}),
     Index(REJECTIONS, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
     Index(RULES, "tenant_id_1_name_1", {"_id.tenant_id": 1, "name": 1}, {"unique": True}),
@@ -100,10 +104,6 @@ INDEXES = (
     Index(VOLUMES, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
     Index(VOLUMES, "count_of_type", COUNT_OF_TYPE, {}),
     Index(WEBHOOKS, "tenant_id_1_name_1", {"_id.tenant_id": 1, "name": 1}, {"unique": True}),
-    Index(DELIVERIES, "due_at_1_webhook_id_1", {"due_at": 1, "webhook_id": 1}, {"partialFilterExpression": PENDING}),
-    Index(DELIVERIES, "subject_1_webhook_id_1", {"subject": 1, "webhook_id": 1}, {"partialFilterExpression": PENDING}),
-    Index(DELIVERIES, "webhook_id_1__id_1", {"webhook_id": 1, "_id": 1}, {}),
-    Index(DELIVERIES, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),
 )
 
 IS_KEY: Document = {"hash": {"$type": "binData"}, "tenant_id": {"$type": "binData"}, "scopes": {"$type": "string"}}

@@ -56,10 +56,10 @@ from server.runtime.logs import log_lost_exceptions
 from server.runtime.loops import forever, in_background
 from server.runtime.metrics.recorder import Recorder, open_slot
 from server.runtime.metrics.sampler import Levels, Sampler
+from server.runtime.names import SystemResolver
 from server.runtime.ports import SHARED, bound_socket, prefer_newest
 from server.runtime.readiness import READY_TIMEOUT_S, Readiness
 from server.runtime.tracing import start_tracing
-from server.runtime.webhook_calls import SystemResolver
 from server.services import Services
 from server.settings import Settings
 from storage.alerts import StoredAlerts

@@ -22,7 +22,6 @@ from server.core.webhooks.delivering import Delivering
 from server.runtime.background import DeploymentJob, PeriodicJob
 from server.runtime.metrics.recorder import record_evaluation
 from server.runtime.readiness import CHECK_INTERVAL_S, READY_TIMEOUT_S
-from server.runtime.webhook_calls import WebhookCalls
 from server.settings import Settings
 from storage.client import close, connect, database
 from storage.commands import Database, driver_errors_as_unavailable
@@ -149,7 +148,12 @@ def evaluation_job(
 
 def deliveries_job(storage: Database, leases: LeaseStore, guard: Guard) -> DeploymentJob:
     """The job that sends what is due to webhooks. It never ends by itself."""
-    run = Delivering(StoredDeliveries(storage), WebhookCalls(guard)).run
+
+    async def run(lease: JobLease) -> None:
+        from server.runtime.webhook_calls import WebhookCalls  # it says why it is imported here
+
+        await Delivering(StoredDeliveries(storage), WebhookCalls(guard)).run(lease)
+
     return DeploymentJob(leases, "webhook_deliveries", run, RESTART_PAUSE_S)
 
 

@@ -1,12 +1,14 @@
-"""Calls the receivers of webhooks, and finds the addresses of their hosts.
+"""Calls the receivers of webhooks.
 
 The guard is asked for each socket, before it is opened. No connection can get around it: neither one to an address in
 the URL, which no resolver sees, nor one to a name whose addresses have changed since the webhook was made.
+
+Only the worker that delivers imports this file: aiohttp takes 10 MiB.
 """
 
 import asyncio
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -18,11 +20,6 @@ from server.core.webhooks.model import MAX_RESPONSE_BYTES
 
 TIMEOUT_S = 15.0
 """How long a call may take, from the search of the address to the response, as Standard Webhooks has it."""
-
-RESOLVE_TIMEOUT_S = 3.0
-"""How long the search for a new webhook's addresses may take. They are checked again when it is called."""
-
-NO_SUCH_NAME = {socket.EAI_NONAME, socket.EAI_NODATA}
 
 HEADERS = {
     "accept-encoding": "identity",  # what is kept of a response is text
@@ -103,18 +100,3 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, aiohttp.ClientConnectorError) and isinstance(error.os_error, NotAllowed):
         return NOT_ALLOWED
     return next(reason for kind, reason in FAILURES if isinstance(error, kind))
-
-
-class SystemResolver:
-    """Implements `Resolver` as the system resolves names."""
-
-    async def addresses(self, name: str) -> Sequence[str] | None:
-        """See `Resolver`."""
-        try:
-            async with asyncio.timeout(RESOLVE_TIMEOUT_S):
-                found = await asyncio.get_running_loop().getaddrinfo(name, None, type=socket.SOCK_STREAM)
-        except socket.gaierror as error:
-            return [] if error.errno in NO_SUCH_NAME else None
-        except (OSError, UnicodeError):
-            return None
-        return [str(endpoint[0]) for *_, endpoint in found]

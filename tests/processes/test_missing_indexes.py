@@ -17,8 +17,19 @@ ALL = [
     "keys.hash_1",
     "keys.previous.hash_1",
     "keys.window.until_1",
+    "alerts.rule_id_1",
+    "deliveries.due_at_1_webhook_id_1",
+    "deliveries.subject_1_webhook_id_1",
+    "deliveries.webhook_id_1__id_1",
+    "deliveries.expires_at_1",
+    "presence.until_1",
     "rejections.expires_at_1",
+    "rules.tenant_id_1_name_1",
+    "rule_results.expires_at_1",
     "usage.expires_at_1",
+    "volumes.expires_at_1",
+    "volumes.count_of_type",
+    "webhooks.tenant_id_1_name_1",
 ]
 
 

@@ -1,7 +1,9 @@
 """Transitions reach a receiver that fails often, while workers are killed: none is lost, and all copies are equal."""
 
 import asyncio
+import os
 import random
+import signal
 import subprocess
 import sys
 import threading
@@ -23,10 +25,10 @@ from storage.indexes import ensure_indexes
 from storage.webhooks import StoredWebhooks
 from tests.support.alerts import alert, transition, webhook
 from tests.support.delivery_process import JOB
-from tests.support.harness import MongoClient, wait_until
+from tests.support.harness import MongoClient, Server, wait_until
 from tests.support.mongod import Mongod
 from tests.support.receiver import Received, Reply, receiver
-from tests.support.webhooks import happen
+from tests.support.webhooks import happen, make, path_of
 
 DRIVERS = ("motor", "pymongo")
 
@@ -136,6 +138,29 @@ def test_each_transition_arrives_and_all_copies_are_equal(mongod: Mongod, tmp_pa
 @pytest.mark.long
 def test_a_thousand_transitions_and_twenty_kills(mongod: Mongod, tmp_path: Path) -> None:
     check(mongod, tmp_path, count=1_000, kills=20)
+
+
+@pytest.mark.slow
+def test_what_killed_workers_were_sending_is_sent_again(tmp_path: Path) -> None:
+    arrived, killed = threading.Event(), threading.Event()
+
+    def hang(_: Received) -> Reply:
+        arrived.set()
+        killed.wait(60)
+        return Reply()
+
+    with Server(tmp_path, "--workers", "2", "--webhook-allow", "127.0.0.0/8") as server, receiver() as receiving:
+        receiving.reply = hang
+        with server.client(server.first_key) as client:
+            made = make(client, receiving.url)
+            assert client.post(path_of(made, "test")).status_code == 202
+        assert arrived.wait(30)
+        for pid in server.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        killed.set()
+        wait_until(lambda: len(receiving.received) == 2, "a second copy", timeout_s=60)
+        first, second = receiving.received
+        assert (first.message_id, first.body) == (second.message_id, second.body)
 
 
 def check(mongod: Mongod, tmp_path: Path, count: int, kills: int) -> None:

@@ -11,7 +11,8 @@ import pytest
 from server.core.webhooks.addresses import Guard
 from server.core.webhooks.calls import Response
 from server.runtime import webhook_calls
-from server.runtime.webhook_calls import NOT_ALLOWED, SystemResolver, WebhookCalls
+from server.runtime.names import SystemResolver
+from server.runtime.webhook_calls import NOT_ALLOWED, WebhookCalls
 from tests.support.receiver import Receiver, Reply, receiver
 
 REFUSED = f"The receiver cannot be called: {NOT_ALLOWED}"
