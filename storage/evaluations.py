@@ -6,11 +6,13 @@ same result conflict, and the second finds that the rule has moved on.
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 from bson.binary import Binary
+from pymongo.errors import OperationFailure
 
 from server.core.alerts.store import Result
 from server.core.alerts.transitions import change_by
@@ -20,7 +22,7 @@ from server.core.rules.model import Rule
 from server.core.times import from_milliseconds
 from storage.alerts import StoredAlerts, new_id, now
 from storage.client import in_transaction
-from storage.commands import Database, Document, retry_without_events
+from storage.commands import Database, Document, driver_errors_as_unavailable, retry_without_events, time_limit
 from storage.indexes import RULE_RESULTS, RULES
 from storage.rules import rule_of
 from storage.webhooks import id_of
@@ -32,6 +34,12 @@ KEPT_MS = 30 * 24 * 60 * 60 * 1_000
 """How long a result is kept. MongoDB deletes it then, by the TTL index on `expires_at`."""
 
 
+ABANDONED_S = 10
+"""Transactions of Sluice that are open for longer belong to workers that are frozen: no request has that long."""
+
+ABANDONED: Document = {"appName": "sluice", "transaction.timeOpenMicros": {"$gt": ABANDONED_S * 1_000_000}}
+
+
 class StoredEvaluations:
     """The collections `rules` and `rule_results`. It implements `EvaluationStore`."""
 
@@ -40,6 +48,17 @@ class StoredEvaluations:
         self._rules = database[RULES]
         self._results = database[RULE_RESULTS]
         self._alerts = StoredAlerts(database)
+
+    async def take_over(self, deadline: Deadline) -> None:
+        """See `EvaluationStore`. MongoDB itself would keep an abandoned transaction for 60 s, and its locks."""
+        admin = self._database.client.admin
+        # Some deployments do not show operations: there it takes MongoDB's 60 s.
+        with driver_errors_as_unavailable(), time_limit(deadline), suppress(OperationFailure):
+            pipeline = [{"$currentOp": {}}, {"$match": ABANDONED}]
+            reply = await admin.command({"aggregate": 1, "pipeline": pipeline, "cursor": {}})
+            sessions = [{"id": each["lsid"]["id"]} for each in reply["cursor"]["firstBatch"]]
+            if sessions:
+                await admin.command("killSessions", sessions)
 
     async def due(self, until_ms: int, deadline: Deadline) -> Sequence[Rule]:
         """See `EvaluationStore`."""

@@ -7,6 +7,7 @@ from time import time_ns
 from typing import NamedTuple
 from uuid import UUID
 
+import pymongo
 from msgspec.structs import replace
 
 from server.core.alerts.evaluations import AWAY, FAILED, Evaluations, OnApplied
@@ -21,7 +22,7 @@ from server.core.times import NS_PER_MS, from_milliseconds, to_milliseconds
 from storage.alerts import StoredAlerts
 from storage.client import close, connect, database
 from storage.commands import Database
-from storage.evaluations import StoredEvaluations
+from storage.evaluations import ABANDONED_S, StoredEvaluations
 from storage.indexes import ensure_indexes
 from storage.presence import StoredPresence
 from storage.rules import StoredRules
@@ -247,7 +248,7 @@ def test_an_outage_makes_errors_and_no_transition(mongod: Mongod) -> None:
             for name, config in (("fires", rule().config), ("rests", replace(rule().config, value=0)))
         ]
         await stores.apply(fires, begins_ms + 1, "firing")
-        outage = Window(seconds_ago(200), seconds_ago(0))
+        outage = Window(begins_ms - INTERVAL_MS, seconds_ago(0))
         for start_ms, end_ms in ((0, outage.start_ms), (outage.end_ms, outage.end_ms)):
             await stores.database["presence"].insert_one(
                 {"from": from_milliseconds(start_ms), "until": from_milliseconds(end_ms)}
@@ -278,6 +279,20 @@ def test_a_rule_that_cannot_be_measured_holds_up_no_other(mongod: Mongod) -> Non
         for each in (good, other):
             assert {found["state"] for found in await stores.results(each)} == {"inactive"}
             assert len(await stores.results(each)) >= 3
+
+    with_stores(mongod, scenario)
+
+
+def test_a_transaction_that_a_frozen_worker_left_open_holds_up_nobody(mongod: Mongod) -> None:
+    async def scenario(stores: Stores) -> None:
+        new = await stores.insert(evaluated_until_ms=seconds_ago(30))
+        with pymongo.MongoClient[Json](mongod.url, appname="sluice") as frozen, frozen.start_session() as session:
+            session.start_transaction()
+            frozen.sluice.rules.update_one({}, {"$set": {"state": "error"}}, session=session)
+            await asyncio.sleep(ABANDONED_S + 1)
+            async with asyncio.timeout(5):
+                await stores.job(Events()).evaluate_due(LEASE)
+        assert len(await stores.results(new)) > 10
 
     with_stores(mongod, scenario)
 

@@ -13,6 +13,8 @@ Example with an interval of 15 minutes. Worker A applies 12:00 and is killed whi
 acquires the lease 15 s later, finds the rule at 12:00, measures 12:15 again, and applies it. A second worker that
 still believed to have the lease would find the rule at 12:15, and apply nothing.
 
+A worker that is frozen in the middle of a transaction holds its locks. So who takes over ends such transactions first.
+
 Rules of a tenant that are due at the same time are measured together. If that fails, it is tried again in the next
 pass. After MAX_FAILURES, each rule is tried alone. One that fails again gets the state `error` and moves on, so that
 it holds up neither itself nor others. `presence.py` says which other evaluations are errors.
@@ -85,6 +87,8 @@ class Evaluations:
         self._measuring = measuring
         self._interval_ms = interval_ms
         self._on_applied = on_applied
+        self._fence = 0
+        """The fencing number of the lease under which it worked last."""
         self._done_ms = 0
         """The due time up to which there is nothing left to do."""
         self._failures = Counter[Turn]()
@@ -94,6 +98,9 @@ class Evaluations:
         until_ms = last_due(now_ms(), self._interval_ms)
         if until_ms <= self._done_ms:
             return
+        if lease.fence != self._fence:
+            await self._store.take_over(Deadline())
+            self._fence = lease.fence
         while rules := await self._store.due(until_ms, Deadline()):
             if not await self._evaluate_next(lease, rules, until_ms):
                 return

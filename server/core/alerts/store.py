@@ -57,6 +57,9 @@ class Result(NamedTuple):
 class EvaluationStore(Protocol):
     """Where rules and the results of their evaluation are kept. All methods raise Unavailable."""
 
+    async def take_over(self, deadline: Deadline) -> None:
+        """End what a holder of the lease has left open that is frozen, so that it holds up nobody."""
+
     async def due(self, until_ms: int, deadline: Deadline) -> Sequence[Rule]:
         """Enabled rules that are not evaluated up to `until_ms`: some of them, those that are furthest behind first."""
 
