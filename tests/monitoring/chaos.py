@@ -65,6 +65,10 @@ class Figures(NamedTuple):
     transitions: int
     latest_s: float
 
+    def is_in_time(self) -> bool:
+        """Whether no result was later than LATEST_S, which only a machine without other work can tell."""
+        return self.latest_s < LATEST_S
+
     def line(self) -> str:
         """The figures for people."""
         return (
@@ -162,7 +166,6 @@ def run(directory: Path, *, kills: int, freezes: int, step_downs: int, results: 
             states.update(result["state"] for result in found)
             latest_s = max(latest_s, *(lateness_ms(result) / MS_PER_S for result in found))
         assert running.mongo.sluice.deliveries.count_documents({"event": {"$ne": "webhook.test"}}) == transitions
-        assert latest_s < LATEST_S, f"a result was {latest_s:.1f} s late"
         return Figures(kills, freezes, step_downs, states, transitions, latest_s)
 
 
