@@ -202,6 +202,15 @@ def test_the_dates_of_certificates_are_checked(tmp_path: Path, name: str) -> Non
     assert "sluice serve makes it there" in found["database"][1]
 
 
+@pytest.mark.parametrize("place", ["/proc/none", "file", "file/below"])
+def test_a_data_directory_that_cannot_be_made_is_found(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").touch()
+    found = check(1, "--data-dir", str(tmp_path / place))
+    assert bad(found) == {"database": "FAIL"}
+    assert f"{tmp_path / place} cannot be used" in found["database"][1]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
 def test_a_key_that_does_not_fit_is_found(tmp_path: Path, certificates: Path) -> None:
     options = ["--tls-cert", str(certificates / "server.pem"), "--tls-key", str(certificates / "ca.key")]
     found = check(1, *options, "--data-dir", str(tmp_path / "none"))

@@ -20,7 +20,7 @@ COUNT = 6_500
 INSERTS = 3
 """Inserts before a fault. Each stores a piece of 1,000, or two that waited at the same time: fewer than all."""
 
-SLOW_MS, IMPATIENT_S, MANY = 500, 2, 12_500
+SLOW_MS, IMPATIENT_S, MANY, BAD = 500, 2, 12_500, 2
 """An insert's time, and a wait in which some pieces are stored. Two at a time, all of them take longer."""
 
 QUERY = "source=s&type=t"
@@ -92,19 +92,23 @@ def test_a_client_that_is_too_impatient_comes_further_with_each_retry(crashing: 
     server, _, mongo = crashing
     query, headers = WAYS["content"]
     key = server.create_key("impatient", "--rate-limit", "0")
+    body = b"x\n" * BAD + numbered(MANY)
     slow = {"failCommands": ["insert"], "namespace": "sluice.events", "blockConnection": True, "blockTimeMS": SLOW_MS}
     with fail_point(mongo, "failCommand", "alwaysOn", **slow):
         resetting = server.client(key["key"], transport=httpx.HTTPTransport(socket_options=[RESET]))
         resetting.timeout = httpx.Timeout(IMPATIENT_S)
         with resetting as client, pytest.raises(httpx.ReadTimeout):
-            post_raw(client, query, numbered(MANY), **headers)
+            post_raw(client, query, body, **headers)
         wait_until(lambda: progress_of(mongo, key) is not None, "the request to end")
     progress = progress_of(mongo, key)
     assert progress is not None
-    assert 1_000 < progress["items"] == progress["stored"] < MANY
+    assert 1_000 < progress["items"] == progress["stored"] + BAD < MANY
     assert progress["stored"] <= len(stored_of(mongo, key)) < MANY, "inserts were on their way"
     with server.client(key["key"]) as client:
-        assert post_raw(client, query, numbered(MANY), **headers).json()["events_received"] == MANY
+        wait_until(lambda: client.get("/api/v1/rejections").json(), "the rejection to be saved")
+        (rejection,) = client.get("/api/v1/rejections").json()
+        assert [error["path"] for error in rejection["errors"]] == ["items[0]", "items[1]"]
+        assert post_raw(client, query, body, **headers).json()["events_received"] == MANY
     assert [each["data"]["index"] for each in stored_of(mongo, key)] == list(range(MANY))
 
 

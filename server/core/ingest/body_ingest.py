@@ -146,8 +146,6 @@ class BodyIngest:
             if self._conflict is not None:
                 raise self._conflict
             raise invalid_items(progress.errors, progress.rejected) if progress.rejected else InvalidBatch(NO_ITEMS)
-        if progress.rejected:
-            self._origin.partly_rejected = invalid_items(progress.errors, progress.rejected)
         return RawReceipt(progress.stored, progress.errors, self._replayed)
 
     async def _store_pieces(self, items: Items, key: BodyKey | None) -> None:
@@ -212,6 +210,7 @@ class BodyIngest:
             request = AdmittedRequest(self._origin, self._tenant_id, self._key_check, slot, deadline, self._slow_work)
             try:
                 receipt = await self._ingest.store(request, submission)
+                self._note_rejected()
             except InvalidBatch as error:
                 if not self._body.lenient:
                     raise invalid_items(errors_of_items(error.errors), error.count) from None
@@ -257,6 +256,12 @@ class BodyIngest:
             progress.stored += piece.stored
             progress.rejected += piece.rejected
             progress.errors += errors_of_items(piece.errors[: MAX_LISTED_ERRORS - len(progress.errors)])
+            self._note_rejected()
+
+    def _note_rejected(self) -> None:
+        """Note which items of the body are rejected so far. A piece that is stored notes only its own, as events."""
+        progress = self._progress
+        self._origin.partly_rejected = invalid_items(progress.errors, progress.rejected) if progress.rejected else None
 
     def _interrupted(self, error: Unavailable) -> Unavailable:
         """The error for a body of which a piece could not be stored."""

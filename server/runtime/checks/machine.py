@@ -12,6 +12,7 @@ from server.runtime.ports import resolve_host
 from server.runtime.tls import CERTIFICATE, check_tls, validity
 from server.settings import Settings, TlsFiles, address
 from storage.embedded.binary import find_mongod
+from storage.embedded.data_directory import directory_errors
 from storage.embedded.limits import HOW_TO_RAISE_OPEN_FILES, raise_file_limit
 
 FEW_OPEN_FILES = 4_096
@@ -75,7 +76,10 @@ def checked_end(option: str, pem: bytes) -> datetime:
 
 
 async def check_embedded_mongod(data_dir: Path) -> str:
-    """Whether the embedded database, which is not made yet, has a mongod that can run."""
+    """Whether the embedded database, which is not made yet, can be made, and has a mongod that can run."""
+    with directory_errors(data_dir):
+        existing = next(path for path in (data_dir.absolute(), *data_dir.absolute().parents) if path.exists())
+        tempfile.TemporaryDirectory(dir=existing).cleanup()
     with tempfile.TemporaryDirectory() as links:
         binary = await find_mongod(Path(links), None)
     return f"none yet in {data_dir.absolute()}: sluice serve makes it there, with {binary.path}"
