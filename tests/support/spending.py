@@ -13,7 +13,7 @@ WINDOW_S = 60
 MAX_DOCUMENT_BYTES = 8 * 1024
 """The size of what is kept of a key, no matter how much it was used."""
 
-SENT_BY_CLIENTS = {"events", "event_types", "claims", "rejections", "usage", "system.views"}
+SENT_BY_CLIENTS = {"tenants", "events", "event_types", "claims", "rejections", "usage", "system.views"}
 """Collections that grow with what clients send, and what became of it; and the tenants' views."""
 
 
