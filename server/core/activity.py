@@ -23,9 +23,10 @@ class Activity:
         if request.is_read or tenant_id is None or key_id is None:
             return
         own, events = ending.code or ending.outcome, request.settled
-        self._usage.add(tenant_id, own, requests=1, events=events.pop(own, 0))
+        self._usage.add(tenant_id, own, requests=1, events=events.get(own, 0))
         for other, count in events.items():
-            self._usage.add(tenant_id, other, requests=0, events=count)
+            if other != own:
+                self._usage.add(tenant_id, other, requests=0, events=count)
         error = error or request.partly_rejected
         if error is not None:
             self._rejections.add(tenant_id, key_id, request.api, error, request.size or None)

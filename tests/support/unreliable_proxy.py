@@ -123,8 +123,8 @@ class Responses:
         fault, left = self._fault, len(chunk)
         if fault is not None:
             left = max(0, fault.after - self._forwarded)
+        self._forwarded += len(chunk)  # before it is sent: the client can have the next one begin from then on
         self._client.sendall(chunk[:left])
-        self._forwarded += len(chunk)
         if isinstance(fault, Cut) and len(chunk) >= left:
             fault.before()
             raise ConnectionAbortedError
