@@ -23,6 +23,7 @@ from server.core.times import from_milliseconds
 from storage.alerts import StoredAlerts, new_id, now
 from storage.client import in_transaction
 from storage.commands import Database, Document, driver_errors_as_unavailable, retry_without_events, time_limit
+from storage.decoding import Undecodable, decoded
 from storage.indexes import RULE_RESULTS, RULES
 from storage.rules import rule_of
 from storage.webhooks import id_of
@@ -62,7 +63,7 @@ class StoredEvaluations:
 
     async def due(self, until_ms: int, deadline: Deadline) -> Sequence[Rule]:
         """See `EvaluationStore`."""
-        return [rule_of(each) for each in await retry_without_events(partial(self._find, until_ms), deadline)]
+        return decoded(RULES, await retry_without_events(partial(self._find, until_ms), deadline), rule_of)
 
     async def apply(self, lease: JobLease, rule: Rule, results: Sequence[Result], deadline: Deadline) -> bool:
         """See `EvaluationStore`."""
@@ -98,8 +99,11 @@ class StoredEvaluations:
         return (await self._rules.update_one(query, {"$set": change}, session=session)).matched_count == 1
 
     async def _change_alert(self, rule: Rule, results: Sequence[Result], session: Any) -> None:
-        """Open, update or resolve the alert of a rule, result by result."""
-        alert = await self._alerts.open_alert(rule.tenant_id, rule.id, session)
+        """Open, update or resolve the alert of a rule, result by result. One that cannot be decoded stays as it is."""
+        try:
+            alert = await self._alerts.open_alert(rule.tenant_id, rule.id, session)
+        except Undecodable:
+            return
         for result in results:
             change = change_by(result.evaluation, rule, alert, now(), new_id)
             if change is not None:

@@ -38,6 +38,7 @@ from server.core.rules.windows import MINUTE_MS
 from server.core.times import from_milliseconds, to_milliseconds
 from storage.client import in_transaction
 from storage.commands import Database, Document, retry_without_events
+from storage.decoding import decoded
 from storage.event_windows import aggregation, events_in
 from storage.indexes import EVENTS, TENANTS, VOLUMES
 from storage.tenants import NO_TENANT
@@ -181,9 +182,13 @@ def marker_id(tenant_id: UUID) -> Document:
 
 
 def spans_of(marker: Any) -> list[Window]:
-    """Which minutes are counted, by a tenant's marker."""
-    spans = [] if marker is None else marker["spans"]
-    return [Window(to_milliseconds(start), to_milliseconds(end)) for start, end in spans]
+    """Which minutes are counted, by a tenant's marker: none without one that can be decoded, so they are counted."""
+    return next(iter(decoded(VOLUMES, [] if marker is None else [marker], spans_in)), [])
+
+
+def spans_in(marker: Document) -> list[Window]:
+    """The spans that a marker holds."""
+    return [Window(to_milliseconds(start), to_milliseconds(end)) for start, end in marker["spans"]]
 
 
 def query_of(tenant_id: UUID, config: EventsConfig, window: Window) -> Document:
