@@ -26,10 +26,7 @@ from storage.commands import Database, Document, driver_errors_as_unavailable, r
 from storage.decoding import Undecodable, decoded
 from storage.indexes import RULE_RESULTS, RULES
 from storage.rules import rule_of
-from storage.webhooks import id_of
-
-MAX_RULES = 1_000
-"""Rules that are read at a time."""
+from storage.webhooks import id_of, range_of
 
 KEPT_MS = 30 * 24 * 60 * 60 * 1_000
 """How long a result is kept. MongoDB deletes it then, by the TTL index on `expires_at`."""
@@ -61,18 +58,23 @@ class StoredEvaluations:
             if sessions:
                 await admin.command("killSessions", sessions)
 
-    async def due(self, until_ms: int, deadline: Deadline) -> Sequence[Rule]:
+    async def tenants_due(self, until_ms: int, deadline: Deadline) -> Sequence[UUID]:
         """See `EvaluationStore`."""
-        return decoded(RULES, await retry_without_events(partial(self._find, until_ms), deadline), rule_of)
+        find = partial(self._rules.distinct, "_id.tenant_id", query_of(until_ms))
+        return [each for each in await retry_without_events(find, deadline) if isinstance(each, UUID)]
+
+    async def due(self, tenant_id: UUID, until_ms: int, deadline: Deadline) -> Sequence[Rule]:
+        """See `EvaluationStore`."""
+        query = {"_id": range_of(tenant_id), **query_of(until_ms)}
+        return decoded(RULES, await retry_without_events(partial(self._find, query), deadline), rule_of)
 
     async def apply(self, lease: JobLease, rule: Rule, results: Sequence[Result], deadline: Deadline) -> bool:
         """See `EvaluationStore`."""
         work = partial(self._apply_in, lease, rule, results)
         return await retry_without_events(partial(in_transaction, self._database, work), deadline)
 
-    async def _find(self, until_ms: int) -> list[Document]:
-        query = {"enabled": True, "evaluated_until": {"$lt": from_milliseconds(until_ms)}}
-        return await self._rules.find(query, sort=[("evaluated_until", 1)], limit=MAX_RULES).to_list(None)
+    async def _find(self, query: Document) -> list[Document]:
+        return await self._rules.find(query).to_list(None)
 
     async def _apply_in(self, lease: JobLease, rule: Rule, results: Sequence[Result], session: Any) -> bool:
         if not await self._move_on(lease, rule, results[-1], session):
@@ -109,6 +111,11 @@ class StoredEvaluations:
             if change is not None:
                 await self._alerts.store(change, session)
                 alert = change.alert if change.alert.resolved_at is None else None
+
+
+def query_of(until_ms: int) -> Document:
+    """The query for enabled rules that are not evaluated up to a due time."""
+    return {"enabled": True, "evaluated_until": {"$lt": from_milliseconds(until_ms)}}
 
 
 def result_document(rule: Rule, result: Result) -> Document:

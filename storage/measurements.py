@@ -12,13 +12,13 @@ One pass for all types would evaluate the paths of all rules for each event.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import groupby
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
 
 from server.core.deadline import Deadline
-from server.core.errors import NotFound
+from server.core.errors import NotFound, Unavailable
 from server.core.events.ids import time_of
 from server.core.rules.config import (
     COUNT,
@@ -42,7 +42,7 @@ from server.core.rules.model import MAX_SAMPLES, Rule, Window
 from server.core.rules.offline import unlisted_names
 from server.core.rules.paths import tree_of
 from server.core.rules.windows import MINUTE_MS, comparison_window, search_window, window_of
-from storage.commands import Database, Document, retry_without_events
+from storage.commands import RETRY_PAUSE_S, Database, Document, retry_without_events
 from storage.event_windows import aggregation, events_in, find_ids
 from storage.path_expressions import Expression, has_unlisted, is_missing, is_mistyped, numbers_at
 from storage.reads import StoredEvents
@@ -51,11 +51,21 @@ from storage.volumes import Volumes
 MAX_PASS_PATHS = 400
 """Paths in a pass. Each takes 1 to 5 KB of the command, which MongoDB limits to 16 MiB."""
 
+LATE_S = 2 * RETRY_PAUSE_S
+"""With less time than this left, a call that fails has failed since it took too long."""
+
 Sums = Mapping[str, Any]
 """What MongoDB has added up in a pass, by name."""
 
 Read = Callable[[Sums], Measurement]
 """Reads the measurement of a rule from the sums of its pass."""
+
+
+class Step(NamedTuple):
+    """Rules that are measured together, and their window."""
+
+    window: Window
+    rules: list[Rule]
 
 
 class StoredMeasurements:
@@ -71,15 +81,24 @@ class StoredMeasurements:
     ) -> Mapping[UUID, Measurement]:
         """See `Measuring`. Raises NotFound if the tenant is deleted."""
         measured: dict[UUID, Measurement] = {}
-        for rule in rules:
-            if only_counts(rule.config):
-                measured[rule.id] = await self._count(tenant_id, rule.config, window_of(rule, end_ms), deadline)
-        for window, shared in passes_of([rule for rule in rules if rule.id not in measured], end_ms):
-            measured |= await self._pass(tenant_id, shared, window, deadline)
-        return {rule.id: measured[rule.id] for rule in rules}
+        for step in steps_of(rules, end_ms):
+            measure = self._count_one if only_counts(step.rules[0].config) else self._pass
+            try:
+                measured |= await measure(tenant_id, step.rules, step.window, deadline)
+            except Unavailable:
+                if deadline.remaining() > LATE_S:
+                    raise
+                break
+        return {rule.id: measured[rule.id] for rule in rules if rule.id in measured}
+
+    async def _count_one(
+        self, tenant_id: UUID, rules: Sequence[Rule], window: Window, deadline: Deadline
+    ) -> dict[UUID, Measurement]:
+        """What a rule needs that only counts. It is the only one in `rules`."""
+        return {rule.id: await self._count(tenant_id, rule.config, window, deadline) for rule in rules}
 
     async def _count(self, tenant_id: UUID, config: EventsConfig, window: Window, deadline: Deadline) -> Measurement:
-        """What a rule needs that only counts."""
+        """What a configuration needs that only counts."""
         count = partial(self._count_in, tenant_id, config, deadline)
         match config:
             case VolumeConfig():
@@ -155,6 +174,25 @@ def only_counts(config: EventsConfig) -> bool:
         case ThresholdConfig(field=field):
             return field == COUNT
     return isinstance(config, VolumeConfig | FreshnessConfig)
+
+
+def steps_of(rules: Sequence[Rule], end_ms: int) -> list[Step]:
+    """What is measured together, the shortest first: each rule that only counts, and the passes of all others."""
+    counting = [rule for rule in rules if only_counts(rule.config)]
+    others = [rule for rule in rules if not only_counts(rule.config)]
+    steps = [Step(window_of(rule, end_ms), [rule]) for rule in counting]
+    return sorted([*steps, *(Step(*each) for each in passes_of(others, end_ms))], key=read_from, reverse=True)
+
+
+def read_from(step: Step) -> int:
+    """The beginning of what a step reads, or may have to count."""
+    config, window = step.rules[0].config, step.window
+    match config:
+        case VolumeConfig():
+            return comparison_window(config, window).start_ms
+        case FreshnessConfig():
+            return search_window(window).start_ms
+    return window.start_ms
 
 
 def passes_of(rules: Sequence[Rule], end_ms: int) -> Iterator[tuple[Window, list[Rule]]]:

@@ -114,5 +114,6 @@ class Measuring(Protocol):
     ) -> Mapping[UUID, Measurement]:
         """Measure the windows of rules of a tenant that end at `end_ms` (`windows.py`). Returns it by the ids of rules.
 
-        Measuring a complete window again finds the same. Raises Unavailable.
+        Measuring a complete window again finds the same. Rules that could not be measured by the deadline are missing:
+        those that need the most time come last. Raises Unavailable.
         """

@@ -27,6 +27,7 @@ from time import monotonic
 from typing import Any, Never
 from uuid import UUID
 
+from server.core.cancellation import end_if_cancelled
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.jobs.store import JobLease
@@ -69,6 +70,7 @@ class Delivering:
             while True:
                 with suppress(Unavailable):  # which the driver adapter has logged
                     await self._start_due(group)
+                end_if_cancelled()
                 await self._pause()
 
     async def _start_due(self, group: asyncio.TaskGroup) -> None:
