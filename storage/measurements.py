@@ -42,6 +42,7 @@ from server.core.rules.model import MAX_SAMPLES, Rule, Window
 from server.core.rules.offline import unlisted_names
 from server.core.rules.paths import tree_of
 from server.core.rules.windows import MINUTE_MS, comparison_window, search_window, window_of
+from storage.catalog import StoredCatalog
 from storage.commands import RETRY_PAUSE_S, Database, Document, retry_without_events
 from storage.event_windows import aggregation, events_in, find_ids
 from storage.path_expressions import Expression, has_unlisted, is_missing, is_mistyped, numbers_at
@@ -75,6 +76,7 @@ class StoredMeasurements:
         self._database = database
         self._volumes = Volumes(database)
         self._events = StoredEvents(database)
+        self._catalog = StoredCatalog(database)
 
     async def measure(
         self, tenant_id: UUID, rules: Sequence[Rule], end_ms: int, deadline: Deadline
@@ -104,7 +106,10 @@ class StoredMeasurements:
             case VolumeConfig():
                 before = await count(comparison_window(config, window))
                 first = await self._first_ids(tenant_id, config, window, deadline)
-                return VolumeMeasurement(events=await count(window), events_before=before, event_ids=first)
+                first_seen_ms = await self._catalog.first_seen(tenant_id, config.event_type, config.source, deadline)
+                return VolumeMeasurement(
+                    events=await count(window), events_before=before, first_seen_ms=first_seen_ms, event_ids=first
+                )
             case FreshnessConfig():
                 await self._volumes.complete(tenant_id, search_window(window), deadline)
                 newest_ms, newest = await self._newest(tenant_id, config, search_window(window), deadline)

@@ -15,6 +15,7 @@ from server.core.events.model import BatchInfo, Event
 from server.core.rules.config import parse_config
 from server.core.rules.model import Rule, RuleType
 from server.core.rules.offline import OfflineEvent
+from server.core.times import from_milliseconds
 from storage.documents import encode
 from tests.support.harness import MongoClient
 
@@ -143,4 +144,8 @@ def store(
     if documents:
         random.shuffle(documents)
         mongo.sluice.events.insert_many(documents)
+    for event in events:
+        own_id = {"tenant_id": tenant_id, "source": event.source, "event_type": event.event_type}
+        seen = {"$min": {"first_seen": from_milliseconds(event.received_at_ms)}}
+        mongo.sluice.event_types.update_one({"_id": own_id}, seen, upsert=True)
     return events

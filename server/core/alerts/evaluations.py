@@ -60,7 +60,10 @@ MAX_RUN = 500
 
 AWAY = "Not evaluated, since Sluice or its database was away in this time"
 FAILED = "Not evaluated, since the events could not be read"
-TOO_SLOW = "Not evaluated, since reading the events of all rules took too long: make windows shorter, or rules fewer"
+TOO_SLOW = (
+    "Not evaluated, since reading the events of all rules took too long: what is counted for the first time goes on at "
+    "the next evaluation; if it stays so, make windows shorter, or rules fewer"
+)
 
 OnApplied = Callable[[RuleState, int], object]
 

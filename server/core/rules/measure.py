@@ -68,6 +68,8 @@ class VolumeMeasurement(Struct, frozen=True, kw_only=True):
     events: int
     events_before: int
     """Events in the comparison window."""
+    first_seen_ms: int | None = None
+    """When the first event of the rule ever was received; None if that is not known."""
     event_ids: tuple[str, ...] = ()
     """The first events of the current window."""
 
