@@ -7,7 +7,7 @@ four weeks before does not read the events of four weeks each time. One more doc
 
 Minutes are counted when a measurement needs them: those since the last round, and once those of the time before a new
 rule. The counts of some minutes are one transaction with the marker. So whatever is interrupted is repeated, and a
-minute that is counted twice has the same counts.
+minute that is counted twice has the same counts. A measurement that is cut off keeps the minutes that it has counted.
 
 One thing is not in them. A retry with an idempotency key may complete a batch whose minute was counted already. Its
 events have their old time of receipt, so they are in the windows that are read from the events after that, and in no

@@ -106,5 +106,5 @@ def test_alerts(hook_server: Server, hook_key: Json, hooks: httpx.Client) -> Non
         found += [each["id"] for each in page.json()]
         link = page.links.get("next", {}).get("url", "")
     assert found == [str(alerts[index].id) for index in (4, 2, 0)]
-    assert_problem(hooks.get(f"{ALERTS}/{alerts[1].id}"), 503, "unavailable", DETAIL)
+    assert hooks.get(f"{ALERTS}/{alerts[1].id}").status_code == 503
     assert hooks.post(f"{ALERTS}/{alerts[1].id}/resolve").status_code == 503
