@@ -18,8 +18,8 @@ from tests.support.many_events import insert_encoded
 
 INTERVAL_S = 2
 
-SLOW_EVENTS = 2_000
-"""Of some 10 ms each."""
+SLOW_EVENTS = 8_000
+"""Of 2 ms each, and more on a busy machine."""
 
 ITEMS = {"a": [{"b": [{"n0": 1}] * 10}] * 10}
 
@@ -42,12 +42,11 @@ def test_a_slow_tenant_delays_no_other(tmp_path: Path) -> None:
         ago = timedelta(milliseconds=COMPLETE_AFTER_MS, seconds=INTERVAL_S)
         mongo.sluice.rules.update_many({}, {"$set": {"evaluated_until": datetime.now(UTC) - ago}})  # due at once
         wait_until(lambda: results_of(mongo, light_rule), "what is quick of the slow tenant is evaluated")
-        begun, known = time.monotonic(), len(results_of(mongo, rule))
-        wait_until(lambda: time.monotonic() - begun > LIMITS_S["quick"] + INTERVAL_S, "the slow rule is in its lane")
-        results = results_of(mongo, rule)[known:]
-        assert len(results) >= LIMITS_S["quick"] // INTERVAL_S
-        assert max(map(lateness_ms, results)) < QUICK_MS / 2
-        assert results_of(mongo, slow_rule) == []
+        known = len(results_of(mongo, rule))
+        assert known >= LIMITS_S["quick"] // INTERVAL_S
+        wait_until(lambda: len(results_of(mongo, rule)) >= known + 2, "the other tenant is evaluated")
+        assert max(map(lateness_ms, results_of(mongo, rule)[1:])) < QUICK_MS / 2
+        assert results_of(mongo, slow_rule) == [], "it is still being evaluated"
         assert len(results_of(mongo, light_rule)) == 1
         check_due_times_since(mongo, rule)
 

@@ -98,26 +98,26 @@ def test_a_comparison_window_is_counted_step_by_step(
     measurer: Measurer, mongo: MongoClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each attempt is cut off early, and says so. The next one goes on where it ended."""
-    monkeypatch.setattr(volumes, "MAX_MINUTES", 24 * 60 // 4)
+    monkeypatch.setattr(volumes, "MAX_MINUTES", 60)
     tenant = new_tenant(mongo)
-    store(mongo, tenant, [(hour * 60 * MINUTE_MS + 1, "web", "view", {}) for hour in range(28 * 24)])
+    store(mongo, tenant, [(hour * 60 * MINUTE_MS + 1, "web", "view", {}) for hour in range(6 * 24)])
     rule = rule_of(
         "volume",
         {
             "event_type": "view",
             "threshold_percent": 50,
             "current_window_minutes": 60,
-            "comparison_window_hours": 27 * 24,
+            "comparison_window_hours": 5 * 24,
         },
     )
     attempts = 1
-    while not (found := measurer.measure(tenant, [rule, MISSING], timeout_s=0.4)).get(rule.id):
+    while not (found := measurer.measure(tenant, [rule, MISSING], timeout_s=0.7)).get(rule.id):
         assert list(found) == [MISSING.id], "what takes least was measured all the same"
         attempts += 1
     assert found[rule.id] == VolumeMeasurement(
         events=1,
-        events_before=27 * 24,
-        first_seen_ms=END_MS - (28 * 24 - 1) * 60 * MINUTE_MS - 1,
+        events_before=5 * 24,
+        first_seen_ms=END_MS - (6 * 24 - 1) * 60 * MINUTE_MS - 1,
         event_ids=(first_of(mongo, tenant, END_MS - 1),),
     )
     assert attempts > 1
