@@ -30,8 +30,6 @@ BSON_TYPES: dict[FieldType, tuple[str, ...]] = {
 }
 """What MongoDB calls the types."""
 
-ALL_TYPES = tuple(dict.fromkeys(name for names in BSON_TYPES.values() for name in names))
-
 Ending = Callable[[Expression], Expression]
 """From a value at the end of a path to what is wanted of it."""
 
@@ -52,7 +50,7 @@ def single_of(types: Sequence[str], found: Ending) -> Usual:
 
 def is_missing(path: str) -> Expression:
     """Whether a field is missing."""
-    usual = single_of(ALL_TYPES, lambda _: False)
+    usual = single_of(bson_types_of(list(BSON_TYPES)), lambda _: False)
     return at_ends(path, [usual], lambda _: False, nothing=True, join=is_any)
 
 
@@ -80,8 +78,8 @@ def has_unlisted(tree: Tree, value: Expression = DATA) -> Expression:
 
 
 def bson_types_of(types: Sequence[FieldType]) -> list[str]:
-    """What MongoDB calls types of JSON."""
-    return [name for each in types for name in BSON_TYPES[each]]
+    """What MongoDB calls types of JSON, each once: an integer is a number too."""
+    return list(dict.fromkeys(name for each in types for name in BSON_TYPES[each]))
 
 
 def at_ends(path: str, usual: Sequence[Usual], found: Ending, nothing: Expression, join: Ending) -> Expression:
