@@ -10,9 +10,8 @@ rule. The counts of some minutes are one transaction with the marker. So whateve
 minute that is counted twice has the same counts. A measurement that is cut off keeps the minutes that it has counted.
 
 One thing is not in them. A retry with an idempotency key may complete a batch whose minute was counted already. Its
-events have their old time of receipt, so they are in the windows that are read from the events after that, and in no
-count. The counts of events that retention removes stay. MongoDB deletes them after KEPT, by the TTL index on
-`expires_at`.
+events have their old time of receipt, so a later look at the events of their window finds them. They are in no count.
+The counts of events that retention removes stay. MongoDB deletes them after KEPT, by the TTL index on `expires_at`.
 
 Example: a rule with a window of 15 minutes is evaluated at 12:30 and 12:45. The first evaluation counts 12:15 to 12:30,
 and the second 12:30 to 12:45. Then a rule with a window of an hour comes: 11:45 to 12:15 is counted, and no more.

@@ -17,7 +17,8 @@ A worker that is frozen in the middle of a transaction holds its locks. So who t
 
 Tenants take turns (`lanes.py`), so one that has many events does not delay others. In a turn, the rules of a tenant
 that are furthest behind are measured together, for one due time. What could be measured in time is applied at once.
-The rest is measured in the slow lane. If the time does not suffice there either, the result is an error that says so.
+The rest is measured in the slow lane, and so are all rules of the tenant from then on, until they are quick again. If
+the time does not suffice in the slow lane either, the result is an error that says so.
 
 If measuring fails, it is tried again in a later turn. After MAX_FAILURES, each rule is tried alone. One that fails
 again gets the state `error` and moves on, so that it holds up neither itself nor others. `presence.py` says which other
@@ -98,6 +99,8 @@ class Evaluations:
         """Whether there is nothing left to do up to then."""
         self._finished = set[UUID]()
         """Tenants for which nothing can be done up to then, although they have rules that are due."""
+        self._slow = set[UUID]()
+        """Tenants for whose rules the time of the quick lane did not suffice the last time."""
         self._has_taken_over = False
         self._failures = Counter[UUID]()
         """How often measuring the rules of a tenant has failed, one time after the other."""
@@ -142,6 +145,8 @@ class Evaluations:
 
     async def _evaluate_next(self, lease: JobLease, tenant_id: UUID, lane: Lane) -> Lane | None:
         """Evaluate the rules of a tenant that are furthest behind, for one due time. Raises Unavailable."""
+        if lane == "quick" and tenant_id in self._slow:
+            return "slow"
         until_ms = self._until_ms
         rules = await self._store.due(tenant_id, until_ms, Deadline())
         if not rules and until_ms == self._until_ms:
@@ -186,8 +191,12 @@ class Evaluations:
         else:
             found = await self._try_each(rules, due_ms, deadline)
         del self._failures[tenant_id]
-        late = [rule for rule in rules if rule.id not in found] if lane == "slow" else []
-        return found | {rule.id: error_of(rule, due_ms, TOO_SLOW) for rule in late}
+        late = [rule for rule in rules if rule.id not in found]
+        if late:
+            self._slow.add(tenant_id)
+        elif self._limits_s[lane] - deadline.remaining() < self._limits_s["quick"]:
+            self._slow.discard(tenant_id)
+        return found | {rule.id: error_of(rule, due_ms, TOO_SLOW) for rule in late if lane == "slow"}
 
     async def _try_each(self, rules: Sequence[Rule], due_ms: int, deadline: Deadline) -> dict[UUID, Result]:
         """The results of rules that are measured one by one. Those are missing for which the time did not suffice."""
