@@ -17,6 +17,7 @@ A receiver that is slow has at most CALLS_PER_WEBHOOK calls, so it does not dela
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
@@ -50,7 +51,11 @@ PAUSE_S = 0.05
 
 UNREADABLE = "The webhook cannot be read: the operator finds the cause in the server's log"
 
+INTERNAL = "It could not be sent, or its result not be noted, since Sluice has a bug"
+
 DISABLED = "The webhook is disabled, since its receiver said that it is gone (410): test it to enable it again"
+
+log = logging.getLogger("sluice")
 
 
 class Delivering:
@@ -105,19 +110,31 @@ class Delivering:
         await asyncio.sleep(PAUSE_S)
 
     async def _deliver(self, delivery: Delivery, webhooks: Mapping[UUID, Webhook | None]) -> None:
-        """Send a delivery and note what came of it. If the database is away, it stays due, and is sent again."""
-        deadline = Deadline()
+        """Send a delivery and note what came of it. If the database is away, it stays due, and is sent again.
+
+        After an internal error it is due again later, so that it stops no other delivery.
+        """
         with suppress(Unavailable):
-            if delivery.webhook_id not in webhooks:
-                await self._outbox.drop(delivery, deadline)
-            elif (webhook := webhooks[delivery.webhook_id]) is None:  # a failed attempt, since it may be corrected
-                unread = Response(None, error=UNREADABLE)
-                await self._note(delivery, attempt_of(unread, datetime.now(UTC), 0), unread)
-            elif webhook.disabled_at is not None and delivery.event != "webhook.test":
-                unsent = attempt_of(Response(None, error=DISABLED), datetime.now(UTC), 0)
-                await self._outbox.failed(delivery, unsent, gone=False, deadline=deadline)
-            elif not await self._outbox.wait_for_earlier(delivery, deadline):
-                await self._send(delivery, webhook)
+            try:
+                await self._try(delivery, webhooks)
+            except Unavailable:
+                raise
+            except Exception:
+                log.exception("internal error")
+                await self._note_unsent(delivery, INTERNAL)
+
+    async def _try(self, delivery: Delivery, webhooks: Mapping[UUID, Webhook | None]) -> None:
+        """Send a delivery, if it is to be sent now, and note what came of it. Raises Unavailable."""
+        deadline = Deadline()
+        if delivery.webhook_id not in webhooks:
+            await self._outbox.drop(delivery, deadline)
+        elif (webhook := webhooks[delivery.webhook_id]) is None:
+            await self._note_unsent(delivery, UNREADABLE)
+        elif webhook.disabled_at is not None and delivery.event != "webhook.test":
+            unsent = attempt_of(Response(None, error=DISABLED), datetime.now(UTC), 0)
+            await self._outbox.failed(delivery, unsent, gone=False, deadline=deadline)
+        elif not await self._outbox.wait_for_earlier(delivery, deadline):
+            await self._send(delivery, webhook)
 
     async def _send(self, delivery: Delivery, webhook: Webhook) -> None:
         """Call the receiver, and note what came of it. Raises Unavailable."""
@@ -125,6 +142,11 @@ class Delivering:
         headers = signed_headers(str(delivery.id), delivery.body, webhook.secrets, now)
         response = await self._calls.post(webhook.url, headers, delivery.body)
         await self._note(delivery, attempt_of(response, now, monotonic() - started), response)
+
+    async def _note_unsent(self, delivery: Delivery, error: str) -> None:
+        """Note a failed attempt without a call, since its cause may be corrected meanwhile. Raises Unavailable."""
+        response = Response(None, error=error)
+        await self._note(delivery, attempt_of(response, datetime.now(UTC), 0), response)
 
     async def _note(self, delivery: Delivery, attempt: Attempt, response: Response) -> None:
         """Note what came of an attempt. Raises Unavailable."""

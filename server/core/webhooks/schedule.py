@@ -33,5 +33,5 @@ def asked_s(retry_after: str | None, now: datetime) -> float:
         return float(text)
     try:
         return (parsedate_to_datetime(text) - now).total_seconds()
-    except (TypeError, ValueError):  # TypeError: the date has no zone
+    except (TypeError, ValueError, OverflowError):  # no date, one without a zone, and one with a huge number
         return 0.0

@@ -14,7 +14,7 @@ from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.jobs.store import JobLease
 from server.core.webhooks.calls import Response
-from server.core.webhooks.delivering import CALLS_PER_WEBHOOK, DISABLED, MAX_CALLS, Delivering
+from server.core.webhooks.delivering import CALLS_PER_WEBHOOK, DISABLED, INTERNAL, MAX_CALLS, Delivering
 from server.core.webhooks.messages import deliveries_of
 from server.core.webhooks.model import Attempt, Delivery, Webhook
 from server.core.webhooks.schedule import DELAYS_S
@@ -167,6 +167,26 @@ def test_if_the_result_cannot_be_noted_it_is_sent_again() -> None:
     deliver(outbox, calls, lambda: bool(outbox.notes))
     assert len(calls.made) == 3
     assert len({headers["webhook-id"] for headers in calls.made}) == 1
+
+
+def test_an_internal_error_stops_no_other_delivery() -> None:
+    broken, good = webhook(uuid4(), "broken"), webhook(uuid4(), "good")
+    outbox = MemoryOutbox(broken, good)
+    outbox.add(broken.id)
+    outbox.add(good.id)
+
+    async def respond(url: str) -> Response:
+        if url == "broken":
+            raise ZeroDivisionError
+        await asyncio.sleep(0.05)
+        return Response(200)
+
+    calls = Calls(respond)
+    deliver(outbox, calls, lambda: len(outbox.notes) == 2)
+    [(later, attempt), (delivered, _)] = outbox.notes
+    assert (later[:8], attempt.error if attempt else None) == ("again in", INTERNAL)
+    assert delivered == "delivered"
+    assert len(calls.made) == 2
 
 
 def test_a_slow_receiver_delays_no_other() -> None:

@@ -43,10 +43,17 @@ def test_the_eighth_attempt_is_the_last() -> None:
         ("Fri, 27 Nov 2026 11:00:00 GMT", -3_600),
         ("Fri, 27 Nov 2026 12:02:00 -0000", 0),
         ("9" * 400, float("inf")),
+        ("Fri, 27 Nov 99999999999999999999 12:02:00 GMT", 0),
+        ("Fri, 27 Nov 2026 12:02:00 +99999999999999999999", 0),
     ],
 )
 def test_what_a_receiver_asks_for(header: str | None, seconds: float) -> None:
     assert asked_s(header, NOW) == seconds
+
+
+@given(st.lists(st.sampled_from(["Fri,", "27", "Nov", "2026", "9" * 20, "12:02:00", "1:2", "GMT", "+", "-", "."])))
+def test_whatever_a_receiver_asks_for_is_a_number(words: list[str]) -> None:
+    assert isinstance(asked_s(" ".join(words), NOW), float)
 
 
 def test_a_receiver_gets_more_time_but_never_less_and_at_most_the_longest_step() -> None:
