@@ -13,10 +13,12 @@ from importlib.metadata import version
 from typing import Any
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 
 from server.core.webhooks.addresses import Guard
 from server.core.webhooks.calls import Response
 from server.core.webhooks.model import MAX_RESPONSE_BYTES
+from server.runtime.names import Names
 
 TIMEOUT_S = 15.0
 """How long a call may take, from the search of the address to the response, as Standard Webhooks has it."""
@@ -53,11 +55,14 @@ class WebhookCalls:
 
     def __init__(self, guard: Guard) -> None:
         self._guard = guard
+        self._resolver = Resolver()
 
     async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> Response:
         """See `Calls`."""
         ends = asyncio.get_running_loop().time() + TIMEOUT_S
-        connector = aiohttp.TCPConnector(socket_factory=self._open_socket, force_close=True, use_dns_cache=False)
+        connector = aiohttp.TCPConnector(
+            resolver=self._resolver, socket_factory=self._open_socket, force_close=True, use_dns_cache=False
+        )
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=None)
         async with aiohttp.ClientSession(
             connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
@@ -76,6 +81,36 @@ class WebhookCalls:
         if not self._guard.allows(endpoint[0]):
             raise NotAllowed
         return socket.socket(family, kind, protocol)
+
+
+class Resolver(AbstractResolver):
+    """Finds addresses for aiohttp. Its own resolver uses the threads of the event loop (`names.py` says why not)."""
+
+    def __init__(self) -> None:
+        self._names = Names()
+
+    async def resolve(
+        self,
+        host: str,
+        port: int = 0,
+        family: socket.AddressFamily = socket.AF_UNSPEC,  # noqa: ARG002
+    ) -> list[ResolveResult]:
+        """The addresses of a host, of all families. Raises OSError and UnicodeError."""
+        found = await self._names.search(host, port, socket.AI_ADDRCONFIG)
+        return [
+            ResolveResult(
+                hostname=host,
+                host=endpoint[0],
+                port=port,
+                family=kind,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for kind, _, protocol, _, endpoint in found
+        ]
+
+    async def close(self) -> None:
+        """Close nothing: searches end by themselves."""
 
 
 async def read_start(response: aiohttp.ClientResponse, ends: float) -> bytes:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from server.core.webhooks.addresses import Guard
 from server.core.webhooks.calls import Response
 from server.runtime import webhook_calls
-from server.runtime.names import SystemResolver
+from server.runtime.names import Names, SystemResolver
 from server.runtime.webhook_calls import NOT_ALLOWED, WebhookCalls
 from tests.support.receiver import Receiver, Reply, receiver
 
@@ -80,6 +81,52 @@ def test_a_name_that_changes_between_check_and_connect_is_refused(
 
     assert asyncio.run(scenario()) == Response(None, error=REFUSED)
     assert receiving.received == []
+
+
+def test_names_that_cannot_be_resolved_in_time_delay_no_others(
+    monkeypatch: pytest.MonkeyPatch, receiving: Receiver
+) -> None:
+    ended, find = threading.Event(), socket.getaddrinfo
+
+    def getaddrinfo(name: str, *arguments: Any, **options: Any) -> Any:
+        if name.startswith("hanging"):
+            ended.wait(20)
+        return find("127.0.0.1", *arguments, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    calls, resolver = WebhookCalls(Guard(LOCAL)), SystemResolver()
+
+    async def scenario() -> None:
+        urls = [receiving.url.replace("127.0.0.1", f"hanging{number}.example") for number in range(40)]
+        slow: list[asyncio.Task[Any]] = [asyncio.create_task(calls.post(url, {}, b"{}")) for url in urls]
+        slow += [asyncio.create_task(resolver.addresses(f"hanging{number}.example")) for number in range(40)]
+        await asyncio.sleep(0.1)
+        async with asyncio.timeout(2):
+            assert (await calls.post(receiving.url.replace("127.0.0.1", "good.example"), {}, b"{}")).status == 200
+            assert await resolver.addresses("good.example") == ["127.0.0.1"]
+        ended.set()
+        await asyncio.gather(*slow)
+
+    asyncio.run(scenario())
+
+
+def test_searches_for_one_name_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = list[str]()
+
+    def getaddrinfo(name: str, *_: Any, **__: Any) -> Any:
+        searched.append(name)
+        time.sleep(0.2)
+        return [found("127.0.0.1", 80)]
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+
+    async def scenario() -> None:
+        names = Names()
+        assert len(await asyncio.gather(*(names.search("a.example") for _ in range(10)))) == 10
+        await names.search("a.example")
+
+    asyncio.run(scenario())
+    assert searched == ["a.example"] * 2
 
 
 def test_no_redirect_is_followed_to_a_private_address_or_another(receiving: Receiver) -> None:
