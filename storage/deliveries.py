@@ -17,6 +17,7 @@ from server.core.alerts.model import Transition
 from server.core.deadline import Deadline
 from server.core.webhooks.messages import deliveries_of
 from server.core.webhooks.model import MAX_KEPT_ATTEMPTS, Attempt, Delivery, Webhook
+from server.core.webhooks.store import Busy
 from storage.commands import MAJORITY, Database, Document, delete_each, insert_each, retry_without_events, update_each
 from storage.decoding import decoded, decoded_one
 from storage.indexes import DELIVERIES, PENDING, WEBHOOKS
@@ -79,15 +80,14 @@ class StoredDeliveries:
         found = await retry_without_events(partial(self._update, query, change), deadline)
         return None if found is None else decoded_one(DELIVERIES, found, delivery_of)
 
-    async def due(
-        self, count: int, busy: Collection[UUID], in_flight: Collection[UUID], deadline: Deadline
-    ) -> Sequence[Delivery]:
+    async def due(self, count: int, busy: Busy, in_flight: Collection[UUID], deadline: Deadline) -> Sequence[Delivery]:
         """See `Outbox`."""
         query: Document = {
             "$expr": {"$lte": ["$due_at", "$$NOW"]},
             "due_at": {"$exists": True},
-            "webhook_id": {"$not": {"$in": [*map(Binary.from_uuid, busy)]}},
-            "_id.id": {"$not": {"$in": [*map(Binary.from_uuid, in_flight)]}},
+            "webhook_id": none_of(busy.webhooks),
+            "_id.tenant_id": none_of(busy.tenants),
+            "_id.id": none_of(in_flight),
         }
 
         async def find() -> list[Document]:
@@ -180,6 +180,11 @@ class StoredDeliveries:
         return await self._collection.find_one_and_update(
             query, [{"$set": change}], return_document=ReturnDocument.AFTER
         )
+
+
+def none_of(ids: Collection[UUID]) -> Document:
+    """The condition that an id is none of these."""
+    return {"$not": {"$in": [*map(Binary.from_uuid, ids)]}}
 
 
 def settled(state: str) -> Document:

@@ -92,7 +92,12 @@ INDEXES = (
     Index(KEYS, "previous.hash_1", {"previous.hash": 1}, {"sparse": True}),
     Index(KEYS, "window.until_1", {"window.until": 1}, {"sparse": True}),
     Index(ALERTS, "rule_id_1", {"rule_id": 1}, {"unique": True, "partialFilterExpression": {"is_open": True}}),
-    Index(DELIVERIES, "due_at_1_webhook_id_1", {"due_at": 1, "webhook_id": 1}, {"partialFilterExpression": PENDING}),
+    Index(
+        DELIVERIES,
+        "due_at_1_webhook_id_1__id.tenant_id_1",
+        {"due_at": 1, "webhook_id": 1, "_id.tenant_id": 1},
+        {"partialFilterExpression": PENDING},
+    ),
     Index(DELIVERIES, "subject_1_webhook_id_1", {"subject": 1, "webhook_id": 1}, {"partialFilterExpression": PENDING}),
     Index(DELIVERIES, "webhook_id_1__id_1", {"webhook_id": 1, "_id": 1}, {}),
     Index(DELIVERIES, "expires_at_1", {"expires_at": 1}, {"expireAfterSeconds": 0}),

@@ -14,8 +14,8 @@ from typing import Any
 TIMEOUT_S = 3.0
 """How long the search for a new webhook may take. The addresses are checked again when the webhook is called."""
 
-MAX_SEARCHES = 128
-"""Searches at a time, and so threads: 32 calls may begin every 15 s, and each of their searches may take 60 s."""
+MAX_SEARCHES = 256
+"""Searches at a time, and so threads: 64 calls may begin every 15 s, and each of their searches may take 60 s."""
 
 NO_SUCH_NAME = {socket.EAI_NONAME, socket.EAI_NODATA}
 

@@ -18,7 +18,7 @@ ALL = [
     "keys.previous.hash_1",
     "keys.window.until_1",
     "alerts.rule_id_1",
-    "deliveries.due_at_1_webhook_id_1",
+    "deliveries.due_at_1_webhook_id_1__id.tenant_id_1",
     "deliveries.subject_1_webhook_id_1",
     "deliveries.webhook_id_1__id_1",
     "deliveries.expires_at_1",

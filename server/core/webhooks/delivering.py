@@ -13,13 +13,14 @@ Example: an alert opens while its receiver restarts, and resolves 3 s later.
 2. `resolved` is due. `opened` is pending, so `resolved` becomes due a second after it.
 3. `opened` is delivered, and `resolved` after it.
 
-A receiver that is slow has at most CALLS_PER_WEBHOOK calls, so it does not delay others.
+A receiver has at most CALLS_PER_WEBHOOK calls at a time, and one that did not respond to the last has one. A tenant has
+at most CALLS_PER_TENANT, one for each of its webhooks. So receivers that do not respond delay no others.
 """
 
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -33,15 +34,17 @@ from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.jobs.store import JobLease
 from server.core.webhooks.calls import Calls, Response
-from server.core.webhooks.model import Attempt, Delivery, Webhook
+from server.core.webhooks.model import MAX_WEBHOOKS, Attempt, Delivery, Webhook
 from server.core.webhooks.schedule import DELAYS_S, delay_s
 from server.core.webhooks.signatures import signed_headers
-from server.core.webhooks.store import Outbox
+from server.core.webhooks.store import Busy, Outbox
 
-MAX_CALLS = 32
+MAX_CALLS = 64
 """Calls at a time. Each holds a body of some KB, and what is read of the response."""
 
 CALLS_PER_WEBHOOK = 4
+
+CALLS_PER_TENANT = MAX_WEBHOOKS
 
 POLL_S = 1.0
 """How often to look for what is due: one search of an index."""
@@ -65,8 +68,10 @@ class Delivering:
         self._outbox = outbox
         self._calls = calls
         self._delays_s = delays_s
-        self._in_flight: dict[UUID, UUID] = {}
-        """The webhook of each delivery that is being sent."""
+        self._in_flight: dict[UUID, Delivery] = {}
+        """The deliveries that are being sent, by id."""
+        self._silent = set[UUID]()
+        """The webhooks whose last call got no response."""
         self._ended = asyncio.Event()
 
     async def run(self, _: JobLease) -> Never:
@@ -87,15 +92,17 @@ class Delivering:
         found = await self._outbox.due(free, self._busy(), self._in_flight, deadline)
         webhooks = await self._outbox.webhooks(found, deadline) if found else {}
         for delivery in found:
-            if delivery.webhook_id not in self._busy():
-                self._in_flight[delivery.id] = delivery.webhook_id
+            if not self._busy().holds(delivery):
+                self._in_flight[delivery.id] = delivery
                 task = group.create_task(self._deliver(delivery, webhooks))
                 task.add_done_callback(partial(self._end, delivery.id))
 
-    def _busy(self) -> Collection[UUID]:
-        """The webhooks that have as many calls as they may have."""
-        calls = Counter(self._in_flight.values())
-        return [webhook_id for webhook_id, count in calls.items() if count >= CALLS_PER_WEBHOOK]
+    def _busy(self) -> Busy:
+        """Who has as many calls as they may have."""
+        webhooks = Counter(each.webhook_id for each in self._in_flight.values())
+        tenants = Counter(each.tenant_id for each in self._in_flight.values())
+        silent = [each for each in webhooks if each in self._silent]
+        return Busy(silent + at_least(CALLS_PER_WEBHOOK, webhooks), at_least(CALLS_PER_TENANT, tenants))
 
     def _end(self, delivery_id: UUID, _: Any) -> None:
         del self._in_flight[delivery_id]
@@ -127,6 +134,7 @@ class Delivering:
         """Send a delivery, if it is to be sent now, and note what came of it. Raises Unavailable."""
         deadline = Deadline()
         if delivery.webhook_id not in webhooks:
+            self._silent.discard(delivery.webhook_id)
             await self._outbox.drop(delivery, deadline)
         elif (webhook := webhooks[delivery.webhook_id]) is None:
             await self._note_unsent(delivery, UNREADABLE)
@@ -141,6 +149,10 @@ class Delivering:
         now, started = datetime.now(UTC), monotonic()
         headers = signed_headers(str(delivery.id), delivery.body, webhook.secrets, now)
         response = await self._calls.post(webhook.url, headers, delivery.body)
+        if response.status is None:
+            self._silent.add(webhook.id)
+        else:
+            self._silent.discard(webhook.id)
         await self._note(delivery, attempt_of(response, now, monotonic() - started), response)
 
     async def _note_unsent(self, delivery: Delivery, error: str) -> None:
@@ -159,6 +171,11 @@ class Delivering:
             await self._outbox.failed(delivery, attempt, gone=gone, deadline=deadline)
         else:
             await self._outbox.postpone(delivery, attempt, delay, deadline)
+
+
+def at_least(count: int, calls: Counter[UUID]) -> list[UUID]:
+    """Those that have at least `count` calls."""
+    return [each for each, number in calls.items() if number >= count]
 
 
 def attempt_of(response: Response, at: datetime, duration_s: float) -> Attempt:

@@ -6,11 +6,22 @@ storage's own.
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from uuid import UUID
 
 from server.core.deadline import Deadline
 from server.core.webhooks.model import Attempt, Delivery, Webhook
+
+
+class Busy(NamedTuple):
+    """Who has as many calls at a time as they may have."""
+
+    webhooks: Collection[UUID] = ()
+    tenants: Collection[UUID] = ()
+
+    def holds(self, delivery: Delivery) -> bool:
+        """Whether a delivery has to wait."""
+        return delivery.webhook_id in self.webhooks or delivery.tenant_id in self.tenants
 
 
 class WebhookStore(Protocol):
@@ -51,12 +62,10 @@ class DeliveryStore(Protocol):
 class Outbox(Protocol):
     """The deliveries of all tenants that are due. Every method raises Unavailable."""
 
-    async def due(
-        self, count: int, busy: Collection[UUID], in_flight: Collection[UUID], deadline: Deadline
-    ) -> Sequence[Delivery]:
+    async def due(self, count: int, busy: Busy, in_flight: Collection[UUID], deadline: Deadline) -> Sequence[Delivery]:
         """Deliveries that are due, at most `count`, those that are due for longest first. They have no attempts.
 
-        There are none to the webhooks `busy`, and none of the deliveries `in_flight`. One that cannot be decoded is
+        There are none of those `busy`, and none of the deliveries `in_flight`. One that cannot be decoded is
         left out, and is due again later.
         """
 

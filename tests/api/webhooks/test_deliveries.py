@@ -10,6 +10,7 @@ import pytest
 import standardwebhooks
 import svix
 
+from storage.deliveries import none_of
 from tests.support.alerts import alert, transition
 from tests.support.harness import Json, MongoClient, Server, embedded_url, wait_until
 from tests.support.receiver import Received, Receiver, Reply
@@ -250,7 +251,10 @@ def test_a_delivery_that_outlived_its_webhook_is_dropped(
 
 def test_what_is_due_is_found_by_its_index(hook_server: Server) -> None:
     with hook_server.mongo() as mongo:
-        assert_uses_index(mongo, {"$expr": {"$lte": ["$due_at", "$$NOW"]}, "due_at": {"$exists": True}})
+        query = {"$expr": {"$lte": ["$due_at", "$$NOW"]}, "due_at": {"$exists": True}}
+        assert_uses_index(mongo, query)
+        others = none_of([uuid4()])
+        assert_uses_index(mongo, {**query, "webhook_id": others, "_id.tenant_id": others})
 
 
 def assert_uses_index(mongo: MongoClient, query: Json) -> None:
@@ -258,5 +262,5 @@ def assert_uses_index(mongo: MongoClient, query: Json) -> None:
         "explain", {"find": "deliveries", "filter": query, "sort": {"due_at": 1}}, verbosity="queryPlanner"
     )
     text = json.dumps(plan["queryPlanner"]["winningPlan"], default=str)
-    assert "due_at_1_webhook_id_1" in text
+    assert "due_at_1_webhook_id_1__id.tenant_id_1" in text
     assert "SORT" not in text

@@ -14,10 +14,18 @@ from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.jobs.store import JobLease
 from server.core.webhooks.calls import Response
-from server.core.webhooks.delivering import CALLS_PER_WEBHOOK, DISABLED, INTERNAL, MAX_CALLS, Delivering
+from server.core.webhooks.delivering import (
+    CALLS_PER_TENANT,
+    CALLS_PER_WEBHOOK,
+    DISABLED,
+    INTERNAL,
+    MAX_CALLS,
+    Delivering,
+)
 from server.core.webhooks.messages import deliveries_of
-from server.core.webhooks.model import Attempt, Delivery, Webhook
+from server.core.webhooks.model import MAX_WEBHOOKS, Attempt, Delivery, Webhook
 from server.core.webhooks.schedule import DELAYS_S
+from server.core.webhooks.store import Busy
 from tests.support.alerts import AT, alert, transition, webhook
 
 pytestmark = pytest.mark.unit
@@ -40,10 +48,8 @@ class MemoryOutbox:
         [made] = deliveries_of([self.known[webhook_id]], transition(alert()))
         self.pending[made.id] = replace(made, tries=tries)
 
-    async def due(
-        self, count: int, busy: Collection[UUID], in_flight: Collection[UUID], _: Deadline
-    ) -> Sequence[Delivery]:
-        waiting = [each for each in self.pending.values() if each.webhook_id not in busy and each.id not in in_flight]
+    async def due(self, count: int, busy: Busy, in_flight: Collection[UUID], _: Deadline) -> Sequence[Delivery]:
+        waiting = [each for each in self.pending.values() if not busy.holds(each) and each.id not in in_flight]
         return waiting[:count]
 
     async def webhooks(self, deliveries: Sequence[Delivery], _: Deadline) -> Mapping[UUID, Webhook]:
@@ -208,3 +214,36 @@ def test_a_slow_receiver_delays_no_other() -> None:
     assert calls.most["slow"] == CALLS_PER_WEBHOOK
     assert max(calls.most.values()) == CALLS_PER_WEBHOOK
     assert len(outbox.pending) == 3 * MAX_CALLS
+
+
+def test_a_tenant_whose_receivers_are_all_slow_delays_no_other() -> None:
+    tenant_id, others = uuid4(), [webhook(uuid4(), str(number)) for number in range(10)]
+    slow = [webhook(tenant_id, f"slow {number}") for number in range(MAX_WEBHOOKS)]
+    outbox = MemoryOutbox(*slow, *others)
+    for each in slow * MAX_CALLS + others:
+        outbox.add(each.id)
+
+    async def respond(url: str) -> Response:
+        await asyncio.sleep(timedelta(hours=1).total_seconds() if url.startswith("slow") else 0.001)
+        return Response(200)
+
+    calls = Calls(respond)
+    deliver(outbox, calls, lambda: len(outbox.notes) == len(others))
+    assert {note for note, _ in outbox.notes} == {"delivered"}
+    assert sum(count for url, count in calls.most.items() if url.startswith("slow")) == CALLS_PER_TENANT
+
+
+def test_receivers_that_do_not_respond_leave_a_call_for_another_of_their_tenant() -> None:
+    good, *silent = [webhook(UUID(int=1), str(number)) for number in range(MAX_WEBHOOKS)]
+    outbox = MemoryOutbox(good, *silent)
+    for each in [*silent * CALLS_PER_TENANT, good]:
+        outbox.add(each.id)
+    called = Counter[str]()
+
+    async def respond(url: str) -> Response:
+        called[url] += 1
+        if url != good.url and called[url] > 1:
+            await asyncio.sleep(timedelta(hours=1).total_seconds())
+        return Response(200) if url == good.url else Response(None, error="it did not answer")
+
+    deliver(outbox, Calls(respond), lambda: any(note == "delivered" for note, _ in outbox.notes))
