@@ -23,6 +23,12 @@ from server.runtime.names import Names
 TIMEOUT_S = 15.0
 """How long a call may take, from the search of the address to the response, as Standard Webhooks has it."""
 
+MAX_INFORMATIONAL = 10
+"""Informational responses (1xx) before the response itself. There is no need of any: nothing asks for them."""
+
+RECEIVE_BUFFER_BYTES = 16 * 1024
+"""What the system takes in of a response before it is read: of small responses, these are hundreds."""
+
 HEADERS = {
     "accept-encoding": "identity",  # what is kept of a response is text
     "content-type": "application/json",
@@ -65,7 +71,11 @@ class WebhookCalls:
         )
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=None)
         async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, auto_decompress=False, cookie_jar=aiohttp.DummyCookieJar()
+            connector=connector,
+            timeout=timeout,
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+            response_class=OnlyResponse,
         ) as session:
             try:
                 async with asyncio.timeout_at(ends):
@@ -80,7 +90,26 @@ class WebhookCalls:
         family, kind, protocol, _, endpoint = address
         if not self._guard.allows(endpoint[0]):
             raise NotAllowed
-        return socket.socket(family, kind, protocol)
+        opened = socket.socket(family, kind, protocol)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
+        return opened
+
+
+class OnlyResponse(aiohttp.ClientResponse):
+    """A response after MAX_INFORMATIONAL others at most. aiohttp would read them without end and pause."""
+
+    async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        """Read the head of the response. Raises ClientError."""
+        protocol, read = connection.protocol, connection.protocol.read
+        left = iter(range(1 + MAX_INFORMATIONAL))
+
+        async def read_one() -> Any:
+            if next(left, None) is None:
+                raise aiohttp.ClientResponseError(self.request_info, ())
+            return await read()
+
+        protocol.read = read_one
+        return await super().start(connection)
 
 
 class Resolver(AbstractResolver):

@@ -4,7 +4,8 @@ import asyncio
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -156,6 +157,40 @@ def test_a_body_that_does_not_end_changes_nothing(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(webhook_calls, "TIMEOUT_S", 0.5)
     receiving.reply = lambda _: Reply(200, {"content-length": "100"}, b"begun")
     assert post(receiving.url, LOCAL) == Response(200, b"begun")
+
+
+@contextmanager
+def raw_receiver(send: Callable[[socket.socket], None]) -> Iterator[str]:
+    """A receiver that sends what a function does, once it has read a request. The value is its URL."""
+
+    def serve() -> None:
+        with suppress(OSError), listening.accept()[0] as connection:
+            connection.recv(65_536)
+            send(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        serving = threading.Thread(target=serve)
+        serving.start()
+        yield f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        serving.join()
+
+
+def test_informational_responses_without_end_keep_nothing_busy() -> None:
+    def send(connection: socket.socket) -> None:
+        while True:
+            connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 1_000)
+
+    with raw_receiver(send) as url:
+        started = time.monotonic()
+        response = post(url, LOCAL)
+    assert response == Response(None, error="The receiver cannot be called: what it sent is not HTTP/1.1")
+    assert time.monotonic() - started < 2
+
+
+def test_some_informational_responses_come_before_the_response() -> None:
+    early = b"HTTP/1.1 103 Early Hints\r\nLink: </>\r\n\r\n"
+    with raw_receiver(lambda got: got.sendall(early * 10 + b"HTTP/1.1 201 Created\r\n\r\nthanks")) as url:
+        assert post(url, LOCAL) == Response(201, b"thanks")
 
 
 def test_what_is_compressed_is_not_decompressed(receiving: Receiver) -> None:
