@@ -17,7 +17,7 @@ from server.core.errors import (
     NotFound,
     SluiceError,
 )
-from server.core.request_context import begin_request, current_request
+from server.core.request_context import current_request
 from server.core.requests import Requests
 from server.rest.http.headers import ENCODINGS, NO_STORE, UnsupportedEncoding, quota_headers
 from server.rest.http.request_line import UnsupportedRequest
@@ -103,7 +103,6 @@ def on_error(_request: Request[Any, Any, Any], error: Exception) -> Response[byt
 
 def raw_response(error: SluiceError, default_headers: Iterable[tuple[bytes, bytes]], *, is_head: bool) -> bytes:
     """A whole error response as it is sent, after which the connection ends. It has no body if the request is HEAD."""
-    begin_request()  # it got as far as no handler
     refusal = refusal_of(error)
     if isinstance(error, UnsupportedRequest):
         refusal = refusal._replace(status=refusal.status._replace(http=error.http))
