@@ -139,11 +139,14 @@ def on_client_gone(_request: Request[Any, Any, Any], _error: ClientGone) -> Resp
 
 
 def exception_handlers(requests: Requests) -> dict[int | type[Exception], Any]:
-    """What makes the responses to errors. A request that has no route ends here."""
+    """What makes the responses to errors. A request that no handler has opened ends here: one without a route."""
+
+    def on_last_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        response = on_error(request, error)
+        requests.refuse("rest", error)
+        return response
 
     def on_routing_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-        rejection = routing_error_of(error)
-        requests.refuse("rest", rejection)
-        return on_error(request, rejection)
+        return on_last_error(request, routing_error_of(error))
 
-    return {HTTPException: on_routing_error, ClientGone: on_client_gone, Exception: on_error}
+    return {HTTPException: on_routing_error, ClientGone: on_client_gone, Exception: on_last_error}
