@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import ClientException, HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.types import Send
 
 from server.core.errors import (
     ClientGone,
@@ -90,6 +91,16 @@ def problem_headers(refusal: Refusal) -> dict[str, str]:
     if refusal.closes_connection:
         headers["Connection"] = "close"
     return headers
+
+
+async def send_problem(send: Send, error: SluiceError) -> None:
+    """Send the response to an error, for an application without Litestar."""
+    refusal = refusal_of(error)
+    body = problem_body(refusal)
+    headers = {"content-type": PROBLEM_JSON, "content-length": str(len(body)), **problem_headers(refusal)}
+    fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": refusal.status.http.value, "headers": fields})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def on_error(_request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
