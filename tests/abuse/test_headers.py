@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
-from server.rest.http.protocol import DISCARD_TIMEOUT_S, HEAD_TIMEOUT_S, MAX_HEAD_BYTES
+from server.rest.http.ending import DISCARD_TIMEOUT_S
+from server.rest.http.protocol import HEAD_TIMEOUT_S, MAX_HEAD_BYTES
 from server.rest.http.response_writing import WRITE_TIMEOUT_S
 from tests.support.harness import Json, Server, batch, wait_until
 from tests.support.pressure import memory_mib

@@ -93,9 +93,15 @@ class Server:
         self.metrics = ready["metrics"] or ""
         return self
 
-    def stderr(self) -> str:
-        """All that the server's processes wrote to stderr."""
-        return (self.data_dir / "serve.log").read_text()
+    def stderr(self, since: int = 0) -> str:
+        """What the server's processes wrote to stderr: all, or what they added to a log of `since` bytes."""
+        with (self.data_dir / "serve.log").open("rb") as log:
+            log.seek(since)
+            return log.read().decode()
+
+    def log_size(self) -> int:
+        """How many bytes the server's processes wrote to stderr."""
+        return (self.data_dir / "serve.log").stat().st_size
 
     @property
     def first_key(self) -> str:
