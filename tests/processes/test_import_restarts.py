@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.harness import Json, MongoClient, Server, embedded_url, wait_until
 from tests.support.importing import end_of, numbers, numbers_in, record_count, start_import, write
-from tests.support.proxies import free_ports
+from tests.support.ports import free_ports
 from tests.support.raw import stored_of
 
 LINES = 5_000
