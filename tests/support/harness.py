@@ -195,6 +195,11 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether a process is frozen by SIGSTOP."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+
 def workers_memory(server: Server) -> int:
     """The resident memory of all workers, in bytes."""
     pages = [int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in server.worker_pids()]
