@@ -290,7 +290,7 @@ def test_a_transaction_that_a_frozen_worker_left_open_holds_up_nobody(mongod: Mo
             session.start_transaction()
             frozen.sluice.rules.update_one({}, {"$set": {"state": "error"}}, session=session)
             await asyncio.sleep(ABANDONED_S + 1)
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await stores.job(Events()).evaluate_due(LEASE)
         assert len(await stores.results(new)) > 10
 
