@@ -361,7 +361,7 @@ def test_a_transaction_that_a_frozen_worker_left_open_holds_up_nobody(mongod: Mo
             frozen.sluice.rules.update_one({}, {"$set": {"state": "error"}}, session=session)
             await asyncio.sleep(ABANDONED_S + 1)
             async with running(stores.job(Events())):
-                await until(partial(stores.is_evaluated, new, seconds_ago(COMPLETE_AFTER_MS / 1_000 + 1)), 5)
+                await until(partial(stores.is_evaluated, new, seconds_ago(COMPLETE_AFTER_MS / 1_000 + 1)), 20)
         assert len(await stores.results(new)) > 10
 
     with_stores(mongod, scenario)

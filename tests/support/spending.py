@@ -35,10 +35,11 @@ def spend(clients: Sequence[LimitedClient], count: int) -> list[Attempt]:
 
 
 class Flow:
-    """Clients that send as fast as they can until they are told to stop."""
+    """Clients that send until they are told to stop: as fast as they can, or with a pause after each response."""
 
-    def __init__(self, clients: Sequence[LimitedClient]) -> None:
+    def __init__(self, clients: Sequence[LimitedClient], pause_s: float = 0.0) -> None:
         self.attempts: list[Attempt] = []
+        self._pause_s = pause_s
         self._stop = threading.Event()
         self._threads = ThreadPoolExecutor(len(clients))
         self._runs = [self._threads.submit(self._run, client) for client in clients]
@@ -49,6 +50,7 @@ class Flow:
             self.attempts.append(attempt)
             if attempt.code == UNANSWERED:
                 self._stop.wait(0.01)  # the server may be gone: do not spin
+            self._stop.wait(self._pause_s)
 
     def counts(self) -> Counter[str]:
         """How many attempts had each code so far."""
