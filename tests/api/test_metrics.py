@@ -20,7 +20,21 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.fixture
 def before(server: Server) -> Scrape:
-    return scrape(server.metrics)
+    return scrape_when_idle(server)
+
+
+def scrape_when_idle(server: Server) -> Scrape:
+    """A scrape when nothing is in flight. A read ends a moment after its response, and a follower after its client."""
+    now: Scrape | None = None
+
+    def is_idle() -> bool:
+        nonlocal now
+        now = scrape(server.metrics)
+        return not any(now.total(f"sluice_{noun}_in_flight") for noun in ("requests", "events", "reads"))
+
+    wait_until(is_idle, "requests end")
+    assert now is not None
+    return now
 
 
 Deltas = dict[str, int]
@@ -28,13 +42,7 @@ Deltas = dict[str, int]
 
 def changes(server: Server, before: Scrape) -> Deltas:
     """What requests, events and reads were counted since `before`, once none of them is in flight."""
-
-    def is_idle() -> bool:
-        now = scrape(server.metrics)
-        return not any(now.total(f"sluice_{noun}_in_flight") for noun in ("requests", "events"))
-
-    wait_until(is_idle, "requests end")
-    now = scrape(server.metrics)
+    now = scrape_when_idle(server)
     check_scrape(now, before)
     found: Deltas = {}
     for (name, labels), value in now.counters():
@@ -131,7 +139,10 @@ def test_a_raw_body(server: Server, client: httpx.Client, before: Scrape) -> Non
 Send = Callable[[Server, httpx.Client], Any]
 
 REFUSED: dict[str, tuple[str, Send]] = {
-    "no key": ("unauthenticated", lambda server, _: httpx.post(server.url + EVENTS, json=batch(), trust_env=False)),
+    "no key": (
+        "unauthenticated",
+        lambda server, _: httpx.post(server.url + EVENTS, json=batch(), timeout=30, trust_env=False),
+    ),
     "two keys": (
         "unauthenticated",
         lambda _, client: client.post(EVENTS, json=batch(), headers={"Authorization": "Bearer slc_other"}),
@@ -237,7 +248,7 @@ def test_levels(server: Server) -> None:
 
 def test_no_tenant_and_no_key_in_labels(server: Server, key: Json, client: httpx.Client) -> None:
     assert client.post(EVENTS, json=batch(source="secret-source")).status_code == 201
-    text = httpx.get(server.metrics, trust_env=False).text
+    text = httpx.get(server.metrics, timeout=30, trust_env=False).text
     for canary in (key["key"], key["id"], key["tenant"], key["tenant_id"], "secret-source"):
         assert canary not in text
     names = {name for _, labels in scrape(server.metrics).numbers for name, _ in labels}
@@ -246,5 +257,5 @@ def test_no_tenant_and_no_key_in_labels(server: Server, key: Json, client: httpx
 
 def test_only_metrics_are_served(server: Server) -> None:
     base = server.metrics.removesuffix("/metrics")
-    assert httpx.get(base + "/api/v1/events", trust_env=False).status_code == 404
-    assert httpx.get(server.metrics, trust_env=False).headers["Content-Type"].startswith("text/plain")
+    assert httpx.get(base + "/api/v1/events", timeout=30, trust_env=False).status_code == 404
+    assert httpx.get(server.metrics, timeout=30, trust_env=False).headers["Content-Type"].startswith("text/plain")
