@@ -1,7 +1,6 @@
 """Debian's Alertmanager, to which webhooks deliver."""
 
 import shutil
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ import httpx
 import pytest
 
 from tests.support.harness import Json, wait_until
-from tests.support.prometheus import free_port
+from tests.support.prometheus import listening
 
 needs_alertmanager = pytest.mark.skipif(
     shutil.which("prometheus-alertmanager") is None,
@@ -48,21 +47,13 @@ class Alertmanager:
 def alertmanager(directory: Path) -> Iterator[Alertmanager]:
     """Run an Alertmanager with its files in `directory`, which tells nobody."""
     (directory / "alertmanager.yml").write_text(CONFIGURATION)
-    address = f"127.0.0.1:{free_port()}"
     command = [
         "prometheus-alertmanager",
         f"--config.file={directory}/alertmanager.yml",
         f"--storage.path={directory}/data",
-        f"--web.listen-address={address}",
         "--cluster.listen-address=",
     ]
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
-        with httpx.Client(timeout=30, trust_env=False) as client:
-            running = Alertmanager(f"http://{address}", client)
-            wait_until(running.is_ready, "Alertmanager answers")
-            yield running
-    finally:
-        process.kill()
-        process.wait()
+    with listening(command, directory / "log") as address, httpx.Client(timeout=30, trust_env=False) as client:
+        running = Alertmanager(f"http://{address}", client)
+        wait_until(running.is_ready, "Alertmanager answers")
+        yield running

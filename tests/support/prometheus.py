@@ -3,9 +3,9 @@
 import shutil
 import socket
 import subprocess
-import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,13 +49,9 @@ class Prometheus:
         result: list[Any] = self.get("query", query=expression)["result"]
         return result
 
-    def is_ready(self) -> bool:
+    def has_scraped(self) -> bool:
         """Whether it has scraped its target."""
-        try:
-            has_started = self._client.get("/-/ready").status_code == 200  # it is 503 while it reads its files
-            return has_started and bool(self.value('up{job="sluice"} == 1'))
-        except httpx.TransportError:
-            return False
+        return bool(self.value('up{job="sluice"} == 1'))
 
 
 @contextmanager
@@ -63,19 +59,55 @@ def prometheus(directory: Path, target: str, rules: Path) -> Iterator[Prometheus
     """Run Prometheus with its files in `directory`. It scrapes HOST:PORT of `target`, and evaluates `rules`."""
     directory.mkdir(parents=True)
     (directory / "prometheus.yml").write_text(CONFIGURATION.format(ms=SCRAPE_MS, rules=rules, target=target))
-    port = free_port()
     command = ["prometheus", f"--config.file={directory}/prometheus.yml", f"--storage.tsdb.path={directory}/data"]
-    with (directory / "log").open("wb") as log:
-        process = subprocess.Popen([*command, f"--web.listen-address=127.0.0.1:{port}"], stdout=log, stderr=log)
-    running = Prometheus(f"http://127.0.0.1:{port}")
+    with listening(command, directory / "log") as address:
+        running = Prometheus(f"http://{address}")
+        try:
+            wait_until(running.has_scraped, f"Prometheus scrapes {target}")
+            yield running
+        finally:
+            running.close()
+
+
+@contextmanager
+def listening(command: Sequence[str], log: Path) -> Iterator[str]:
+    """Run a program of Prometheus, whose output goes to `log`, once it is ready. The value is its HOST:PORT."""
+    process, address = start(command, log)
     try:
-        wait_until(running.is_ready, f"Prometheus scrapes {target}")
-        time.sleep(3 * SCRAPE_MS / 1_000)  # a rate needs two scrapes
-        yield running
+        yield address
     finally:
-        running.close()
-        process.terminate()
+        process.kill()
         process.wait()
+
+
+def start(command: Sequence[str], log: Path) -> tuple["subprocess.Popen[bytes]", str]:
+    """Start a program of Prometheus, and wait until it is ready. Returns it and its HOST:PORT.
+
+    It listens some time after a free port was found for it. If another program has taken that one, it gets another.
+    """
+    while True:
+        address = f"127.0.0.1:{free_port()}"
+        with log.open("wb") as output:
+            process = subprocess.Popen([*command, f"--web.listen-address={address}"], stdout=output, stderr=output)
+        try:
+            wait_until(partial(has_ended_or_is_ready, process, address), f"{command[0]} is ready")
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        if process.poll() is None:
+            return process, address
+        assert "address already in use" in log.read_text(), log.read_text()
+
+
+def has_ended_or_is_ready(process: "subprocess.Popen[bytes]", address: str) -> bool:
+    """Whether a program has ended, or answers that it is ready."""
+    if process.poll() is not None:
+        return True
+    try:
+        return httpx.get(f"http://{address}/-/ready", timeout=5, trust_env=False).status_code == httpx.codes.OK
+    except httpx.TransportError:
+        return False
 
 
 def free_port() -> int:
