@@ -16,7 +16,7 @@ from server.core.times import to_milliseconds
 from tests.support.grpc_client import Stream, code_of, good_batch, metadata, raw_unary, stub_of
 from tests.support.harness import Json, MongoClient, Server, batch, event, wait_until
 from tests.support.idempotency import PROTOCOLS, TenantClient, expect_receipt, new_key
-from tests.support.metrics import Scrape, changes, received, scrape
+from tests.support.metrics import Scrape, changes, received, scrape, scrape_when_idle
 from tests.support.wire import EVENTS, talk
 
 JSON = {"Content-Type": "application/json"}
@@ -24,7 +24,7 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.fixture
 def before(server: Server) -> Scrape:
-    return scrape(server.metrics)
+    return scrape_when_idle(server)
 
 
 def test_a_batch_over_rest(server: Server, client: httpx.Client, before: Scrape) -> None:
@@ -107,7 +107,10 @@ def test_a_raw_body(server: Server, client: httpx.Client, before: Scrape) -> Non
 Send = Callable[[Server, httpx.Client], Any]
 
 REFUSED: dict[str, tuple[str, Send]] = {
-    "no key": ("unauthenticated", lambda server, _: httpx.post(server.url + EVENTS, json=batch(), trust_env=False)),
+    "no key": (
+        "unauthenticated",
+        lambda server, _: httpx.post(server.url + EVENTS, json=batch(), timeout=30, trust_env=False),
+    ),
     "two keys": (
         "unauthenticated",
         lambda _, client: client.post(EVENTS, json=batch(), headers={"Authorization": "Bearer slc_other"}),
@@ -223,7 +226,7 @@ def test_levels(server: Server) -> None:
 
 def test_no_tenant_and_no_key_in_labels(server: Server, key: Json, client: httpx.Client) -> None:
     assert client.post(EVENTS, json=batch(source="secret-source")).status_code == 201
-    text = httpx.get(server.metrics, trust_env=False).text
+    text = httpx.get(server.metrics, timeout=30, trust_env=False).text
     for canary in (key["key"], key["id"], key["tenant"], key["tenant_id"], "secret-source"):
         assert canary not in text
     names = {name for _, labels in scrape(server.metrics).numbers for name, _ in labels}
@@ -251,7 +254,7 @@ def test_events_that_a_retry_completes(
         for document, event_id in zip(stored[:2], ids, strict=False):
             own_id = {**own, "id": uuid.UUID(event_id)}
             mongo.sluice.events.insert_one({**document, "_id": own_id, "received_at": earlier})
-        before = scrape(server.metrics)
+        before = scrape_when_idle(server)
         assert expect_receipt(send(tenant, sent, name), replayed=True).ids == ids
     expected = {f"events_completed_late {api}": 1} if is_late else {}
     found = changes(server, before)

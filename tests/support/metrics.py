@@ -73,15 +73,23 @@ def check_scrape(now: Scrape, before: Scrape | None) -> None:
 Deltas = dict[str, int]
 
 
-def changes(server: Server, before: Scrape) -> Deltas:
-    """What requests, events and reads were counted since `before`, once none of them is in flight."""
+def scrape_when_idle(server: Server) -> Scrape:
+    """A scrape when nothing is in flight. A read ends a moment after its response, and a follower after its client."""
+    now: Scrape | None = None
 
     def is_idle() -> bool:
+        nonlocal now
         now = scrape(server.metrics)
         return not any(now.total(f"sluice_{noun}_in_flight") for noun in (*NOUNS, "reads"))
 
     wait_until(is_idle, "requests end")
-    now = scrape(server.metrics)
+    assert now is not None
+    return now
+
+
+def changes(server: Server, before: Scrape) -> Deltas:
+    """What requests, events and reads were counted since `before`, once none of them is in flight."""
+    now = scrape_when_idle(server)
     check_scrape(now, before)
     found: Deltas = {}
     for (name, labels), value in now.counters():
