@@ -298,7 +298,7 @@ class Comparison:
         for pair, result in found.items():
             rule = self._rules[pair.rule_id]
             wanted = find(documents, rule["rule_type"], SimpleNamespace(**rule["config"]), pair.start_ms, pair.end_ms)
-            assert outcome_of(result) == wanted, f"{rule}, {result}"
+            assert outcome_of(result) == wanted, f"{rule}, {pair}: {outcome_of(result)} is not {wanted}"
 
     def _evaluate_again(self) -> None:
         """`evaluate` finds the same in a window that is still the last one."""
