@@ -57,8 +57,8 @@ STREAM_S = 3_600
 MINUTE_S = 60
 MINUTE_MS = 60_000
 
-PAUSE_S = 0.2
-"""Between two batches of a writer."""
+PAUSE_S = 0.6
+"""Between two batches of a writer, at most."""
 
 NAMES = ("a", "b", "c", "$d", "_id", "a.b")
 PATHS = ("a", "b", "c", "a.a", "a.b", "b.a", "a.b.a", "b.c", "$d", "a.$d", "_id")

@@ -1,4 +1,4 @@
-"""Looks for scripted anomalies with rules, offline and on a server: `tests/support/histories.py` draws them.
+"""Looks for scripted anomalies with rules, offline and on a server: `histories.py` draws them.
 
 Offline, `sluice rules test` evaluates the rule of each history up to the window in which an alert must open. For the
 server, the histories are stored with ids of the past, and the rules are set back to when they begin. So when it starts,
@@ -18,9 +18,10 @@ from server.core.events.model import BatchInfo, Event
 from server.core.rules.schedule import last_due
 from server.core.times import MS_PER_S, format_time, from_milliseconds
 from storage.documents import encode
+from tests.monitoring.histories import KINDS, History, RuleType, draw
+from tests.monitoring.timeline import INTERVAL_MS, SPARE_INTERVALS
 from tests.support.evaluations import RULES, check_alerts, due_ms, results_of
 from tests.support.harness import Json, MongoClient, Server, wait_until
-from tests.support.histories import INTERVAL_MS, KINDS, SPARE_INTERVALS, History, RuleType, draw
 from tests.support.many_events import INSERT_EVENTS, insert_encoded
 from tests.support.mongod import Mongod
 

@@ -3,10 +3,10 @@
 from pathlib import Path
 
 from tests.monitoring import scripted
-from tests.support.histories import KINDS
+from tests.monitoring.histories import KINDS
 from tests.support.mongod import Mongod
 
-HOURS = 3
+HOURS = 1
 
 
 def test_an_alert_opens_at_the_first_window_with_an_anomaly(tmp_path: Path, mongod: Mongod) -> None:

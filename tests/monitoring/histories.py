@@ -8,28 +8,29 @@ An anomaly is in the part of a window that no earlier window has. So the first w
 `History.first_ms`, and that is where an alert must open. Silence that is older than a rule allows begins earlier.
 """
 
-import bisect
 import math
 import random
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from itertools import count
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
+from tests.monitoring.timeline import (
+    HOUR_MS,
+    INTERVAL_MINUTES,
+    INTERVAL_MS,
+    MINUTE_MS,
+    SOURCES,
+    TYPES,
+    WRONG,
+    Pace,
+    Sent,
+    Timeline,
+    lose,
+    set_value,
+)
 from tests.support.brute_force import lacks
 from tests.support.harness import Json
-
-MINUTE_MS = 60_000
-HOUR_MS = 60 * MINUTE_MS
-DAY_MS = 24 * HOUR_MS
-
-INTERVAL_MINUTES = 15
-INTERVAL_MS = INTERVAL_MINUTES * MINUTE_MS
-"""Between two evaluations, as by default."""
-
-SPARE_INTERVALS = 2
-"""A history goes on for so many intervals after the last due time of an anomaly."""
 
 RuleType = Literal["threshold", "missing_field", "volume", "freshness", "schema"]
 Kind = Literal["drop", "spike", "missing field", "type change", "new field", "silence"]
@@ -45,20 +46,8 @@ KINDS: Mapping[RuleType, Sequence[Kind]] = {
 
 WINDOW_MINUTES = (10, 15, 20, 30, 45, 60)
 
-SOURCES = ("web", "app", "shop")
-
 OTHER_BURSTS = 20
 """Of events that the rule does not look at."""
-
-
-@dataclass
-class Sent:
-    """An event, and when it was received."""
-
-    at_ms: int
-    source: str
-    event_type: str
-    data: Json
 
 
 class History(NamedTuple):
@@ -81,151 +70,6 @@ class Script(NamedTuple):
     first_ms: int
     spoil: Callable[[], None]
     """Makes the anomaly. Without it, the history is clean."""
-
-
-class Pace(NamedTuple):
-    """How many events come in a minute on average, and by which share that changes within a day."""
-
-    events: float
-    swing: float
-    weekend: float
-    """The share that is left at weekends."""
-
-    def at(self, time_ms: int) -> float:
-        """Events in the minute of a time."""
-        daily = 1 + self.swing * math.sin(2 * math.pi * time_ms / DAY_MS)
-        return self.events * daily * (self.weekend if time_ms // DAY_MS % 7 in (2, 3) else 1)  # 1970 began on Thursday
-
-
-class Timeline:
-    """The events that a rule looks at, and when it is evaluated."""
-
-    def __init__(self, chance: random.Random, event_type: str, end_ms: int, hours: int) -> None:
-        self.chance = chance
-        self.event_type = event_type
-        self.sources = chance.choice([SOURCES[:1], SOURCES])
-        self.first_ms = end_ms - hours * HOUR_MS
-        self.dues = list(range(self.first_ms, end_ms + SPARE_INTERVALS * INTERVAL_MS + 1, INTERVAL_MS))
-        self.targets = self.dues[1:-SPARE_INTERVALS]
-        """The due times at which an anomaly may be found first."""
-        self.events: list[Sent] = []
-
-    def fill(self, pace: Pace, hours_before: int, flaw: float = 0) -> None:
-        """Draw the events, from so many hours before the first due time. A share `flaw` of them lacks fields."""
-        due = 0.0
-        for minute_ms in range(self.first_ms - hours_before * HOUR_MS, self.dues[-1], MINUTE_MS):
-            due += pace.at(minute_ms) * self.chance.uniform(0.7, 1.3)
-            times = sorted(minute_ms + self.chance.randrange(MINUTE_MS) for _ in range(int(due)))
-            self.events += [self.event(time_ms, flaw) for time_ms in times]
-            due -= len(times)
-
-    def event(self, time_ms: int, flaw: float = 0) -> Sent:
-        """A good event, or one that lacks a field."""
-        data = good_data(self.chance)
-        if self.chance.random() < flaw:
-            lose(self.chance, data, self.chance.choice(["currency", "user.id", "items.sku"]))
-        return Sent(time_ms, self.chance.choice(self.sources), self.event_type, data)
-
-    def between(self, start_ms: int, end_ms: int) -> list[Sent]:
-        """The events of a time."""
-        low, high = (bisect.bisect_left(self.events, each, key=lambda sent: sent.at_ms) for each in (start_ms, end_ms))
-        return self.events[low:high]
-
-    def window(self, due_ms: int, minutes: int) -> list[Sent]:
-        """The events of a window."""
-        return self.between(due_ms - minutes * MINUTE_MS, due_ms)
-
-    def fresh(self, due_ms: int, minutes: int) -> list[Sent]:
-        """The events of a window that are in no earlier one."""
-        return self.window(due_ms, min(minutes, INTERVAL_MINUTES))
-
-    def windows(self, minutes: int) -> dict[int, list[Sent]]:
-        """All windows, by due time."""
-        return {due: self.window(due, minutes) for due in self.dues}
-
-    def remove(self, gone: Sequence[Sent]) -> None:
-        """Remove events."""
-        ids = {id(sent) for sent in gone}
-        self.events = [sent for sent in self.events if id(sent) not in ids]
-
-    def silence(self, start_ms: int, due_ms: int) -> None:
-        """Remove all events from a time to a due time, and maybe for some intervals more."""
-        self.remove(self.between(start_ms, due_ms + self.chance.choice([0, 1, 5]) * INTERVAL_MS))
-
-    def add(self, due_ms: int, minutes: int, count: int) -> None:
-        """Add events to the part of a window that is in no earlier one: all over it, or within a second."""
-        length_ms = min(minutes, INTERVAL_MINUTES) * MINUTE_MS
-        spread_ms = self.chance.choice([1_000, length_ms])
-        start_ms = due_ms - length_ms + self.chance.randrange(length_ms - spread_ms + 1)
-        self.events += [self.event(start_ms + self.chance.randrange(spread_ms)) for _ in range(count)]
-
-
-# --- what events hold
-
-
-def good_data(chance: random.Random) -> Json:
-    """What a good event holds. Amounts are multiples of 0.25, so sums of them are exact."""
-    return {
-        "amount": chance.choice([chance.randrange(400) / 4, chance.randrange(100)]),
-        "quantity": chance.randrange(1, 9),
-        "currency": chance.choice(["EUR", "USD"]),
-        "is_new": chance.random() < 0.5,
-        "user": {"id": f"u{chance.randrange(1_000)}", "plan": chance.choice(["free", "paid", None])},
-        "items": [
-            {"sku": f"s{chance.randrange(99)}", "price": chance.randrange(90)} for _ in range(chance.randrange(3))
-        ],
-    }
-
-
-TYPES: Mapping[str, str | list[str]] = {
-    "amount": "number",
-    "quantity": "integer",
-    "currency": "string",
-    "is_new": ["boolean", "null"],
-    "user": "object",
-    "user.id": "string",
-    "user.plan": ["string", "null"],
-    "items": "array",
-    "items.sku": "string",
-    "items.price": "number",
-}
-"""The types of all fields."""
-
-WRONG: Mapping[str, Sequence[Any]] = {
-    "amount": ("12.50", None, [], True),
-    "quantity": (1.5, "2", None),
-    "currency": (978, None, ["EUR"]),
-    "is_new": (0, "true"),
-    "user": ("u1", None, 7),
-    "user.id": (17, None, {"id": "u1"}),
-    "user.plan": (0, False),
-    "items": ({}, "none", None),
-    "items.sku": (17, None),
-    "items.price": ("9.99", None, {}),
-}
-"""Values of other types."""
-
-
-def lose(chance: random.Random, data: Json, path: str) -> None:
-    """Remove a field: of an array, from one of its elements."""
-    name, _, below = path.partition(".")
-    if not below:
-        del data[name]
-    elif name == "items":
-        data["items"].insert(chance.randint(0, len(data["items"])), {"price" if below == "sku" else "sku": 1})
-    else:
-        del data[name][below]
-
-
-def set_value(data: Json, path: str, value: Any) -> None:
-    """Set a field: of an array, in one element more."""
-    name, _, below = path.partition(".")
-    if not below:
-        data[name] = value
-    elif name == "items":
-        data["items"].append({"sku": "s1", "price": 1, below: value})
-    else:
-        data[name][below] = value
 
 
 # --- rules and their anomalies
@@ -352,11 +196,12 @@ def changed_volume(line: Timeline, kind: Kind, hours: int) -> Script:
     minutes = minutes_for(line, kind)
     changes = {due: change_of(line, due, minutes, hours) for due in line.dues}
     if kind == "spike":
-        limit, due = math.nextafter(max(changes.values()), math.inf), line.chance.choice(line.targets)
+        limit = max(1, math.nextafter(max(changes.values()), math.inf))  # a negative one would be for a drop
+        due = line.chance.choice(line.targets)
         added = next(n for n in count(1) if change_of(line, due, minutes, hours, n) >= limit)
         spoil = partial(line.add, due, minutes, added + line.chance.choice([0, 100]))
         return Script(on_volume(minutes, hours, limit), due, spoil)
-    limit = math.nextafter(min(changes.values()), -math.inf)
+    limit = min(-1, math.nextafter(min(changes.values()), -math.inf))
     fresh = {due: line.fresh(due, minutes) for due in line.targets}
     able = [due for due in line.targets if change_of(line, due, minutes, hours, -len(fresh[due])) <= limit]
     if not able or limit < -100:
@@ -368,7 +213,7 @@ def changed_volume(line: Timeline, kind: Kind, hours: int) -> Script:
 
 
 def change_of(line: Timeline, due_ms: int, minutes: int, hours: int, more: int = 0) -> float:
-    """The change of a window in percent, if it had so many events more."""
+    """The change of a window in percent, if it had `more` events in addition."""
     start_ms = due_ms - minutes * MINUTE_MS
     before, now = len(line.between(start_ms - hours * HOUR_MS, start_ms)), len(line.window(due_ms, minutes)) + more
     return 100 * (now * hours * 60 - before * minutes) / (before * minutes)
@@ -437,7 +282,7 @@ def is_incomplete(sent: Sent, paths: Sequence[str]) -> bool:
 
 
 def percent_of(window: Sequence[Sent], paths: Sequence[str], more: int = 0) -> float:
-    """How many percent of the events are incomplete, if so many more of them were."""
+    """How many percent of the events are incomplete, if `more` of them were in addition."""
     incomplete = sum(is_incomplete(sent, paths) for sent in window) + more
     return 100 * incomplete / len(window) if window else 0
 
