@@ -104,13 +104,13 @@ class Figures(NamedTuple):
 
 
 def random_value(chance: random.Random, depth: int = 0) -> Any:
-    """A value of JSON. Numbers are multiples of 1/8, so sums of them are exact."""
+    """A value of JSON. Numbers are multiples of 1/8 and of 33 bits at most, so sums of them are exact."""
     kind = chance.randrange(10 if depth < 3 else 7)
     if kind == 9:
         return random_data(chance, depth + 1)
     if kind > 6:
         return [random_value(chance, depth + 1) for _ in range(chance.randrange(4))]
-    number = chance.choice([chance.randrange(-50, 50), chance.randrange(-400, 400) / 8, 2**40])
+    number = chance.choice([chance.randrange(-50, 50), chance.randrange(-400, 400) / 8, 2**33])
     return chance.choice([number, number, number, None, True, "text"])
 
 
@@ -223,7 +223,7 @@ def threshold(chance: random.Random) -> Json:
         limits = {"field": "count", "value": chance.choice([0, 100, 500, 2_000])}
     else:
         aggregate = chance.choice(["avg", "min", "max", "sum"])
-        limits = {"field": chance.choice(PATHS), "aggregate": aggregate, "value": chance.choice([-50, 0, 0.5, 2**40])}
+        limits = {"field": chance.choice(PATHS), "aggregate": aggregate, "value": chance.choice([-50, 0, 0.5, 2**33])}
     return {**limits, "operator": operator, "window_minutes": minutes_of(chance)}
 
 

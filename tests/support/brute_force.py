@@ -3,6 +3,7 @@
 `server/core/rules/measure.py` says what paths, numbers and types are.
 """
 
+import math
 import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -159,7 +160,8 @@ def threshold(config: Any, events: Sequence[Json]) -> Found:
     found = [number for each in events for number in numbers(each["data"], config.field)]
     if not found:
         return verdict(None, False, events, [])
-    value = {"avg": sum(found) / len(found), "min": min(found), "max": max(found), "sum": sum(found)}[config.aggregate]
+    total = math.fsum(found)
+    value = {"avg": total / len(found), "min": min(found), "max": max(found), "sum": total}[config.aggregate]
     named = [each for each in events if any(is_named(config, number) for number in numbers(each["data"], config.field))]
     return verdict(float(value), compares(value, config.value), events, named)
 
