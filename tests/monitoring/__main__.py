@@ -39,9 +39,11 @@ def run_pairs(folder: Path, seed: str) -> str:
 PARTS: dict[str, Callable[[Path, str], str]] = {"chaos": run_chaos, "scripted": run_scripted, "pairs": run_pairs}
 
 parser = argparse.ArgumentParser(prog="python -m tests.monitoring")
-parser.add_argument("names", nargs="*", metavar="NAME", choices=[[], *PARTS], help=f"one of {', '.join(PARTS)}")
+parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(PARTS)}")
 parser.add_argument("--seed", default=secrets.token_hex(4))
 arguments = parser.parse_args()
+if not set(arguments.names) <= PARTS.keys():
+    parser.error(f"NAME must be one of {', '.join(PARTS)}")
 for name in arguments.names or PARTS:
     with tempfile.TemporaryDirectory(prefix="monitoring-") as directory:
         print(f"{name}, seed {arguments.seed}:", flush=True)  # noqa: T201
