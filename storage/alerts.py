@@ -6,12 +6,14 @@ which the deliveries to webhooks are written too (`deliveries.py`).
 """
 
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime
 from functools import partial
 from time import time_ns
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from bson.binary import Binary
 from pymongo import ReturnDocument
 
@@ -25,6 +27,7 @@ from server.core.rules.model import Window
 from server.core.times import NS_PER_MS, from_milliseconds, to_milliseconds
 from storage.client import in_transaction
 from storage.commands import Database, Document, retry_without_events
+from storage.decoding import Undecodable, decoded, decoded_one
 from storage.deliveries import enqueue
 from storage.indexes import ALERTS
 from storage.webhooks import id_of, range_of
@@ -43,8 +46,14 @@ class StoredAlerts:
         self, tenant_id: UUID, where: AlertFilter, below: UUID | None, count: int, deadline: Deadline
     ) -> Sequence[Alert]:
         """See `AlertReader`."""
-        found = await retry_without_events(partial(self._find, query_of(tenant_id, where, below), count), deadline)
-        return [alert_of(document) for document in found]
+        query, alerts = query_of(tenant_id, where, below), list[Alert]()
+        while True:
+            missing = count - len(alerts)
+            found = await retry_without_events(partial(self._find, query, missing), deadline)
+            alerts += decoded(ALERTS, found, alert_of)
+            if len(found) < missing or len(alerts) == count:
+                return alerts
+            query["_id"]["$lt"] = found[-1]["_id"]  # for each that was left out, another one
 
     async def get(self, tenant_id: UUID, alert_id: UUID, deadline: Deadline) -> Alert:
         """See `AlertReader`."""
@@ -68,16 +77,20 @@ class StoredAlerts:
         return await retry_without_events(partial(in_transaction, self._database, work), deadline)
 
     async def resolve_of_rule(self, tenant_id: UUID, rule_id: UUID, resolution: Resolution, session: Any) -> None:
-        """Resolve the open alert of a rule that is deleted or disabled, if it has one, in the session's transaction."""
-        alert = await self.open_alert(tenant_id, rule_id, session)
-        if alert is not None:
-            await self._store_resolved(alert, resolution, session)
+        """Resolve the open alert of a rule that is deleted or disabled, if it has one, in the session's transaction.
+
+        An alert that cannot be decoded stays as it is.
+        """
+        with suppress(Undecodable):
+            alert = await self.open_alert(tenant_id, rule_id, session)
+            if alert is not None:
+                await self._store_resolved(alert, resolution, session)
 
     async def open_alert(self, tenant_id: UUID, rule_id: UUID, session: Any) -> Alert | None:
-        """The open alert of a rule, in the session's transaction."""
+        """The open alert of a rule, in the session's transaction. Raises Undecodable."""
         query = {**OPEN, "rule_id": Binary.from_uuid(rule_id), "_id.tenant_id": Binary.from_uuid(tenant_id)}
         document = await self._alerts.find_one(query, session=session)
-        return None if document is None else alert_of(document)
+        return None if document is None else decoded_one(ALERTS, document, alert_of)
 
     async def store(self, change: Change, session: Any) -> None:
         """Store what becomes of an alert, and what webhooks are told of it, in the session's transaction."""
@@ -124,10 +137,10 @@ def query_of(tenant_id: UUID, where: AlertFilter, below: UUID | None) -> Documen
 
 
 def found_alert(document: Document | None) -> Alert:
-    """The alert that was found. Raises NotFound if none was."""
+    """The alert that was found. Raises NotFound if none was, and Undecodable."""
     if document is None:
         raise NotFound(NO_ALERT)
-    return alert_of(document)
+    return decoded_one(ALERTS, document, alert_of)
 
 
 def document_of(alert: Alert) -> Document:
@@ -155,18 +168,6 @@ def document_of(alert: Alert) -> Document:
 
 def alert_of(document: Document) -> Alert:
     """The alert that a document holds."""
-    return Alert(
-        id=document["_id"]["id"],
-        tenant_id=document["_id"]["tenant_id"],
-        rule_id=document["rule_id"],
-        rule_name=document["rule_name"],
-        severity=document["severity"],
-        message=document["message"],
-        value=document["value"],
-        window=Window(to_milliseconds(document["window_start"]), to_milliseconds(document["window_end"])),
-        event_ids=tuple(map(str, document["event_ids"])),
-        created_at=document["created_at"],
-        resolved_at=document.get("resolved_at"),
-        resolution=document.get("resolution"),
-        acknowledged_at=document.get("acknowledged_at"),
-    )
+    window = Window(to_milliseconds(document["window_start"]), to_milliseconds(document["window_end"]))
+    fields = {**document, **document["_id"], "window": window, "event_ids": [*map(str, document["event_ids"])]}
+    return msgspec.convert(fields, Alert)

@@ -82,6 +82,20 @@ class StoredCatalog:
         is_complete = bool(found) and found[0].get("is_complete", False)  # the marker is first in order
         return not is_complete or len(found) > 1
 
+    async def first_seen(self, tenant_id: UUID, event_type: str, source: str | None, deadline: Deadline) -> int | None:
+        """When the first event of a type was received from a source, or from any.
+
+        In milliseconds since 1970; None if the catalog does not know the type. Raises Unavailable.
+        """
+        names = {"_id.event_type": event_type} | ({} if source is None else {"_id.source": source})
+        query = {"$match": {**query_after(tenant_id, None), **names}}
+        pipeline = [query, {"$group": {"_id": None, "at": {"$min": "$first_seen"}}}]
+        command = {"aggregate": CATALOG, "pipeline": pipeline, "cursor": {}, "readConcern": {"level": "majority"}}
+        call = partial(self._database.command, command, codec_options=self._database.codec_options)
+        reply: Any = await retry_without_events(call, deadline)
+        at = [each["at"] for each in reply["cursor"]["firstBatch"]]
+        return to_milliseconds(at[0]) if at and isinstance(at[0], datetime) else None
+
     async def _add(self, tenant_source: TenantSource, event_types: Sequence[str], seen_at_ms: int) -> None:
         ids, marker = [id_of(tenant_source, event_type) for event_type in event_types], marker_id(tenant_source[0])
         stored = await self._find({"_id": {"$in": [marker, *ids]}}, len(ids) + 1)

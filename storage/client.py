@@ -15,6 +15,7 @@ from typing import Any, Literal, TypeVar, cast
 import pymongo
 from bson import CodecOptions
 from bson.binary import UuidRepresentation
+from bson.codec_options import DatetimeConversion
 from bson.raw_bson import RawBSONDocument
 from motor.motor_asyncio import AsyncIOMotorClient
 from pymongo import AsyncMongoClient, ReadPreference, WriteConcern
@@ -150,10 +151,17 @@ async def close(client: Client) -> None:
 
 
 def database(client: Client, name: str) -> Database:
-    """The database `name`. Writes wait for the journals of a majority, and reads return only what a majority has."""
+    """The database `name`. Writes wait for the journals of a majority, and reads return only what a majority has.
+
+    A date that Python does not have, which an operator has put there, does not spoil the documents read with it.
+    """
     return client.get_database(
         name,
-        codec_options=CodecOptions(tz_aware=True, uuid_representation=UuidRepresentation.STANDARD),
+        codec_options=CodecOptions(
+            tz_aware=True,
+            uuid_representation=UuidRepresentation.STANDARD,
+            datetime_conversion=DatetimeConversion.DATETIME_AUTO,
+        ),
         read_preference=ReadPreference.PRIMARY,
         write_concern=WriteConcern(w="majority", j=True),
         read_concern=ReadConcern("majority"),

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from bson.binary import Binary
 from pymongo import ReturnDocument
 
@@ -17,6 +18,7 @@ from server.core.deadline import Deadline
 from server.core.webhooks.messages import deliveries_of
 from server.core.webhooks.model import MAX_KEPT_ATTEMPTS, Attempt, Delivery, Webhook
 from storage.commands import MAJORITY, Database, Document, delete_each, insert_each, retry_without_events, update_each
+from storage.decoding import decoded, decoded_one
 from storage.indexes import DELIVERIES, PENDING, WEBHOOKS
 from storage.webhooks import id_of, range_of, set_disabled, webhook_of
 
@@ -26,15 +28,21 @@ KEPT_MS = 7 * 24 * 60 * 60 * 1_000
 PAUSE_MS = 1_000
 """How long after an earlier delivery of its subject one is due."""
 
+MAX_EARLIER = 10
+"""Earlier deliveries that are read to find one that can be decoded."""
+
+SET_ASIDE_MS = 10 * 60 * 1_000
+"""How long until a delivery that cannot be decoded is tried again. Its operator may correct it meanwhile."""
+
 
 async def enqueue(database: Database, transition: Transition, session: Any) -> int:
     """Store a delivery of a transition for each webhook of its tenant that wants it, in the transaction of `session`.
 
-    Returns how many. Raises the driver's errors.
+    A webhook that cannot be decoded gets none. Returns how many. Raises the driver's errors.
     """
     query = {"_id": range_of(transition.alert.tenant_id)}
     found = await database[WEBHOOKS].find(query, session=session).to_list(None)
-    deliveries = deliveries_of(map(webhook_of, found), transition)
+    deliveries = deliveries_of(decoded(WEBHOOKS, found, webhook_of), transition)
     if deliveries:
         await database[DELIVERIES].insert_many([*map(document_of, deliveries)], session=session)
     return len(deliveries)
@@ -53,7 +61,7 @@ class StoredDeliveries:
         await retry_without_events(partial(insert_each, self._database, DELIVERIES, documents), deadline)
         own_id = {"_id": id_of(delivery.tenant_id, delivery.id)}
         found = await retry_without_events(partial(self._collection.find_one, own_id), deadline)
-        return delivery if found is None else delivery_of(found)
+        return delivery if found is None else decoded_one(DELIVERIES, found, delivery_of)
 
     async def newest(self, tenant_id: UUID, webhook_id: UUID, count: int, deadline: Deadline) -> Sequence[Delivery]:
         """See `DeliveryStore`."""
@@ -62,14 +70,14 @@ class StoredDeliveries:
         async def find() -> list[Document]:
             return await self._collection.find(query, {"body": 0}, sort=[("_id", -1)], limit=count).to_list(count)
 
-        return [delivery_of(document) for document in await retry_without_events(find, deadline)]
+        return decoded(DELIVERIES, await retry_without_events(find, deadline), delivery_of)
 
     async def resend(self, tenant_id: UUID, webhook_id: UUID, delivery_id: UUID, deadline: Deadline) -> Delivery | None:
         """See `DeliveryStore`."""
         query = {"_id": id_of(tenant_id, delivery_id), "webhook_id": Binary.from_uuid(webhook_id)}
         change = {"state": "pending", "tries": 0, "due_at": "$$NOW", "expires_at": "$$REMOVE"}
         found = await retry_without_events(partial(self._update, query, change), deadline)
-        return None if found is None else delivery_of(found)
+        return None if found is None else decoded_one(DELIVERIES, found, delivery_of)
 
     async def due(
         self, count: int, busy: Collection[UUID], in_flight: Collection[UUID], deadline: Deadline
@@ -86,17 +94,22 @@ class StoredDeliveries:
             found = self._collection.find(query, {"attempts": 0}, sort=[("due_at", 1)], limit=count, batch_size=count)
             return await found.to_list(count)
 
-        return [delivery_of(document) for document in await retry_without_events(find, deadline)]
+        documents = await retry_without_events(find, deadline)
+        deliveries = decoded(DELIVERIES, documents, delivery_of)
+        if len(deliveries) < len(documents):
+            await self._set_aside(documents, deliveries, deadline)
+        return deliveries
 
-    async def webhooks(self, deliveries: Sequence[Delivery], deadline: Deadline) -> dict[UUID, Webhook]:
+    async def webhooks(self, deliveries: Sequence[Delivery], deadline: Deadline) -> dict[UUID, Webhook | None]:
         """See `Outbox`."""
         ids = {each.webhook_id: id_of(each.tenant_id, each.webhook_id) for each in deliveries}
 
         async def find() -> list[Document]:
             return await self._database[WEBHOOKS].find({"_id": {"$in": [*ids.values()]}}).to_list(None)
 
-        found = map(webhook_of, await retry_without_events(find, deadline))
-        return {webhook.id: webhook for webhook in found}
+        documents = await retry_without_events(find, deadline)
+        found = {webhook.id: webhook for webhook in decoded(WEBHOOKS, documents, webhook_of)}
+        return {document["_id"]["id"]: found.get(document["_id"]["id"]) for document in documents}
 
     async def wait_for_earlier(self, delivery: Delivery, deadline: Deadline) -> bool:
         """See `Outbox`."""
@@ -106,10 +119,15 @@ class StoredDeliveries:
             "_id": {"$gte": range_of(delivery.tenant_id)["$gte"], "$lt": id_of(delivery.tenant_id, delivery.id)},
             **PENDING,
         }
-        earlier = await retry_without_events(partial(self._collection.find_one, query, {"due_at": 1}), deadline)
-        if earlier is None:
+        unused = {"body": 0, "attempts": 0}
+
+        async def find() -> list[Document]:
+            return await self._collection.find(query, unused, sort=[("_id", 1)], limit=MAX_EARLIER).to_list(None)
+
+        earlier = decoded(DELIVERIES, await retry_without_events(find, deadline), delivery_of)
+        if not earlier:
             return False
-        due_at = {"$add": [{"$max": ["$$NOW", earlier["due_at"]]}, PAUSE_MS]}
+        due_at = {"$add": [{"$max": ["$$NOW", earlier[0].due_at]}, PAUSE_MS]}
         await retry_without_events(partial(self._update, query_of(delivery), {"due_at": due_at}), deadline)
         return True
 
@@ -133,6 +151,15 @@ class StoredDeliveries:
         """See `Outbox`."""
         query = {"_id": id_of(delivery.tenant_id, delivery.id)}
         await retry_without_events(partial(delete_each, self._database, DELIVERIES, query), deadline)
+
+    async def _set_aside(
+        self, documents: Sequence[Document], deliveries: Sequence[Delivery], deadline: Deadline
+    ) -> None:
+        """Let those of the documents be due later that are none of the deliveries, so that they hold up no others."""
+        good = [{"tenant_id": each.tenant_id, "id": each.id} for each in deliveries]
+        query = {"_id": {"$in": [each["_id"] for each in documents if each["_id"] not in good]}, **PENDING}
+        later = [{"$set": {"due_at": {"$add": ["$$NOW", SET_ASIDE_MS]}}}]
+        await retry_without_events(partial(self._collection.update_many, query, later), deadline)
 
     async def _settle(self, delivery: Delivery, attempt: Attempt, change: Document, deadline: Deadline) -> None:
         """Add an attempt to a delivery, unless it was settled or resent meanwhile."""
@@ -194,16 +221,4 @@ def document_of(delivery: Delivery) -> Document:
 
 def delivery_of(document: Document) -> Delivery:
     """The delivery that a document holds, or as much of it as was asked for."""
-    return Delivery(
-        id=document["_id"]["id"],
-        tenant_id=document["_id"]["tenant_id"],
-        webhook_id=document["webhook_id"],
-        subject=document["subject"],
-        event=document["event"],
-        body=document.get("body", b""),
-        created_at=document["created_at"],
-        due_at=document.get("due_at"),
-        state=document["state"],
-        tries=document["tries"],
-        attempts=tuple(Attempt(**each) for each in document.get("attempts", ())),
-    )
+    return msgspec.convert({"body": b"", "due_at": None, **document, **document["_id"]}, Delivery)

@@ -23,12 +23,10 @@ from server.core.times import from_milliseconds
 from storage.alerts import StoredAlerts, new_id, now
 from storage.client import in_transaction
 from storage.commands import Database, Document, driver_errors_as_unavailable, retry_without_events, time_limit
+from storage.decoding import Undecodable, decoded
 from storage.indexes import RULE_RESULTS, RULES
 from storage.rules import rule_of
-from storage.webhooks import id_of
-
-MAX_RULES = 1_000
-"""Rules that are read at a time."""
+from storage.webhooks import id_of, range_of
 
 KEPT_MS = 30 * 24 * 60 * 60 * 1_000
 """How long a result is kept. MongoDB deletes it then, by the TTL index on `expires_at`."""
@@ -60,18 +58,23 @@ class StoredEvaluations:
             if sessions:
                 await admin.command("killSessions", sessions)
 
-    async def due(self, until_ms: int, deadline: Deadline) -> Sequence[Rule]:
+    async def tenants_due(self, until_ms: int, deadline: Deadline) -> Sequence[UUID]:
         """See `EvaluationStore`."""
-        return [rule_of(each) for each in await retry_without_events(partial(self._find, until_ms), deadline)]
+        find = partial(self._rules.distinct, "_id.tenant_id", query_of(until_ms))
+        return [each for each in await retry_without_events(find, deadline) if isinstance(each, UUID)]
+
+    async def due(self, tenant_id: UUID, until_ms: int, deadline: Deadline) -> Sequence[Rule]:
+        """See `EvaluationStore`."""
+        query = {"_id": range_of(tenant_id), **query_of(until_ms)}
+        return decoded(RULES, await retry_without_events(partial(self._find, query), deadline), rule_of)
 
     async def apply(self, lease: JobLease, rule: Rule, results: Sequence[Result], deadline: Deadline) -> bool:
         """See `EvaluationStore`."""
         work = partial(self._apply_in, lease, rule, results)
         return await retry_without_events(partial(in_transaction, self._database, work), deadline)
 
-    async def _find(self, until_ms: int) -> list[Document]:
-        query = {"enabled": True, "evaluated_until": {"$lt": from_milliseconds(until_ms)}}
-        return await self._rules.find(query, sort=[("evaluated_until", 1)], limit=MAX_RULES).to_list(None)
+    async def _find(self, query: Document) -> list[Document]:
+        return await self._rules.find(query).to_list(None)
 
     async def _apply_in(self, lease: JobLease, rule: Rule, results: Sequence[Result], session: Any) -> bool:
         if not await self._move_on(lease, rule, results[-1], session):
@@ -98,13 +101,21 @@ class StoredEvaluations:
         return (await self._rules.update_one(query, {"$set": change}, session=session)).matched_count == 1
 
     async def _change_alert(self, rule: Rule, results: Sequence[Result], session: Any) -> None:
-        """Open, update or resolve the alert of a rule, result by result."""
-        alert = await self._alerts.open_alert(rule.tenant_id, rule.id, session)
+        """Open, update or resolve the alert of a rule, result by result. One that cannot be decoded stays as it is."""
+        try:
+            alert = await self._alerts.open_alert(rule.tenant_id, rule.id, session)
+        except Undecodable:
+            return
         for result in results:
             change = change_by(result.evaluation, rule, alert, now(), new_id)
             if change is not None:
                 await self._alerts.store(change, session)
                 alert = change.alert if change.alert.resolved_at is None else None
+
+
+def query_of(until_ms: int) -> Document:
+    """The query for enabled rules that are not evaluated up to a due time."""
+    return {"enabled": True, "evaluated_until": {"$lt": from_milliseconds(until_ms)}}
 
 
 def result_document(rule: Rule, result: Result) -> Document:

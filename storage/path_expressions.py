@@ -1,8 +1,8 @@
 """Makes MongoDB's expressions for what is at a path in the `data` of an event, as `core/rules/measure.py` defines it.
 
 MongoDB's own way into arrays, `"$data.items.price"`, does not tell an element without `price` from no element. So it is
-used only if there is no array on the way, which it does tell. That is how nearly all events are, and three times as
-fast. In the others, an expression takes one step for each name of the path.
+used only if there is no array on the way, which it does tell, or if only the numbers matter. That is how nearly all
+events are, and three times as fast. In the others, an expression takes one step for each name of the path.
 """
 
 from collections.abc import Callable, Sequence
@@ -16,6 +16,9 @@ Expression = Any
 
 DATA = "$data"
 
+DIRECT = "$$direct"
+"""What MongoDB's own way finds. It is walked once: that takes longer than to look at what is there."""
+
 BSON_TYPES: dict[FieldType, tuple[str, ...]] = {
     "string": ("string",),
     "integer": ("int", "long"),
@@ -27,36 +30,43 @@ BSON_TYPES: dict[FieldType, tuple[str, ...]] = {
 }
 """What MongoDB calls the types."""
 
-ALL_TYPES = tuple(dict.fromkeys(name for names in BSON_TYPES.values() for name in names))
-
 Ending = Callable[[Expression], Expression]
 """From a value at the end of a path to what is wanted of it."""
 
 
 class Usual(NamedTuple):
-    """What most values at the end of a path are, so that one comparison is enough for them."""
+    """What MongoDB's own way finds of most events, and what is wanted of it."""
 
-    types: Sequence[str]
+    case: Ending
+    """Whether it is usual, and exact."""
     found: Ending
+
+
+def single_of(types: Sequence[str], found: Ending) -> Usual:
+    """Single values of some of MongoDB's types."""
+    single = [name for name in types if name != "array"]
+    return Usual(lambda value: is_one_of(value, single), found)
 
 
 def is_missing(path: str) -> Expression:
     """Whether a field is missing."""
-    usual = Usual([name for name in ALL_TYPES if name != "array"], lambda _: False)
-    return at_ends(path, usual, lambda _: False, nothing=True, join=is_any)
+    usual = single_of(bson_types_of(list(BSON_TYPES)), lambda _: False)
+    return at_ends(path, [usual], lambda _: False, nothing=True, join=is_any)
 
 
 def is_mistyped(path: str, types: Sequence[FieldType]) -> Expression:
     """Whether a value at a path has none of the types."""
-    allowed = [name for each in types for name in BSON_TYPES[each]]
-    usual = Usual([name for name in allowed if name != "array"], lambda _: False)
-    return at_ends(path, usual, lambda value: {"$not": [is_one_of(value, allowed)]}, nothing=False, join=is_any)
+    allowed = bson_types_of(types)
+    usual = single_of(allowed, lambda _: False)
+    return at_ends(path, [usual], lambda value: {"$not": [is_one_of(value, allowed)]}, nothing=False, join=is_any)
 
 
 def numbers_at(path: str) -> Expression:
     """The list of the numbers at a path."""
-    usual = Usual(BSON_TYPES["number"], lambda value: [value])
-    return at_ends(path, usual, numbers_in, nothing=[], join=concatenated)
+    single = single_of(BSON_TYPES["number"], lambda value: [value])
+    return at_ends(
+        path, [single, Usual(holds_only_numbers, lambda values: values)], numbers_in, nothing=[], join=concatenated
+    )
 
 
 def has_unlisted(tree: Tree, value: Expression = DATA) -> Expression:
@@ -67,22 +77,33 @@ def has_unlisted(tree: Tree, value: Expression = DATA) -> Expression:
     return is_any(in_objects(value, {"$or": [is_unlisted, *below]}, False))
 
 
-def at_ends(path: str, usual: Usual, found: Ending, nothing: Expression, join: Ending) -> Expression:
+def bson_types_of(types: Sequence[FieldType]) -> list[str]:
+    """What MongoDB calls types of JSON, each once: an integer is a number too."""
+    return list(dict.fromkeys(name for each in types for name in BSON_TYPES[each]))
+
+
+def at_ends(path: str, usual: Sequence[Usual], found: Ending, nothing: Expression, join: Ending) -> Expression:
     """What `join` makes of a list: `found` for each value that the path ends at, and `nothing` where it does not.
 
-    `usual` gives the same for a single value of one of its types, and is tried first.
+    What is `usual` gives the same, and is tried first.
     """
     names = names_of(path)
     step_by_step = descend(DATA, names, found, nothing, join)
     if any(name.startswith("$") for name in names):  # these would be variables
         return step_by_step
-    direct = f"{DATA}.{path}"
     branches = [
-        {"case": is_one_of(direct, usual.types), "then": usual.found(direct)},
-        {"case": {"$eq": [{"$type": direct}, "missing"]}, "then": nothing},
-        {"case": {"$ne": [{"$type": direct}, "array"]}, "then": found(direct)},
+        *({"case": each.case(DIRECT), "then": each.found(DIRECT)} for each in usual),
+        {"case": {"$eq": [{"$type": DIRECT}, "missing"]}, "then": nothing},
+        {"case": {"$ne": [{"$type": DIRECT}, "array"]}, "then": found(DIRECT)},
     ]
-    return {"$switch": {"branches": branches, "default": step_by_step}}
+    switch = {"$switch": {"branches": branches, "default": step_by_step}}
+    return {"$let": {"vars": {DIRECT.removeprefix("$$"): f"{DATA}.{path}"}, "in": switch}}
+
+
+def holds_only_numbers(value: Expression) -> Expression:
+    """Whether a value is a list of numbers."""
+    count = {"$size": {"$filter": {"input": value, "cond": is_one_of("$$this", BSON_TYPES["number"])}}}
+    return {"$and": [{"$isArray": [value]}, {"$eq": [count, {"$size": value}]}]}
 
 
 def descend(value: Expression, names: Sequence[str], found: Ending, nothing: Expression, join: Ending) -> Expression:

@@ -14,6 +14,7 @@ from server.core.rules.model import Window
 from server.core.rules.presence import MAX_SILENCE_MS
 from server.core.times import to_milliseconds
 from storage.commands import Database, Document, retry_without_events
+from storage.decoding import decoded
 from storage.indexes import PRESENCE
 
 GOES_ON: Document = {"$expr": {"$gte": ["$until", {"$subtract": ["$$NOW", MAX_SILENCE_MS]}]}}
@@ -32,7 +33,7 @@ class StoredPresence:
     async def periods(self, deadline: Deadline) -> Sequence[Window]:
         """See `PresenceStore`."""
         found = await retry_without_events(self._find, deadline)
-        return [Window(to_milliseconds(each["from"]), to_milliseconds(each["until"])) for each in found]
+        return decoded(PRESENCE, found, period_of)
 
     async def _note(self) -> None:
         """Extend a period, or begin one: MongoDB compares with its clock in an update, but not in an upsert."""
@@ -43,3 +44,8 @@ class StoredPresence:
 
     async def _find(self) -> list[Document]:
         return await self._periods.find().to_list(None)
+
+
+def period_of(document: Document) -> Window:
+    """The period that a document holds."""
+    return Window(to_milliseconds(document["from"]), to_milliseconds(document["until"]))

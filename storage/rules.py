@@ -21,6 +21,7 @@ from server.core.times import from_milliseconds, to_milliseconds
 from storage.alerts import StoredAlerts
 from storage.client import in_transaction
 from storage.commands import Database, Document, insert_each, retry_without_events
+from storage.decoding import decoded, decoded_one
 from storage.indexes import RULES
 from storage.webhooks import id_of, range_of
 
@@ -47,12 +48,12 @@ class StoredRules:
     async def of_tenant(self, tenant_id: UUID, deadline: Deadline) -> list[Rule]:
         """See `RuleStore`."""
         found = await retry_without_events(partial(self._find, range_of(tenant_id)), deadline)
-        return [rule_of(document) for document in found]
+        return decoded(RULES, found, rule_of)
 
     async def find(self, tenant_id: UUID, rule_id: UUID, deadline: Deadline) -> Rule | None:
         """See `RuleStore`."""
         found = await retry_without_events(partial(self._find, id_of(tenant_id, rule_id)), deadline)
-        return rule_of(found[0]) if found else None
+        return decoded_one(RULES, found[0], rule_of) if found else None
 
     async def change(
         self, tenant_id: UUID, rule_id: UUID, change: Callable[[Rule], Rule], deadline: Deadline
@@ -62,11 +63,10 @@ class StoredRules:
         return await retry_without_events(partial(in_transaction, self._database, work), deadline)
 
     async def delete(self, tenant_id: UUID, rule_id: UUID, deadline: Deadline) -> bool:
-        """See `RuleStore`."""
-        rule = await self.find(tenant_id, rule_id, deadline)
-        if rule is None:
+        """See `RuleStore`. A rule that cannot be decoded can be deleted too."""
+        if not await retry_without_events(partial(self._find, id_of(tenant_id, rule_id)), deadline):
             return False
-        work = partial(self._delete_in, rule)
+        work = partial(self._delete_in, tenant_id, rule_id)
         await retry_without_events(partial(in_transaction, self._database, work), deadline)
         return True
 
@@ -77,7 +77,7 @@ class StoredRules:
         document = await self._rules.find_one({"_id": own_id}, session=session)
         if document is None:
             return None
-        before = rule_of(document)
+        before = decoded_one(RULES, document, rule_of)
         after = change(before)
         try:
             await self._rules.update_one({"_id": own_id}, {"$set": fields_of(after)}, session=session)
@@ -87,9 +87,9 @@ class StoredRules:
             await self._alerts.resolve_of_rule(after.tenant_id, after.id, "rule_disabled", session)
         return after
 
-    async def _delete_in(self, rule: Rule, session: Any) -> None:
-        await self._rules.delete_one({"_id": id_of(rule.tenant_id, rule.id)}, session=session)
-        await self._alerts.resolve_of_rule(rule.tenant_id, rule.id, "rule_deleted", session)
+    async def _delete_in(self, tenant_id: UUID, rule_id: UUID, session: Any) -> None:
+        await self._rules.delete_one({"_id": id_of(tenant_id, rule_id)}, session=session)
+        await self._alerts.resolve_of_rule(tenant_id, rule_id, "rule_deleted", session)
 
 
 def document_of(rule: Rule) -> Document:
@@ -116,18 +116,10 @@ def fields_of(rule: Rule) -> Document:
 
 def rule_of(document: Document) -> Rule:
     """The rule that a document holds."""
-    return Rule(
-        id=document["_id"]["id"],
-        tenant_id=document["_id"]["tenant_id"],
-        name=document["name"],
-        rule_type=document["rule_type"],
-        config=msgspec.json.decode(document["config"], type=CONFIGS[document["rule_type"]]),
-        severity=document["severity"],
-        enabled=document["enabled"],
-        tags=tuple(document["tags"]),
-        category=document["category"],
-        created_at=document["created_at"],
-        updated_at=document["updated_at"],
-        state=document["state"],
-        evaluated_until_ms=to_milliseconds(document["evaluated_until"]),
-    )
+    fields = {
+        **document,
+        **document["_id"],
+        "config": msgspec.json.decode(document["config"], type=CONFIGS[document["rule_type"]]),
+        "evaluated_until_ms": to_milliseconds(document["evaluated_until"]),
+    }
+    return msgspec.convert(fields, Rule)

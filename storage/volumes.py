@@ -7,12 +7,11 @@ four weeks before does not read the events of four weeks each time. One more doc
 
 Minutes are counted when a measurement needs them: those since the last round, and once those of the time before a new
 rule. The counts of some minutes are one transaction with the marker. So whatever is interrupted is repeated, and a
-minute that is counted twice has the same counts.
+minute that is counted twice has the same counts. A measurement that is cut off keeps the minutes that it has counted.
 
 One thing is not in them. A retry with an idempotency key may complete a batch whose minute was counted already. Its
-events have their old time of receipt, so they are in the windows that are read from the events after that, and in no
-count. The counts of events that retention removes stay. MongoDB deletes them after KEPT, by the TTL index on
-`expires_at`.
+events have their old time of receipt, so a later look at the events of their window finds them. They are in no count.
+The counts of events that retention removes stay. MongoDB deletes them after KEPT, by the TTL index on `expires_at`.
 
 Example: a rule with a window of 15 minutes is evaluated at 12:30 and 12:45. The first evaluation counts 12:15 to 12:30,
 and the second 12:30 to 12:45. Then a rule with a window of an hour comes: 11:45 to 12:15 is counted, and no more.
@@ -38,6 +37,7 @@ from server.core.rules.windows import MINUTE_MS
 from server.core.times import from_milliseconds, to_milliseconds
 from storage.client import in_transaction
 from storage.commands import Database, Document, retry_without_events
+from storage.decoding import decoded
 from storage.event_windows import aggregation, events_in
 from storage.indexes import EVENTS, TENANTS, VOLUMES
 from storage.tenants import NO_TENANT
@@ -45,8 +45,8 @@ from storage.tenants import NO_TENANT
 KEPT = timedelta(days=92)
 """How long counts are kept: a quarter. The longest comparison needs five weeks."""
 
-FIRST_MINUTES = 15
-"""Minutes in the first part that is counted: those of the usual interval between two rounds."""
+FIRST_MINUTES = 1
+"""Minutes in the first part that is counted: so few that it is done in time, however busy the tenant is."""
 
 MAX_MINUTES = 24 * 60
 
@@ -181,9 +181,13 @@ def marker_id(tenant_id: UUID) -> Document:
 
 
 def spans_of(marker: Any) -> list[Window]:
-    """Which minutes are counted, by a tenant's marker."""
-    spans = [] if marker is None else marker["spans"]
-    return [Window(to_milliseconds(start), to_milliseconds(end)) for start, end in spans]
+    """Which minutes are counted, by a tenant's marker: none without one that can be decoded, so they are counted."""
+    return next(iter(decoded(VOLUMES, [] if marker is None else [marker], spans_in)), [])
+
+
+def spans_in(marker: Document) -> list[Window]:
+    """The spans that a marker holds."""
+    return [Window(to_milliseconds(start), to_milliseconds(end)) for start, end in marker["spans"]]
 
 
 def query_of(tenant_id: UUID, config: EventsConfig, window: Window) -> Document:

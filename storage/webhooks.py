@@ -7,15 +7,17 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
+import msgspec
 from bson.binary import Binary
 from bson.max_key import MaxKey
 from pymongo import ReturnDocument
 
 from server.core.deadline import Deadline
 from server.core.errors import Conflict
-from server.core.webhooks.model import MAX_WEBHOOKS, Secrets, Webhook
+from server.core.webhooks.model import MAX_WEBHOOKS, Webhook
 from server.core.webhooks.signatures import OVERLAP
 from storage.commands import MAJORITY, Database, Document, delete_each, insert_each, retry_without_events, update_each
+from storage.decoding import decoded, decoded_one
 from storage.indexes import DELIVERIES, WEBHOOKS
 
 OVERLAP_MS = round(OVERLAP.total_seconds() * 1_000)
@@ -40,12 +42,12 @@ class StoredWebhooks:
     async def of_tenant(self, tenant_id: UUID, deadline: Deadline) -> list[Webhook]:
         """See `WebhookStore`."""
         found = await retry_without_events(partial(self._find, {"_id": range_of(tenant_id)}), deadline)
-        return [webhook_of(document) for document in found]
+        return decoded(WEBHOOKS, found, webhook_of)
 
     async def find(self, tenant_id: UUID, webhook_id: UUID, deadline: Deadline) -> Webhook | None:
         """See `WebhookStore`."""
         found = await retry_without_events(partial(self._find, {"_id": id_of(tenant_id, webhook_id)}), deadline)
-        return webhook_of(found[0]) if found else None
+        return decoded_one(WEBHOOKS, found[0], webhook_of) if found else None
 
     async def rotate(self, tenant_id: UUID, webhook_id: UUID, secret: bytes, deadline: Deadline) -> Webhook | None:
         """See `WebhookStore`."""
@@ -61,9 +63,12 @@ class StoredWebhooks:
         return await self.find(tenant_id, webhook_id, deadline)
 
     async def delete(self, tenant_id: UUID, webhook_id: UUID, deadline: Deadline) -> bool:
-        """See `WebhookStore`. The webhook goes first: nothing is delivered to it then, and no delivery is made."""
+        """See `WebhookStore`. The webhook goes first: nothing is delivered to it then, and no delivery is made.
+
+        One that cannot be decoded can be deleted too.
+        """
         own_id = id_of(tenant_id, webhook_id)
-        if await self.find(tenant_id, webhook_id, deadline) is None:
+        if not await retry_without_events(partial(self._find, {"_id": own_id}), deadline):
             return False
         await retry_without_events(partial(delete_each, self._database, WEBHOOKS, {"_id": own_id}), deadline)
         query = {"webhook_id": Binary.from_uuid(webhook_id), "_id": range_of(tenant_id)}
@@ -110,14 +115,4 @@ def document_of(webhook: Webhook) -> Document:
 
 def webhook_of(document: Document) -> Webhook:
     """The webhook that a document holds."""
-    return Webhook(
-        id=document["_id"]["id"],
-        tenant_id=document["_id"]["tenant_id"],
-        name=document["name"],
-        url=document["url"],
-        events=tuple(document["events"]),
-        format=document["format"],
-        secrets=Secrets(**document["secrets"]),
-        created_at=document["created_at"],
-        disabled_at=document["disabled_at"],
-    )
+    return msgspec.convert({**document, **document["_id"]}, Webhook)

@@ -91,6 +91,9 @@ class Request(Struct, eq=False):
     """None until it is opened."""
     is_read: bool = False
     is_replayed: bool = False
+    completes_ms: int | None = None
+    """When the batch was received whose events are being settled, if an earlier request had begun to store it. In
+    milliseconds since 1970."""
     partly_rejected: SluiceError | None = None
     """Why a part was rejected, if the rest was stored."""
     size: int = 0

@@ -18,10 +18,11 @@ from functools import partial
 from time import monotonic
 from typing import Never
 
+from server.core.cancellation import end_if_cancelled
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.jobs.store import JobLease, LeaseStore
-from server.runtime.loops import end_if_cancelled, failures_logged, forever, in_background
+from server.runtime.loops import failures_logged, forever, in_background
 
 LEASE_S = 15.0
 """How long a lease lasts, in seconds, and so how long a job stands still after its worker was killed. It is longer than

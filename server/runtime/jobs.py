@@ -8,7 +8,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
-from server.core.alerts import evaluations
+from server.core.alerts.evaluations import Evaluations
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.jobs.store import JobLease, LeaseStore
@@ -132,9 +132,10 @@ def presence_job(storage: Database) -> PeriodicJob:
 def evaluation_job(
     storage: Database, reading: Database, leases: LeaseStore, interval_s: int, numbers: memoryview | None
 ) -> DeploymentJob:
-    """The job that evaluates rules every `interval_s`. `reading` is the database by the client for reads.
+    """The job that evaluates rules every `interval_s`. It never ends by itself.
 
-    It is counted in the `numbers` of this worker's slot, if metrics are on.
+    `reading` is the database by the client for reads. It is counted in the `numbers` of this worker's slot, if metrics
+    are on.
     """
 
     def on_applied(state: RuleState, lateness_ms: int) -> None:
@@ -142,8 +143,11 @@ def evaluation_job(
             record_evaluation(numbers, state, lateness_ms)
 
     store, presence, measuring = StoredEvaluations(storage), StoredPresence(storage), StoredMeasurements(reading)
-    job = evaluations.Evaluations(store, presence, measuring, interval_s * MS_PER_S, on_applied)
-    return DeploymentJob(leases, "rules", job.evaluate_due, evaluations.POLL_S)
+
+    async def run(lease: JobLease) -> None:
+        await Evaluations(store, presence, measuring, interval_s * MS_PER_S, on_applied).run(lease)
+
+    return DeploymentJob(leases, "rules", run, RESTART_PAUSE_S)
 
 
 def deliveries_job(storage: Database, leases: LeaseStore, guard: Guard) -> DeploymentJob:

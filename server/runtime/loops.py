@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Never, TypeVar
 
+from server.core.cancellation import end_if_cancelled
 from server.core.errors import ConfigurationError, Unavailable
 from server.runtime.errors import StartError, WorkerKilled
 from server.runtime.logs import place_of
@@ -36,16 +37,6 @@ async def until_done(name: str, attempt: Callable[[], Awaitable[Result]], pause_
             return await attempt()
         end_if_cancelled()
         await asyncio.sleep(pause_s)
-
-
-def end_if_cancelled() -> None:
-    """Raises CancelledError if this task was cancelled, and what it called raised something else instead.
-
-    PyMongo does so while it looks for a server. Then the loop would never end, and whoever cancelled it would wait.
-    """
-    task = asyncio.current_task()
-    if task is not None and task.cancelling():
-        raise asyncio.CancelledError
 
 
 @contextmanager

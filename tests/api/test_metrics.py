@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import grpc
@@ -10,8 +11,11 @@ import httpx
 import pytest
 from sluice.v1 import event_service_pb2 as pb
 
+from server.core.events.ids import Seed, with_seed
+from server.core.times import to_milliseconds
 from tests.support.grpc_client import Stream, good_batch, metadata, stub_of
-from tests.support.harness import Json, Server, batch, event, wait_until
+from tests.support.harness import Json, MongoClient, Server, batch, event, wait_until
+from tests.support.idempotency import PROTOCOLS, TenantClient, expect_receipt, new_key
 from tests.support.metrics import Scrape, check_scrape, scrape
 from tests.support.wire import EVENTS, talk
 
@@ -248,3 +252,32 @@ def test_only_metrics_are_served(server: Server) -> None:
     base = server.metrics.removesuffix("/metrics")
     assert httpx.get(base + "/api/v1/events", trust_env=False).status_code == 404
     assert httpx.get(server.metrics, trust_env=False).headers["Content-Type"].startswith("text/plain")
+
+
+@pytest.mark.parametrize("api", ["rest", "grpc"])
+@pytest.mark.parametrize(("age_s", "is_late"), [(0, False), (100, True)])
+def test_events_that_a_retry_completes(
+    server: Server, key: Json, mongo: MongoClient, api: str, age_s: int, is_late: bool
+) -> None:
+    """A request stored 2 of 3 events `age_s` ago, and was killed. The retry stores the third."""
+    send, name, sent = PROTOCOLS["unary" if api == "grpc" else "REST"], new_key(), batch(3)
+    with TenantClient(server, key) as tenant:
+        first = expect_receipt(send(tenant, sent, name), replayed=False)
+        own = {"tenant_id": uuid.UUID(key["tenant_id"])}
+        record = mongo.sluice.claims.find_one(own)
+        assert record is not None
+        earlier = record["received_at"] - timedelta(seconds=age_s)
+        mongo.sluice.claims.update_one(own, {"$set": {"received_at": earlier}})
+        stored = mongo.sluice.events.find({"_id.tenant_id": own["tenant_id"]}, sort=[("_id", 1)]).to_list()
+        assert len(stored) == len(first.ids)
+        mongo.sluice.events.delete_many({"_id.tenant_id": own["tenant_id"]})
+        ids = with_seed(first.ids, Seed(to_milliseconds(earlier), record["random"]))
+        for document, event_id in zip(stored[:2], ids, strict=False):
+            own_id = {**own, "id": uuid.UUID(event_id)}
+            mongo.sluice.events.insert_one({**document, "_id": own_id, "received_at": earlier})
+        before = scrape(server.metrics)
+        assert expect_receipt(send(tenant, sent, name), replayed=True).ids == ids
+    expected = {f"events_completed_late {api}": 1} if is_late else {}
+    found = changes(server, before)
+    assert {name: count for name, count in found.items() if "late" in name} == expected
+    assert (found[f"events_stored {api}"], found[f"events_replayed {api}"]) == (1, 2)

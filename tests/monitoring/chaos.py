@@ -12,11 +12,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 import httpx
 
+from server.core.rules.windows import COMPLETE_AFTER_MS
 from server.core.times import MS_PER_S
 from server.runtime.background import LEASE_S
 from tests.support.evaluations import (
@@ -106,9 +108,14 @@ class Hosts:
         self.wait_for_results()
 
     def wait_for_results(self) -> None:
-        """Wait until there are results of two more due times."""
-        reached = self.count() + 2 * RULES
-        wait_until(lambda: self.count() >= reached, "more results", 60)
+        """Wait until there are results of all due times until now: what is missed adds up, if it is not waited for."""
+        rules = self.mongo.sluice.rules
+
+        def are_current() -> bool:
+            until = datetime.now(UTC) - timedelta(milliseconds=COMPLETE_AFTER_MS + 2 * INTERVAL_MS)
+            return not rules.count_documents({"evaluated_until": {"$lt": until}})
+
+        wait_until(are_current, "results until now", 60)
 
     def count(self) -> int:
         """The number of results."""

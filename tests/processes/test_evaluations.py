@@ -2,7 +2,9 @@
 
 import asyncio
 import uuid
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from time import time_ns
 from typing import NamedTuple
@@ -10,9 +12,11 @@ from uuid import UUID
 
 import pymongo
 import pytest
+from bson.datetime_ms import DatetimeMS
 from msgspec.structs import replace
 
-from server.core.alerts.evaluations import AWAY, FAILED, Evaluations, OnApplied
+from server.core.alerts.evaluations import AWAY, FAILED, POLL_S, TOO_SLOW, Evaluations, OnApplied
+from server.core.alerts.lanes import LIMITS_S, Lane
 from server.core.alerts.store import AlertFilter, Result
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
@@ -21,6 +25,7 @@ from server.core.rules.fields import changed_rule
 from server.core.rules.measure import Measuring, ThresholdMeasurement
 from server.core.rules.model import Rule, RuleState, Window
 from server.core.rules.schedule import last_due
+from server.core.rules.windows import COMPLETE_AFTER_MS
 from server.core.times import NS_PER_MS, from_milliseconds, to_milliseconds
 from storage.alerts import StoredAlerts
 from storage.client import close, connect, database
@@ -28,7 +33,9 @@ from storage.commands import Database
 from storage.evaluations import ABANDONED_S, StoredEvaluations
 from storage.indexes import ensure_indexes
 from storage.presence import StoredPresence
-from storage.rules import StoredRules
+from storage.rules import StoredRules, document_of
+from storage.webhooks import StoredWebhooks
+from tests.support.alerts import webhook
 from tests.support.harness import Json
 from tests.support.mongod import Mongod, block_next, block_next_insert, fail_point
 from tests.support.rules import evaluation, rule
@@ -61,15 +68,24 @@ class Stores(NamedTuple):
         return await self.evaluations.apply(lease, of, [Result(due_ms, evaluation(state))], Deadline())
 
     def job(
-        self, measuring: Measuring, interval_ms: int = INTERVAL_MS, on_applied: OnApplied = lambda *_: None
+        self,
+        measuring: Measuring,
+        interval_ms: int = INTERVAL_MS,
+        on_applied: OnApplied = lambda *_: None,
+        limits_s: Mapping[Lane, float] = LIMITS_S,
     ) -> Evaluations:
         """The job that evaluates what is due."""
-        return Evaluations(self.evaluations, self.presence, measuring, interval_ms, on_applied)
+        return Evaluations(self.evaluations, self.presence, measuring, interval_ms, on_applied, limits_s)
 
     async def results(self, of: Rule) -> list[Json]:
         """The results of a rule, by due time."""
         found = self.database["rule_results"].find({"_id.rule_id": of.id}, sort=[("_id.end", 1)])
         return await found.to_list(None)
+
+    async def is_evaluated(self, each: Rule, until_ms: int) -> bool:
+        """Whether a rule was evaluated up to a due time."""
+        stored = await self.rules.find(each.tenant_id, each.id, Deadline())
+        return stored is not None and stored.evaluated_until_ms >= until_ms
 
     async def is_resolved(self, of: Rule) -> list[bool]:
         """Of each alert of a rule, newest first."""
@@ -183,20 +199,42 @@ def test_a_commit_whose_response_was_lost_counts_once(mongod: Mongod) -> None:
 
 
 class Events:
-    """Measures one event in each window, but fails for the rules in `broken`."""
+    """Measures one event in each window, but fails for the rules in `broken`. Those in `slow` take all of the time."""
 
-    def __init__(self, *broken: Rule) -> None:
+    def __init__(self, *broken: Rule, slow: Sequence[Rule] = ()) -> None:
         self._broken = {each.id for each in broken}
+        self._slow = {each.id for each in slow}
         self.calls = 0
 
     async def measure(
-        self, _tenant_id: UUID, rules: Sequence[Rule], _end_ms: int, _deadline: Deadline
+        self, _tenant_id: UUID, rules: Sequence[Rule], _end_ms: int, deadline: Deadline
     ) -> Mapping[UUID, ThresholdMeasurement]:
         """See `Measuring`."""
         self.calls += 1
         if self._broken & {each.id for each in rules}:
             raise Unavailable
-        return {each.id: ThresholdMeasurement(events=1) for each in rules}
+        if self._slow & {each.id for each in rules}:
+            await asyncio.sleep(deadline.remaining())
+        return {each.id: ThresholdMeasurement(events=1) for each in rules if each.id not in self._slow}
+
+
+@asynccontextmanager
+async def running(job: Evaluations) -> AsyncIterator[None]:
+    """Let a job evaluate what is due meanwhile."""
+    task = asyncio.create_task(job.run(LEASE))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 20) -> None:
+    """Wait until a condition holds."""
+    async with asyncio.timeout(timeout_s):
+        while not await condition():
+            await asyncio.sleep(0.02)
 
 
 def seconds_ago(seconds: float) -> int:
@@ -217,7 +255,9 @@ def test_missed_due_times_are_evaluated_in_order(mongod: Mongod) -> None:
         lateness: list[int] = []
         job = stores.job(Events(), on_applied=lambda _, late_ms: lateness.append(late_ms))
         until_ms = last_due(seconds_ago(0), INTERVAL_MS)
-        await job.evaluate_due(LEASE)
+        async with running(job):
+            for each in both:
+                await until(partial(stores.is_evaluated, each, until_ms))
         for each in both:
             found = due_times(await stores.results(each))
             assert found == list(range(begins_ms + INTERVAL_MS, found[-1] + 1, INTERVAL_MS))
@@ -234,11 +274,13 @@ def test_missed_due_times_are_evaluated_in_order(mongod: Mongod) -> None:
 
 def test_without_a_new_due_time_the_database_is_left_alone(mongod: Mongod) -> None:
     async def scenario(stores: Stores) -> None:
-        job = stores.job(Events(), 10**9)
-        await job.evaluate_due(LEASE)
-        late = await stores.insert(evaluated_until_ms=0)
-        await job.evaluate_due(LEASE)
-        assert await stores.results(late) == []
+        early = await stores.insert(evaluated_until_ms=0)
+        async with running(stores.job(Events(), 10**12)):
+            await until(partial(stores.is_evaluated, early, 10**12))
+            await asyncio.sleep(2 * POLL_S)
+            late = await stores.insert(evaluated_until_ms=0)
+            await asyncio.sleep(2 * POLL_S)
+            assert await stores.results(late) == []
 
     with_stores(mongod, scenario)
 
@@ -257,7 +299,9 @@ def test_an_outage_makes_errors_and_no_transition(mongod: Mongod) -> None:
                 {"from": from_milliseconds(start_ms), "until": from_milliseconds(end_ms)}
             )
         events = Events()
-        await stores.job(events).evaluate_due(LEASE)
+        async with running(stores.job(events)):
+            for each in (fires, rests):
+                await until(partial(stores.is_evaluated, each, outage.end_ms - COMPLETE_AFTER_MS - INTERVAL_MS))
         assert events.calls == 0, "nothing is measured for errors"
         for each, alerts in ((fires, [False]), (rests, [])):
             results = [found for found in await stores.results(each) if found["state"] != "firing"]
@@ -275,13 +319,37 @@ def test_a_rule_that_cannot_be_measured_holds_up_no_other(mongod: Mongod) -> Non
             await stores.insert(name=name, tenant_id=tenant_id, evaluated_until_ms=begins_ms) for name in ("a", "b")
         ]
         other = await stores.insert(evaluated_until_ms=begins_ms)
-        job = stores.job(Events(broken))
-        while len(await stores.results(broken)) < 3:
-            await job.evaluate_due(LEASE)
+        async with running(stores.job(Events(broken))):
+            await until(partial(stores.is_evaluated, broken, begins_ms + 3 * INTERVAL_MS))
         assert {(each["state"], each["message"]) for each in await stores.results(broken)} == {("error", FAILED)}
         for each in (good, other):
             assert {found["state"] for found in await stores.results(each)} == {"inactive"}
             assert len(await stores.results(each)) >= 3
+
+    with_stores(mongod, scenario)
+
+
+def test_a_slow_tenant_delays_no_other_and_gets_a_result_that_says_so(mongod: Mongod) -> None:
+    async def scenario(stores: Stores) -> None:
+        begins_ms, tenant_id = seconds_ago(COMPLETE_AFTER_MS / 1_000 + 3), uuid.uuid4()
+        slow, light = [
+            await stores.insert(name=name, tenant_id=tenant_id, evaluated_until_ms=begins_ms) for name in ("a", "b")
+        ]
+        others = [await stores.insert(evaluated_until_ms=begins_ms) for _ in range(10)]
+        late_ms: dict[RuleState, list[int]] = defaultdict(list)
+        job = stores.job(
+            Events(slow=[slow]),
+            on_applied=lambda state, lateness_ms: late_ms[state].append(lateness_ms),
+            limits_s={"quick": 0.3, "slow": 2.5},
+        )
+        async with running(job):
+            await until(partial(stores.is_evaluated, slow, begins_ms + 1))
+        assert {(each["state"], each["message"]) for each in await stores.results(slow)} == {("error", TOO_SLOW)}
+        for each in (light, *others):
+            assert {found["state"] for found in await stores.results(each)} == {"inactive"}
+        for each in others:
+            assert len(await stores.results(each)) >= 5, "it went on while the other one was slow"
+        assert max(late_ms["inactive"][-20:]) < 2_000
 
     with_stores(mongod, scenario)
 
@@ -293,9 +361,57 @@ def test_a_transaction_that_a_frozen_worker_left_open_holds_up_nobody(mongod: Mo
             session.start_transaction()
             frozen.sluice.rules.update_one({}, {"$set": {"state": "error"}}, session=session)
             await asyncio.sleep(ABANDONED_S + 1)
-            async with asyncio.timeout(5):
-                await stores.job(Events()).evaluate_due(LEASE)
+            async with running(stores.job(Events())):
+                await until(partial(stores.is_evaluated, new, seconds_ago(COMPLETE_AFTER_MS / 1_000 + 1)), 5)
         assert len(await stores.results(new)) > 10
+
+    with_stores(mongod, scenario)
+
+
+# --- what cannot be decoded
+
+
+def test_what_cannot_be_decoded_stops_nothing_else(mongod: Mongod, caplog: pytest.LogCaptureFixture) -> None:
+    """An operator has spoiled a rule, and the open alert of another, and a webhook of a third one."""
+
+    async def scenario(stores: Stores) -> None:
+        begins_ms, tenant_id = seconds_ago(COMPLETE_AFTER_MS / 1_000 + 4), uuid.uuid4()
+        bad, told, good = [
+            await stores.insert(
+                name=name,
+                tenant_id=tenant_id,
+                evaluated_until_ms=begins_ms,
+                config=replace(rule().config, operator="<"),
+            )
+            for name in ("a", "b", "c")
+        ]
+        other = await stores.insert(evaluated_until_ms=begins_ms)
+        await stores.apply(told, begins_ms + 1, "firing")
+        hooks = [replace(webhook(tenant_id), id=uuid.uuid4(), name=name) for name in ("bad", "good")]
+        for hook in hooks:
+            await StoredWebhooks(stores.database).insert(hook, Deadline())
+        await stores.database["rules"].update_one({"_id.id": bad.id}, {"$set": {"config": '{"secret": 1}'}})
+        await stores.database["alerts"].update_one({"rule_id": told.id}, {"$set": {"created_at": DatetimeMS(2**50)}})
+        await stores.database["webhooks"].update_one({"name": "bad"}, {"$unset": {"secrets": 1}})
+        await stores.database["presence"].insert_one({"from": 1})
+        async with running(stores.job(Events())):
+            for each in (told, good, other):
+                await until(partial(stores.is_evaluated, each, begins_ms + 3 * INTERVAL_MS))
+            named = [record.getMessage() for record in caplog.records]
+            assert await stores.results(bad) == []
+            await stores.database["rules"].replace_one({"_id.id": bad.id}, document_of(bad))
+            await until(partial(stores.is_evaluated, bad, begins_ms + 3 * INTERVAL_MS))
+        assert await stores.is_resolved(good) == [False]
+        assert await stores.database["alerts"].count_documents({"rule_id": told.id, "is_open": True}) == 1
+        deliveries = await stores.database["deliveries"].find({"subject": good.id}).to_list(None)
+        assert [each["webhook_id"] for each in deliveries] == [hooks[1].id]
+        due = due_times(await stores.results(bad))
+        assert due == list(range(due[0], due[-1] + 1, INTERVAL_MS)), "none is skipped"
+        for collection, own_id in (("rules", bad.id), ("webhooks", hooks[0].id)):
+            ids = f"tenant_id {tenant_id}, id {own_id}"
+            assert sum(ids in line and f"collection {collection} " in line for line in named) == 1
+        assert sum("collection alerts " in line for line in named) == 1
+        assert "secret" not in caplog.text
 
     with_stores(mongod, scenario)
 
@@ -374,15 +490,14 @@ def test_a_change_whose_response_was_lost_is_kept_once(mongod: Mongod, command: 
 
 def test_what_was_measured_for_the_old_rule_is_measured_again_for_the_new_one(mongod: Mongod) -> None:
     async def scenario(stores: Stores) -> None:
-        old = await stores.insert(evaluated_until_ms=seconds_ago(20))
-        events = ChangesMeanwhile(partial(change, stores, old))
-        job = stores.job(events)
-        await job.evaluate_due(LEASE)
-        assert await stores.results(old) == []
-        await job.evaluate_due(LEASE)
+        begins_ms = seconds_ago(COMPLETE_AFTER_MS / 1_000 + 4)
+        begins_ms -= begins_ms % INTERVAL_MS
+        old = await stores.insert(evaluated_until_ms=begins_ms)
+        async with running(stores.job(ChangesMeanwhile(partial(change, stores, old)))):
+            await until(partial(stores.is_evaluated, old, begins_ms + 3 * INTERVAL_MS))
         results = await stores.results(old)
+        assert due_times(results)[:3] == [begins_ms + turn * INTERVAL_MS for turn in (1, 2, 3)]
         assert {each["state"] for each in results} == {"firing"}
-        assert events.calls == len(results) + 1
 
     with_stores(mongod, scenario)
 

@@ -9,12 +9,14 @@ from uuid import UUID, uuid4
 from bson.binary import Binary
 from bson.raw_bson import RawBSONDocument
 from hypothesis import strategies as st
+from pymongo import UpdateOne
 
 from server.core.events.ids import BatchIds, new_ids
 from server.core.events.model import BatchInfo, Event
 from server.core.rules.config import parse_config
 from server.core.rules.model import Rule, RuleType
 from server.core.rules.offline import OfflineEvent
+from server.core.times import from_milliseconds
 from storage.documents import encode
 from tests.support.harness import MongoClient
 
@@ -143,4 +145,11 @@ def store(
     if documents:
         random.shuffle(documents)
         mongo.sluice.events.insert_many(documents)
+        mongo.sluice.event_types.bulk_write([seen(tenant_id, event) for event in events], ordered=False)
     return events
+
+
+def seen(tenant_id: UUID, event: OfflineEvent) -> UpdateOne:
+    """The update that notes an event in the catalog."""
+    own_id = {"tenant_id": tenant_id, "source": event.source, "event_type": event.event_type}
+    return UpdateOne({"_id": own_id}, {"$min": {"first_seen": from_milliseconds(event.received_at_ms)}}, upsert=True)

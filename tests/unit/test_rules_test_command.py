@@ -63,6 +63,54 @@ def test_what_differs_is_said(tmp_path: Path, capfd: pytest.CaptureFixture[str])
     assert err == "2 of 2 evaluations differ from what is expected\n"
 
 
+THROUGH_NO_DATA = """
+rule_files: [rules.yaml]
+tests:
+  - events:
+      - {type: purchase, data: {}, received_at: 2026-03-01T12:05}
+      - {type: purchase, data: {amount: 1}, received_at: 2026-03-01T12:35, repeat: 10, every: 1s}
+    evaluations:
+      - {at: 2026-03-01T12:15, alerts: [{rule: few purchases, value: 1}, {rule: amounts, value: 100}]}
+      - {at: 2026-03-01T12:30, alerts: [{rule: few purchases, value: 0}, {rule: amounts, value: 100}]}
+      - {at: 2026-03-01T12:45}
+"""
+
+
+def test_an_alert_stays_open_without_data(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Without purchases nobody knows if they would have amounts, so the alert stays as it was."""
+    assert run(tmp_path, THROUGH_NO_DATA) == 0
+    capfd.readouterr()
+    assert run(tmp_path, THROUGH_NO_DATA.replace("value: 0}, {rule: amounts, value: 100}", "value: 0}")) == 1
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[1].startswith('  + amounts: not expected, but its alert is still open: There were no "purchase" ')
+
+
+VOLUME_RULE = """
+rules:
+  - name: rise
+    rule_type: volume
+    config:
+      {event_type: refund, threshold_percent: 50, current_window_minutes: 15, comparison_window_hours: 1}
+"""
+
+NEW_TYPE = """
+rule_files: [rules.yaml]
+tests:
+  - events:
+      - {type: refund, data: {}, received_at: 2026-03-01T12:00, repeat: 120, every: 1m}
+      - {type: refund, data: {}, received_at: 2026-03-01T13:45, repeat: 10, every: 1s}
+    evaluations:
+      - {at: 2026-03-01T12:30}
+      - {at: 2026-03-01T13:00}
+      - {at: 2026-03-01T13:15}
+      - {at: 2026-03-01T14:00, alerts: [{rule: rise, value: 66.66666666666667}]}
+"""
+
+
+def test_a_new_type_of_event_is_no_rise(tmp_path: Path) -> None:
+    assert run(tmp_path, NEW_TYPE, VOLUME_RULE) == 0
+
+
 def test_events_of_a_file(tmp_path: Path) -> None:
     exported = {"id": "1", "source": "shop", "event_type": "purchase", "data": {}, "received_at": "2026-03-01T12:20:00"}
     imported = {"type": "purchase", "data": {"amount": 1}, "timestamp": "2026-03-01T12:21:00Z"}

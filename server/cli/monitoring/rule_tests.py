@@ -14,9 +14,11 @@ A file has rules, or names files with them, and tests. Each test has events and 
 
 Instead of a list, `events` may be the name of a file with an event a line, as `sluice export` writes them and `sluice
 import` takes them. `received_at` decides about windows; without it, `timestamp` does. `at` is a whole minute at which
-windows end. An alert names a rule that fires then; its other fields may be left out.
+windows end. `alerts` are those that are open then, of the rules that they name; their other fields may be left out. An
+alert opens when its rule fires, and stays open, as it is, while there is no data.
 
-Rules are measured and evaluated by the code that a server uses (`core/rules/offline.py`, `conditions.py`).
+Rules are measured and evaluated, and alerts open and resolve, by the code that a server uses (`core/rules/offline.py`
+and `conditions.py`, `core/alerts/transitions.py`).
 """
 
 import asyncio
@@ -24,13 +26,15 @@ from collections.abc import Iterator, Sequence
 from datetime import date, timedelta
 from pathlib import Path
 from typing import Annotated, Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 from msgspec import Meta, Struct
 
 from server.cli.monitoring.yaml_files import Fields, check_names, read_rules, read_yaml, rules_of
 from server.cli.options import DURATION, DURATION_FORM, DURATION_UNITS
+from server.core.alerts.model import Alert
+from server.core.alerts.transitions import change_by
 from server.core.deadline import Deadline
 from server.core.errors import ConfigurationError
 from server.core.events.ids import new_ids
@@ -70,7 +74,7 @@ class TestEvent(Struct, forbid_unknown_fields=False):
 
 
 class ExpectedAlert(Struct, forbid_unknown_fields=True):
-    """A rule that should fire. What is None may be anything."""
+    """A rule whose alert should be open. What is None may be anything."""
 
     rule: str
     severity: Severity | None = None
@@ -79,7 +83,7 @@ class ExpectedAlert(Struct, forbid_unknown_fields=True):
 
 
 class TestEvaluation(Struct, forbid_unknown_fields=True):
-    """A time, and what should fire then."""
+    """A time, and which alerts should be open then."""
 
     __test__ = False
 
@@ -136,7 +140,7 @@ def run_tests(path: Path) -> Report:
 
 def run_test(test: RuleTest, rules: Sequence[Fields], events: OfflineEvents, place: str, report: Report) -> None:
     """Evaluate the rules at each time of a test, in order, and add what differs to the report."""
-    before_ms = None
+    before_ms, alerts = None, dict[str, Alert]()
     for evaluation in test.evaluations:
         end_ms = time_of(evaluation.at, f"{place}: at")
         if end_ms != minute_of(end_ms) or (before_ms is not None and end_ms <= before_ms):
@@ -144,11 +148,22 @@ def run_test(test: RuleTest, rules: Sequence[Fields], events: OfflineEvents, pla
         made = [rule_of(fields, before_ms or end_ms - USUAL_INTERVAL_MS) for fields in rules if fields["enabled"]]
         measured = asyncio.run(events.measure(TENANT, made, end_ms, Deadline()))
         found = {rule.name: (rule, evaluate(rule, window_of(rule, end_ms), measured[rule.id])) for rule in made}
+        for rule, found_by_rule in found.values():
+            change_alert(alerts, rule, found_by_rule, end_ms)
         report.evaluations += 1
-        if lines := list(differences_of(evaluation.alerts, found)):
+        if lines := list(differences_of(evaluation.alerts, found, alerts)):
             at = format_time(from_milliseconds(end_ms))
             report.differences.append(Difference(f"{place}, at {at}", lines))
         before_ms = end_ms
+
+
+def change_alert(alerts: dict[str, Alert], rule: Rule, evaluation: Evaluation, end_ms: int) -> None:
+    """Open, update or resolve the alert of a rule. `alerts` are those that are open, by the names of rules."""
+    change = change_by(evaluation, rule, alerts.get(rule.name), from_milliseconds(end_ms), uuid4)
+    if change is not None and change.alert.resolved_at is None:
+        alerts[rule.name] = change.alert
+    elif change is not None:
+        del alerts[rule.name]
 
 
 def rule_of(fields: Fields, evaluated_until_ms: int) -> Rule:
@@ -159,25 +174,28 @@ def rule_of(fields: Fields, evaluated_until_ms: int) -> Rule:
     )
 
 
-def differences_of(expected: Sequence[ExpectedAlert], found: dict[str, tuple[Rule, Evaluation]]) -> Iterator[str]:
-    """A line for each thing that differs."""
+def differences_of(
+    expected: Sequence[ExpectedAlert], found: dict[str, tuple[Rule, Evaluation]], alerts: dict[str, Alert]
+) -> Iterator[str]:
+    """A line for each thing that differs. `alerts` are those that are open, by the names of rules."""
     for alert in expected:
         if alert.rule not in found:
             yield f"- {alert.rule}: expected to fire, but is disabled"
             continue
-        rule, evaluation = found[alert.rule]
-        if evaluation.state != "firing":
+        if alert.rule not in alerts:
+            _, evaluation = found[alert.rule]
             yield f"- {alert.rule}: expected to fire, but is {evaluation.state}: {evaluation.message}"
             continue
-        actual = {"severity": rule.severity, "value": evaluation.value, "message": evaluation.message}
-        for field, value in actual.items():
-            wanted = getattr(alert, field)
-            if wanted is not None and wanted != value:
-                yield f"~ {alert.rule}: {field}: expected {wanted}, found {value}"
+        for field in ("severity", "value", "message"):
+            wanted, actual = getattr(alert, field), getattr(alerts[alert.rule], field)
+            if wanted is not None and wanted != actual:
+                yield f"~ {alert.rule}: {field}: expected {wanted}, found {actual}"
     names = {alert.rule for alert in expected}
-    for name, (_, evaluation) in found.items():
-        if evaluation.state == "firing" and name not in names:
-            yield f"+ {name}: not expected to fire, but fires: {evaluation.message}"
+    for name in [name for name in alerts if name not in names]:
+        _, evaluation = found[name]
+        is_firing = evaluation.state == "firing"
+        what = "not expected to fire, but fires" if is_firing else "not expected, but its alert is still open"
+        yield f"+ {name}: {what}: {evaluation.message}"
 
 
 def check_expected(test: RuleTest, rules: Sequence[Fields], place: str) -> None:

@@ -15,22 +15,32 @@ still believed to have the lease would find the rule at 12:15, and apply nothing
 
 A worker that is frozen in the middle of a transaction holds its locks. So who takes over ends such transactions first.
 
-Rules of a tenant that are due at the same time are measured together. If that fails, it is tried again in the next
-pass. After MAX_FAILURES, each rule is tried alone. One that fails again gets the state `error` and moves on, so that
-it holds up neither itself nor others. `presence.py` says which other evaluations are errors.
+Tenants take turns (`lanes.py`), so one that has many events does not delay others. In a turn, the rules of a tenant
+that are furthest behind are measured together, for one due time. What could be measured in time is applied at once.
+The rest is measured in the slow lane, and so are all rules of the tenant from then on, until they are quick again. If
+the time does not suffice in the slow lane either, the result is an error that says so.
+
+If measuring fails, it is tried again in a later turn. After MAX_FAILURES, each rule is tried alone. One that fails
+again gets the state `error` and moves on, so that it holds up neither itself nor others. `presence.py` says which other
+evaluations are errors. A rule that cannot be decoded is left out, and goes on from where it was when it can.
 """
 
+import asyncio
 import logging
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from itertools import islice, takewhile
 from time import time_ns
-from typing import NamedTuple
+from typing import Never
 from uuid import UUID
 
+from server.core.alerts.lanes import LIMITS_S, Lane, Lanes
 from server.core.alerts.store import EvaluationStore, Result
+from server.core.cancellation import end_if_cancelled
 from server.core.deadline import Deadline
-from server.core.errors import SluiceError
+from server.core.errors import SluiceError, Unavailable
 from server.core.jobs.store import JobLease
 from server.core.rules.conditions import evaluate
 from server.core.rules.measure import Measuring
@@ -43,9 +53,6 @@ from server.core.times import NS_PER_MS
 POLL_S = 0.5
 """How often to look at the clock. Only after a due time does it cost more than that."""
 
-MEASURE_TIMEOUT_S = 60.0
-"""How long the rules of a tenant may take: twice what 100 rules on 2,000,000 events take."""
-
 MAX_FAILURES = 2
 """Failures of all rules of a tenant together, after which each is tried alone."""
 
@@ -53,25 +60,22 @@ MAX_RUN = 500
 """Results in one transaction: after a long outage, there are many to store."""
 
 AWAY = "Not evaluated, since Sluice or its database was away in this time"
-FAILED = "Not evaluated, since the events could not be read in time"
+FAILED = "Not evaluated, since the events could not be read"
+TOO_SLOW = (
+    "Not evaluated, since reading the events of all rules took too long: what is counted for the first time goes on at "
+    "the next evaluation; if it stays so, make windows shorter, or rules fewer"
+)
 
 OnApplied = Callable[[RuleState, int], object]
 
 log = logging.getLogger("sluice")
 
 
-class Turn(NamedTuple):
-    """Rules of a tenant that are to be evaluated at a due time."""
-
-    tenant_id: UUID
-    due_ms: int
-
-
 class Evaluations:
-    """Evaluates the rules in `store`, every `interval_ms`.
+    """Evaluates the rules in `store`, every `interval_ms`, under one lease.
 
     `on_applied` is told of the state that each evaluation found, and how much later than it could have been it was
-    applied, in milliseconds.
+    applied, in milliseconds. `limits_s` says how long a turn may measure.
     """
 
     def __init__(
@@ -81,48 +85,86 @@ class Evaluations:
         measuring: Measuring,
         interval_ms: int,
         on_applied: OnApplied,
+        limits_s: Mapping[Lane, float] = LIMITS_S,
     ) -> None:
         self._store = store
         self._presence = presence
         self._measuring = measuring
         self._interval_ms = interval_ms
         self._on_applied = on_applied
-        self._fence = 0
-        """The fencing number of the lease under which it worked last."""
-        self._done_ms = 0
-        """The due time up to which there is nothing left to do."""
-        self._failures = Counter[Turn]()
+        self._limits_s = limits_s
+        self._until_ms = 0
+        """The due time up to which rules are evaluated now."""
+        self._is_done = True
+        """Whether there is nothing left to do up to then."""
+        self._finished = set[UUID]()
+        """Tenants for which nothing can be done up to then, although they have rules that are due."""
+        self._slow = set[UUID]()
+        """Tenants for whose rules the time of the quick lane did not suffice the last time."""
+        self._has_taken_over = False
+        self._failures = Counter[UUID]()
+        """How often measuring the rules of a tenant has failed, one time after the other."""
 
-    async def evaluate_due(self, lease: JobLease) -> None:
-        """Evaluate all rules that are due. If some are left, the next call goes on with them. Raises Unavailable."""
+    async def run(self, lease: JobLease) -> Never:
+        """Evaluate all rules when they are due, until this is cancelled."""
+        lanes = Lanes(partial(self._take_turn, lease))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(lanes.run())
+            while True:
+                with suppress(Unavailable):  # which the driver adapter has logged
+                    await self._find_due(lanes)
+                end_if_cancelled()
+                await asyncio.sleep(POLL_S)
+
+    async def _find_due(self, lanes: Lanes) -> None:
+        """Let tenants wait for their turns that have rules which are due. Raises Unavailable."""
         until_ms = last_due(now_ms(), self._interval_ms)
-        if until_ms <= self._done_ms:
+        if until_ms > self._until_ms:
+            self._until_ms, self._is_done = until_ms, False
+            self._finished.clear()
+        if self._is_done:
             return
-        if lease.fence != self._fence:
+        if not self._has_taken_over:
             await self._store.take_over(Deadline())
-            self._fence = lease.fence
-        while rules := await self._store.due(until_ms, Deadline()):
-            if not await self._evaluate_next(lease, rules, until_ms):
-                return
-        self._done_ms = until_ms
-        self._failures.clear()
+            self._has_taken_over = True
+        due = set(await self._store.tenants_due(until_ms, Deadline())) - self._finished
+        for tenant_id in due:
+            lanes.add(tenant_id)
+        self._is_done = not due
 
-    async def _evaluate_next(self, lease: JobLease, rules: Sequence[Rule], until_ms: int) -> int:
-        """Evaluate each of the rules for the next times that it is due. Returns how many rules have moved on."""
-        outages = outages_between(await self._presence.periods(Deadline()), now_ms())
-        turns: dict[Turn, list[Rule]] = defaultdict(list)
-        moved = 0
-        for rule in rules:
-            if run := self._errors(rule, outages, until_ms):
-                moved += await self._apply(lease, rule, run)
-            else:
-                turns[Turn(rule.tenant_id, next_due(rule, self._interval_ms))].append(rule)
-        for turn, due in turns.items():
-            found = await self._evaluations(turn, due)
-            for rule in due:
-                if rule.id in found:
-                    moved += await self._apply(lease, rule, [Result(turn.due_ms, found[rule.id])])
-        return moved
+    async def _take_turn(self, lease: JobLease, tenant_id: UUID, lane: Lane) -> Lane | None:
+        """See `TakeTurn`. If it fails, the tenant waits again when what is due is looked for next."""
+        try:
+            return await self._evaluate_next(lease, tenant_id, lane)
+        except Unavailable:  # which the driver adapter has logged
+            return None
+        except Exception:
+            log.exception("internal error")
+            self._finished.add(tenant_id)
+            return None
+
+    async def _evaluate_next(self, lease: JobLease, tenant_id: UUID, lane: Lane) -> Lane | None:
+        """Evaluate the rules of a tenant that are furthest behind, for one due time. Raises Unavailable."""
+        if lane == "quick" and tenant_id in self._slow:
+            return "slow"
+        until_ms = self._until_ms
+        rules = await self._store.due(tenant_id, until_ms, Deadline())
+        if not rules and until_ms == self._until_ms:
+            self._finished.add(tenant_id)
+        outages = outages_between(await self._presence.periods(Deadline()), now_ms()) if rules else []
+        results = {rule.id: errors for rule in rules if (errors := self._errors(rule, outages, until_ms))}
+        turn = self._furthest_behind([rule for rule in rules if rule.id not in results])
+        found = await self._measure(turn, lane) if turn else {}
+        results |= {rule_id: [result] for rule_id, result in (found or {}).items()}
+        moved = [await self._apply(lease, rule, results[rule.id]) for rule in rules if rule.id in results]
+        if found is None:
+            return None
+        return "slow" if len(found) < len(turn) else "quick" if any(moved) else None
+
+    def _furthest_behind(self, rules: Sequence[Rule]) -> list[Rule]:
+        """Those of the rules that are due first."""
+        first_ms = min((next_due(rule, self._interval_ms) for rule in rules), default=0)
+        return [rule for rule in rules if next_due(rule, self._interval_ms) == first_ms]
 
     def _errors(self, rule: Rule, outages: Sequence[Window], until_ms: int) -> list[Result]:
         """The results of the next due times, as far as they need no measurement, since Sluice was away."""
@@ -134,23 +176,45 @@ class Evaluations:
         dues = range(next_due(rule, self._interval_ms), until_ms + 1, self._interval_ms)
         return [error_of(rule, due_ms, AWAY) for due_ms in islice(takewhile(is_error, dues), MAX_RUN)]
 
-    async def _evaluations(self, turn: Turn, rules: Sequence[Rule]) -> Mapping[UUID, Evaluation]:
-        """What the rules find. There is nothing if they are to be tried again."""
-        if self._failures[turn] < MAX_FAILURES:
-            found = await self._try(turn, rules)
-            self._failures[turn] += found is None
-            return found or {}
-        found_alone: dict[UUID, Evaluation] = {}
-        for rule in rules:
-            found_alone |= await self._try(turn, [rule]) or {rule.id: error_of(rule, turn.due_ms, FAILED).evaluation}
-        return found_alone
+    async def _measure(self, rules: Sequence[Rule], lane: Lane) -> dict[UUID, Result] | None:
+        """The results of rules at the next time that they are due; None if that is to be tried again.
 
-    async def _try(self, turn: Turn, rules: Sequence[Rule]) -> Mapping[UUID, Evaluation] | None:
-        """What the rules find; None if that cannot be found now, or ever."""
+        In the quick lane, those are missing for which the time did not suffice.
+        """
+        tenant_id, due_ms = rules[0].tenant_id, next_due(rules[0], self._interval_ms)
+        deadline = Deadline(self._limits_s[lane])
+        if self._failures[tenant_id] < MAX_FAILURES:
+            found = await self._try(rules, due_ms, deadline)
+            if found is None:
+                self._failures[tenant_id] += 1
+                return None
+        else:
+            found = await self._try_each(rules, due_ms, deadline)
+        del self._failures[tenant_id]
+        late = [rule for rule in rules if rule.id not in found]
+        if late:
+            self._slow.add(tenant_id)
+        elif self._limits_s[lane] - deadline.remaining() < self._limits_s["quick"]:
+            self._slow.discard(tenant_id)
+        return found | {rule.id: error_of(rule, due_ms, TOO_SLOW) for rule in late if lane == "slow"}
+
+    async def _try_each(self, rules: Sequence[Rule], due_ms: int, deadline: Deadline) -> dict[UUID, Result]:
+        """The results of rules that are measured one by one. Those are missing for which the time did not suffice."""
+        found: dict[UUID, Result] = {}
+        for rule in rules:
+            alone = await self._try([rule], due_ms, deadline)
+            found |= {rule.id: error_of(rule, due_ms, FAILED)} if alone is None else alone
+        return found
+
+    async def _try(self, rules: Sequence[Rule], due_ms: int, deadline: Deadline) -> dict[UUID, Result] | None:
+        """The results of rules that could be measured in time; None if that fails now, or always."""
         try:
-            end_ms, deadline = minute_of(turn.due_ms), Deadline(MEASURE_TIMEOUT_S)
-            found = await self._measuring.measure(turn.tenant_id, rules, end_ms, deadline)
-            return {rule.id: evaluate(rule, window_of(rule, end_ms), found[rule.id]) for rule in rules}
+            end_ms = minute_of(due_ms)
+            found = await self._measuring.measure(rules[0].tenant_id, rules, end_ms, deadline)
+            measured = [rule for rule in rules if rule.id in found]
+            return {
+                rule.id: Result(due_ms, evaluate(rule, window_of(rule, end_ms), found[rule.id])) for rule in measured
+            }
         except SluiceError:  # the database is away, which is logged, or the tenant is deleted
             return None
         except Exception:

@@ -60,8 +60,11 @@ class EvaluationStore(Protocol):
     async def take_over(self, deadline: Deadline) -> None:
         """End what a holder of the lease has left open that is frozen, so that it holds up nobody."""
 
-    async def due(self, until_ms: int, deadline: Deadline) -> Sequence[Rule]:
-        """Enabled rules that are not evaluated up to `until_ms`: some of them, those that are furthest behind first."""
+    async def tenants_due(self, until_ms: int, deadline: Deadline) -> Sequence[UUID]:
+        """The tenants of enabled rules that are not evaluated up to `until_ms`."""
+
+    async def due(self, tenant_id: UUID, until_ms: int, deadline: Deadline) -> Sequence[Rule]:
+        """The enabled rules of a tenant that are not evaluated up to `until_ms`, but those that cannot be decoded."""
 
     async def apply(self, lease: JobLease, rule: Rule, results: Sequence[Result], deadline: Deadline) -> bool:
         """Store the next results of a rule, and what follows from them for its alert and webhooks, in one transaction.

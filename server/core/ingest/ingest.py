@@ -197,6 +197,7 @@ class Ingest:
         except BaseException as error:
             origin.settle_failed(count, error)
             raise
+        origin.completes_ms = receipt.info.received_at_ms if receipt.replayed else None
         stored = len(receipt.ids) - receipt.already_stored
         if stored:
             origin.settle("stored", stored)

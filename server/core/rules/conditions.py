@@ -26,7 +26,7 @@ from server.core.rules.measure import (
     VolumeMeasurement,
 )
 from server.core.rules.model import Evaluation, Rule, RuleState, Window
-from server.core.rules.windows import MINUTE_MS
+from server.core.rules.windows import MINUTE_MS, comparison_window, minute_of
 from server.core.times import from_milliseconds
 
 COMPARE: Mapping[Operator, Callable[[float, float], bool]] = {
@@ -104,11 +104,19 @@ def missing_field(config: MissingFieldConfig, window: Window, measured: MissingF
 
 
 def volume(config: VolumeConfig, window: Window, measured: VolumeMeasurement) -> Evaluation:
-    """The value is the change in percent. If there was nothing before, there is nothing to compare with."""
+    """The value is the change in percent.
+
+    If there was nothing before, there is nothing to compare with. Nor is there while the comparison window begins
+    before the first event ever: the average would be too low, so each new type of event would be a rise.
+    """
     hours = config.comparison_window_hours
+    before = f"in the {hours} hours before {at(window.start_ms)} UTC"
     if measured.events_before == 0:
-        message = f"There were {events_of(config, 0)} in the {hours} hours before {at(window.start_ms)} UTC"
-        return no_data(window, measured.events, message)
+        return no_data(window, measured.events, f"There were {events_of(config, 0)} {before}")
+    first_ms = measured.first_seen_ms
+    if first_ms is not None and minute_of(first_ms) > comparison_window(config, window).start_ms:
+        first = f"The first of {events_of(config)} came at {at(minute_of(first_ms))} UTC"
+        return no_data(window, measured.events, f"{first}, so there is no average yet for all of the time {before}")
     expected, unit = measured.events_before * config.current_window_minutes, hours * 60  # exact, as integers
     change = 100 * (measured.events * unit - expected) / expected
     is_drop = config.threshold_percent < 0

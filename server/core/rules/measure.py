@@ -68,6 +68,8 @@ class VolumeMeasurement(Struct, frozen=True, kw_only=True):
     events: int
     events_before: int
     """Events in the comparison window."""
+    first_seen_ms: int | None = None
+    """When the first event of the rule ever was received; None if that is not known."""
     event_ids: tuple[str, ...] = ()
     """The first events of the current window."""
 
@@ -114,5 +116,6 @@ class Measuring(Protocol):
     ) -> Mapping[UUID, Measurement]:
         """Measure the windows of rules of a tenant that end at `end_ms` (`windows.py`). Returns it by the ids of rules.
 
-        Measuring a complete window again finds the same. Raises Unavailable.
+        Measuring a complete window again finds the same. Rules that could not be measured by the deadline are missing:
+        those that need the most time come last. Raises Unavailable.
         """

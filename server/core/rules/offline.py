@@ -31,6 +31,7 @@ from server.core.rules.measure import (
 from server.core.rules.model import MAX_SAMPLES, Rule, Window
 from server.core.rules.paths import is_missing, is_mistyped, numbers_at, tree_of, unlisted_in
 from server.core.rules.windows import comparison_window, search_window, window_of
+from server.core.times import MAX_MS, MIN_MS
 
 COMPARISONS: Mapping[Operator, Callable[[float, float], bool]] = {
     ">": operator.gt,
@@ -39,6 +40,9 @@ COMPARISONS: Mapping[Operator, Callable[[float, float], bool]] = {
     "<=": operator.le,
     "==": operator.eq,
 }
+
+
+ALWAYS = Window(MIN_MS, MAX_MS)
 
 
 class OfflineEvent(NamedTuple):
@@ -72,7 +76,12 @@ class OfflineEvents:
                 return measure_missing_fields(config, events)
             case VolumeConfig() as config:
                 before = self._find(config, comparison_window(config, window))
-                return VolumeMeasurement(events=len(events), events_before=len(before), event_ids=first_ids(events))
+                return VolumeMeasurement(
+                    events=len(events),
+                    events_before=len(before),
+                    first_seen_ms=min((event.received_at_ms for event in self._find(config, ALWAYS)), default=None),
+                    event_ids=first_ids(events),
+                )
             case FreshnessConfig() as config:
                 newest = self._find(config, search_window(window))[-1:]
                 newest_ms = newest[0].received_at_ms if newest else None

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 
 from server.core.deadline import Deadline
-from server.core.errors import NotFound
+from server.core.errors import NotFound, Unavailable
 from server.core.events.ids import new_ids
 from server.core.read_limits import ReadLimits
 from server.core.rules.conditions import evaluate
@@ -21,6 +21,11 @@ from server.core.rules.model import Evaluation, Rule
 from server.core.rules.store import RuleStore
 from server.core.rules.windows import last_complete_minute, window_of
 from server.core.times import NS_PER_MS, from_milliseconds
+
+TOO_SLOW = (
+    "The events of this rule could not be read in time. If they are counted for the first time, a retry goes on with "
+    "that: retry after the time in Retry-After"
+)
 
 NO_RULE = "This tenant has no rule with this id"
 
@@ -73,6 +78,8 @@ class Rules:
         end_ms = last_complete_minute(time_ns() // NS_PER_MS)
         async with self._limits.slot(tenant_id, deadline):
             measured = await self._measuring.measure(tenant_id, [rule], end_ms, deadline)
+        if rule.id not in measured:
+            raise Unavailable(detail=TOO_SLOW)
         return evaluate(rule, window_of(rule, end_ms), measured[rule.id])
 
 

@@ -27,6 +27,7 @@ from time import monotonic
 from typing import Any, Never
 from uuid import UUID
 
+from server.core.cancellation import end_if_cancelled
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.jobs.store import JobLease
@@ -46,6 +47,8 @@ POLL_S = 1.0
 
 PAUSE_S = 0.05
 """The shortest time between two looks, so that one search finds several deliveries."""
+
+UNREADABLE = "The webhook cannot be read: the operator finds the cause in the server's log"
 
 DISABLED = "The webhook is disabled, since its receiver said that it is gone (410): test it to enable it again"
 
@@ -67,6 +70,7 @@ class Delivering:
             while True:
                 with suppress(Unavailable):  # which the driver adapter has logged
                     await self._start_due(group)
+                end_if_cancelled()
                 await self._pause()
 
     async def _start_due(self, group: asyncio.TaskGroup) -> None:
@@ -100,12 +104,15 @@ class Delivering:
         self._ended.clear()
         await asyncio.sleep(PAUSE_S)
 
-    async def _deliver(self, delivery: Delivery, webhooks: Mapping[UUID, Webhook]) -> None:
+    async def _deliver(self, delivery: Delivery, webhooks: Mapping[UUID, Webhook | None]) -> None:
         """Send a delivery and note what came of it. If the database is away, it stays due, and is sent again."""
-        webhook, deadline = webhooks.get(delivery.webhook_id), Deadline()
+        deadline = Deadline()
         with suppress(Unavailable):
-            if webhook is None:
+            if delivery.webhook_id not in webhooks:
                 await self._outbox.drop(delivery, deadline)
+            elif (webhook := webhooks[delivery.webhook_id]) is None:  # a failed attempt, since it may be corrected
+                unread = Response(None, error=UNREADABLE)
+                await self._note(delivery, attempt_of(unread, datetime.now(UTC), 0), unread)
             elif webhook.disabled_at is not None and delivery.event != "webhook.test":
                 unsent = attempt_of(Response(None, error=DISABLED), datetime.now(UTC), 0)
                 await self._outbox.failed(delivery, unsent, gone=False, deadline=deadline)

@@ -56,11 +56,15 @@ class Outbox(Protocol):
     ) -> Sequence[Delivery]:
         """Deliveries that are due, at most `count`, those that are due for longest first. They have no attempts.
 
-        There are none to the webhooks `busy`, and none of the deliveries `in_flight`.
+        There are none to the webhooks `busy`, and none of the deliveries `in_flight`. One that cannot be decoded is
+        left out, and is due again later.
         """
 
-    async def webhooks(self, deliveries: Sequence[Delivery], deadline: Deadline) -> Mapping[UUID, Webhook]:
-        """The webhooks of deliveries by id, as they are now. Those that were deleted are missing."""
+    async def webhooks(self, deliveries: Sequence[Delivery], deadline: Deadline) -> Mapping[UUID, Webhook | None]:
+        """The webhooks of deliveries by id, as they are now. Those that were deleted are missing.
+
+        None stands for a webhook that cannot be decoded.
+        """
 
     async def wait_for_earlier(self, delivery: Delivery, deadline: Deadline) -> bool:
         """Postpone a delivery until after an earlier one of its subject, if one is pending. Returns whether it was."""

@@ -143,6 +143,12 @@ WRITABLE = LAYOUT.add(
 PRIMARIES = LAYOUT.add(
     "counter", "sluice_database_primary_changes", "Changes of the database's primary, as each worker found them"
 )
+LATE = LAYOUT.add(
+    "counter",
+    "sluice_events_completed_late",
+    "Events that a retry with an idempotency key stored when rules already counted their minute as complete",
+    protocol=APIS,
+)
 EVALUATIONS = LAYOUT.add(
     "counter",
     "sluice_rule_evaluations",

@@ -3,10 +3,12 @@
 import os
 from bisect import bisect_left
 from mmap import mmap
+from time import time_ns
 
 from server.core.errors import ConfigurationError, SluiceError
 from server.core.request import Ending, EventOutcome, Request
 from server.core.rules.model import RuleState
+from server.core.rules.windows import last_complete_minute
 from server.core.times import NS_PER_MS
 from server.runtime.metrics.layout import (
     ADMIT,
@@ -18,6 +20,7 @@ from server.runtime.metrics.layout import (
     HISTOGRAM_SIZE,
     INSERT,
     INTEGER_BYTES,
+    LATE,
     LATENESS,
     LAYOUT,
     READS,
@@ -55,6 +58,7 @@ class Places:
         self.requests_received = REQUESTS.received.places[api,]
         self.reads_received = READS.received.places[api,]
         self.events_received = EVENTS.received.places[api,]
+        self.late = LATE.places[api,]
         self.request, self.admit, self.wait, self.insert = (
             family.places[api,] for family in (REQUEST, ADMIT, WAIT, INSERT)
         )
@@ -85,6 +89,8 @@ class Recorder:
         """See `Listener`."""
         places = self._places[request.api]
         self._numbers[places.events[outcome] if code is None else places.events_refused[code]] += count
+        if request.completes_ms is not None and outcome == "stored":
+            self._numbers[places.late] += count * is_late(request.completes_ms)
 
     def on_ended(self, request: Request, ending: Ending, _error: SluiceError | None) -> None:
         """See `Listener`."""
@@ -102,6 +108,11 @@ class Recorder:
         if request.insert_ns:
             observe(numbers, places.wait, request.wait_ns)
             observe(numbers, places.insert, request.insert_ns)
+
+
+def is_late(received_at_ms: int) -> bool:
+    """Whether rules count the minute of a time of receipt as complete."""
+    return received_at_ms < last_complete_minute(time_ns() // NS_PER_MS)
 
 
 def record_evaluation(numbers: memoryview, state: RuleState, lateness_ms: int) -> None:

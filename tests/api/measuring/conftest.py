@@ -29,8 +29,10 @@ class Measurer:
     async def _connect(self, url: str) -> Any:
         return connect(url, "pymongo")
 
-    def measure(self, tenant_id: UUID, rules: Sequence[Rule], end_ms: int = END_MS) -> Mapping[UUID, Measurement]:
-        return self.runner.run(self.stored.measure(tenant_id, rules, end_ms, Deadline(TIMEOUT_S)))
+    def measure(
+        self, tenant_id: UUID, rules: Sequence[Rule], end_ms: int = END_MS, timeout_s: float = TIMEOUT_S
+    ) -> Mapping[UUID, Measurement]:
+        return self.runner.run(self.stored.measure(tenant_id, rules, end_ms, Deadline(timeout_s)))
 
     def close(self) -> None:
         self.runner.run(close(self.client))

@@ -9,6 +9,7 @@ import pytest
 
 from server.core.rules.model import RuleType
 from server.core.rules.windows import COMPLETE_AFTER_MS, HOUR_MS, MINUTE_MS, last_complete_minute
+from server.core.times import from_milliseconds
 from tests.support.harness import Json, MongoClient, batch
 from tests.support.rules import CONFIG_EXAMPLES, RULES, create_rule, store_events
 from tests.support.wire import EVENTS
@@ -75,6 +76,27 @@ def test_volume(client: httpx.Client, key: Json, mongo: MongoClient) -> None:
     found = evaluate(client, create_rule(client, "volume"))
     assert (found["would_fire"], found["value"], found["event_ids"]) == (True, -100, [])
     assert "compared with the average of 1 in the 24 hours before; the limit is -50 %" in found["message"]
+
+
+def test_volume_of_a_new_type(client: httpx.Client, key: Json, mongo: MongoClient) -> None:
+    """There are many more than before, since there were none before."""
+    end_ms = window_end()
+    tenant_id = uuid.UUID(key["tenant_id"])
+    rule = create_rule(client, "volume", config={**CONFIG_EXAMPLES["volume"], "threshold_percent": 50})
+    assert client.post(EVENTS, json=batch()).status_code == 201  # so the catalog has the type
+    first_ms = end_ms - 24 * HOUR_MS
+    mongo.sluice.event_types.update_one(
+        {"_id.tenant_id": tenant_id, "_id.event_type": "purchase"},
+        {"$set": {"first_seen": from_milliseconds(first_ms)}},
+    )
+    times = [first_ms, *(end_ms - n - 1 for n in range(20))]
+    store_events(mongo, tenant_id, times, [{}] * len(times))
+    found = evaluate(client, rule)
+    assert (found["state"], found["value"], found["sample_size"]) == ("no_data", None, 20)
+    assert found["message"].startswith('The first of "purchase" events came at ')
+    earlier = from_milliseconds(first_ms - 15 * MINUTE_MS)
+    mongo.sluice.event_types.update_many({"_id.tenant_id": tenant_id}, {"$min": {"first_seen": earlier}})
+    assert evaluate(client, rule)["would_fire"]
 
 
 @pytest.mark.parametrize(("age_minutes", "would_fire"), [(59, False), (60, False), (61, True)])

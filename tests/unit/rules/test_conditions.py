@@ -18,7 +18,7 @@ from server.core.rules.measure import (
     VolumeMeasurement,
 )
 from server.core.rules.model import Evaluation, RuleState, RuleType
-from server.core.rules.windows import MINUTE_MS, window_of
+from server.core.rules.windows import HOUR_MS, MINUTE_MS, window_of
 from tests.support.harness import Json
 from tests.support.rules import CONFIG_EXAMPLES, rule
 
@@ -28,6 +28,9 @@ END_MS = 1_772_366_400_000
 """2026-03-01T12:00Z."""
 
 IDS = ("a", "b")
+
+BEGIN_MS = END_MS - 15 * MINUTE_MS - 24 * HOUR_MS
+"""When the comparison window of the example begins."""
 
 
 def found_by(rule_type: RuleType, change: Json, measurement: Measurement) -> Evaluation:
@@ -50,8 +53,8 @@ def missing(events: int, incomplete: int) -> MissingFieldMeasurement:
     return MissingFieldMeasurement(events=events, incomplete=incomplete, missing={"amount": incomplete}, event_ids=ids)
 
 
-def volume(events: int, before: int) -> VolumeMeasurement:
-    return VolumeMeasurement(events=events, events_before=before, event_ids=IDS)
+def volume(events: int, before: int, first_seen_ms: int | None = None) -> VolumeMeasurement:
+    return VolumeMeasurement(events=events, events_before=before, first_seen_ms=first_seen_ms, event_ids=IDS)
 
 
 def fresh(age_ms: int | None) -> FreshnessMeasurement:
@@ -97,6 +100,9 @@ CASES: list[tuple[RuleType, Json, Measurement, RuleState, Any]] = [
     ("volume", {"threshold_percent": 50}, volume(0, 960), "inactive", -100),
     ("volume", {"threshold_percent": 50}, volume(7, 0), "no_data", None),
     ("volume", {}, volume(0, 0), "no_data", None),
+    ("volume", {"threshold_percent": 50}, volume(15, 960, BEGIN_MS + MINUTE_MS - 1), "firing", 50),
+    ("volume", {"threshold_percent": 50}, volume(15, 960, BEGIN_MS + MINUTE_MS), "no_data", None),
+    ("volume", {}, volume(0, 960, END_MS - 1), "no_data", None),
     ("freshness", {}, fresh(1), "inactive", 1 / MINUTE_MS),
     ("freshness", {}, fresh(60 * MINUTE_MS), "inactive", 60),
     ("freshness", {}, fresh(60 * MINUTE_MS + 6_000), "firing", 60.1),
