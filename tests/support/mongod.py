@@ -154,12 +154,12 @@ def failing_inserts(mongo: MongoClient, times: int | None = None, **data: Any) -
 
 def block_next_insert(mongo: MongoClient, collection: str, hang_ms: int) -> Callable[[], object]:
     """Make the next insert into the collection hang. Returns a function that waits until it does."""
-    data = {
-        "failCommands": ["insert"],
-        "namespace": f"sluice.{collection}",
-        "blockConnection": True,
-        "blockTimeMS": hang_ms,
-    }
+    return block_next(mongo, "insert", hang_ms, namespace=f"sluice.{collection}")
+
+
+def block_next(mongo: MongoClient, command: str, hang_ms: int, **where: str) -> Callable[[], object]:
+    """Make the next command of this name hang. Returns a function that waits until it does."""
+    data = {"failCommands": [command], "blockConnection": True, "blockTimeMS": hang_ms, **where}
     entered = mongo.admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=data)["count"]
     wait = {"waitForFailPoint": "failCommand", "timesEntered": entered + 1, "maxTimeMS": 30_000}
     return lambda: mongo.admin.command(wait)
