@@ -186,7 +186,7 @@ def lost_amounts(line: Timeline, kind: Kind) -> Script:
 
 def volume(line: Timeline, kind: Kind) -> Script:
     """A rule on the change of the number of events."""
-    hours = line.chance.choice([1, 3, 24, 7 * 24])
+    hours = line.chance.choice([1, 3, 24])
     line.fill(busy(line.chance), hours_before=hours + 1)
     return changed_volume(line, kind, hours)
 

@@ -63,8 +63,8 @@ PAUSE_S = 0.6
 NAMES = ("a", "b", "c", "$d", "_id", "a.b")
 PATHS = ("a", "b", "c", "a.a", "a.b", "b.a", "a.b.a", "b.c", "$d", "a.$d", "_id")
 JSON_TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")
+EVENT_TYPES = ("view", "order", "rare")
 SOURCES = ("web", "app")
-
 
 Batch = tuple[str, list[tuple[str, Json]]]
 """A source, and types with data."""
@@ -121,7 +121,7 @@ def random_data(chance: random.Random, depth: int = 0) -> Json:
 
 def random_type(chance: random.Random) -> str:
     """A type of events. Some are rare."""
-    return chance.choices(["view", "order", "rare"], [100, 30, 0.2])[0]
+    return chance.choices(EVENT_TYPES, [100, 30, 0.2])[0]
 
 
 def random_batch(chance: random.Random) -> Batch:
@@ -336,6 +336,7 @@ def run(directory: Path, seed: str) -> Figures:
             with server.client(key["key"]) as client:
                 bodies = [random_rule(chance, number) for number in range(RULE_COUNT)]
                 rules = [client.post(RULES, json=body).raise_for_status().json() for body in bodies]
+                know_types(client, mongo)
                 comparison = Comparison(mongo, client, key["tenant_id"], rules)
                 with Writing(server, key["key"], seed) as writing:
                     hung = write_and_compare(mongo, comparison)
@@ -345,9 +346,21 @@ def run(directory: Path, seed: str) -> Figures:
                 wait_until(lambda: is_evaluated(mongo, ended_ms), "the last events to be evaluated", 2 * MINUTE_S)
                 comparison.compare_new()
         comparison.compare_all()
-        assert mongo.sluice.events.count_documents({}) == sent
+        assert mongo.sluice.events.count_documents({}) == sent + len(SOURCES) * len(EVENT_TYPES)
     assert len(comparison.found) >= PAIRS
     return Figures(sent, hung, comparison.results, len(comparison.found), at_once, len(comparison.again))
+
+
+def know_types(client: httpx.Client, mongo: MongoClient) -> None:
+    """Send an event of each type and source, and let them be known since yesterday: what is new has no average."""
+    for source in SOURCES:
+        events = [{"type": each, "data": {}} for each in EVENT_TYPES]
+        client.post("/api/v1/events", json={"source": source, "events": events}).raise_for_status()
+    known = {"_id.event_type": {"$in": list(EVENT_TYPES)}}
+    count = len(SOURCES) * len(EVENT_TYPES)
+    wait_until(lambda: mongo.sluice.event_types.count_documents(known) == count, "all types in the catalog")
+    yesterday = from_milliseconds(now_ms() - 24 * 60 * MINUTE_MS)
+    mongo.sluice.event_types.update_many(known, {"$set": {"first_seen": yesterday}})
 
 
 def write_and_compare(mongo: MongoClient, comparison: Comparison) -> int:
