@@ -24,7 +24,7 @@ from bson.binary import UUID_SUBTYPE, Binary
 from server.core.deadline import Deadline
 from server.core.events.ids import lowest_id
 from server.core.jobs.store import JobLease
-from server.core.tenants.store import RetentionPolicy
+from server.core.tenants.store import MAX_RETENTION_DAYS, RetentionPolicy
 from server.core.times import from_milliseconds, to_milliseconds
 from storage.commands import Database, Document, retry_without_events
 from storage.indexes import EVENTS, TENANTS
@@ -55,7 +55,8 @@ class StoredRetention:
         return PartsRemoval(self._database, [Part(EVENTS, within, received)], partial(self._note, policy, lease))
 
     async def _find(self) -> list[RetentionPolicy]:
-        query: Document = {"retention": {"$exists": True}, "deletion": None}
+        days = {"$type": "number", "$gte": 1, "$lte": MAX_RETENTION_DAYS}  # else an operator's text would fail for all
+        query: Document = {"retention.days": days, "deletion": None}
         fields = {"tenant_id": 1, "days": "$retention.days", "due_before": DUE_BEFORE}
         return [
             RetentionPolicy(each["_id"], each["tenant_id"], each["days"], to_milliseconds(each["due_before"]))

@@ -10,7 +10,7 @@ import re
 import socket
 import sys
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -116,8 +116,10 @@ def free_port() -> int:
 
 def worker_pids(pid: int) -> list[int]:
     """Return the process ids of a server's workers, given that of its supervisor."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    children = [int(child) for task in tasks for child in task.read_text().split()]
+    children: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
+            children += map(int, task.read_text().split())
     return [child for child in children if WORKER.search(Path(f"/proc/{child}/cmdline").read_bytes())]
 
 

@@ -8,7 +8,7 @@ import logging
 from collections import Counter
 
 from server.core.errors import Code
-from server.core.request_context import context_of_key, note_rejection
+from server.core.request_context import context_of_key, current_request, note_rejection
 
 LOG_INTERVAL_S = 10
 """The shortest time between two lines about the same key and code."""
@@ -25,8 +25,12 @@ _counts: Counter[tuple[str | None, Code]] = Counter()
 def log_refusal(code: Code) -> None:
     """Log that the current request was rejected, now or with others later.
 
-    The line names its key, unless it had no valid one, or was rejected before its key could be checked.
+    The line names its key, unless it had no valid one, or was rejected before its key could be checked. A request that
+    its protocol has answered is logged already.
     """
+    request = current_request()
+    if request is not None and request.answered_with is not None:
+        return
     pair = (note_rejection(code), code)
     if pair in _counts:
         _counts[pair] += 1

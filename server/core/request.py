@@ -86,6 +86,8 @@ class Request(Struct, eq=False):
     tenant_id: UUID | None = None
     code: Code | None = None
     """Why it was rejected."""
+    answered_with: SluiceError | None = None
+    """The error that the API's protocol has answered it with. What a handler makes of it then reaches nobody."""
     api: Api = "rest"
     listeners: Listeners | None = None
     """None until it is opened."""
@@ -164,6 +166,8 @@ class Request(Struct, eq=False):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.ended_ns = perf_counter_ns()
+        if self.answered_with is not None:
+            error = self.answered_with
         if error is not None and not (self.is_read and is_gone(error)):
             ending = ending_of(error, has_events=self.events > 0)
         elif self.is_read:

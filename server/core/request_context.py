@@ -32,6 +32,11 @@ def begin_request(sent_id: str | None = None, traceparent: str | None = None) ->
     return request
 
 
+def continue_request(request: Request) -> None:
+    """Let the current task work on a request that another has begun."""
+    _current.set(request)
+
+
 def current_request() -> Request | None:
     """The request that the current task works on."""
     return _current.get()

@@ -22,9 +22,6 @@ If the client cancels the call while the insert runs, nobody learns what it did:
 `unknown`. So the number of events in the database is at least what is counted as stored, and at most that and unknown.
 """
 
-from contextlib import suppress
-
-from server.core.errors import SluiceError
 from server.core.request import Api, EndListener, Listener, Listeners, Request
 from server.core.request_context import begin_request, current_request
 
@@ -52,7 +49,13 @@ class Requests:
         request.api, request.is_read, request.listeners = api, is_read, self._listeners
         return request
 
-    def refuse(self, api: Api, error: SluiceError) -> None:
-        """Note a request that is rejected before any code handles it: no route, no HTTP."""
-        with suppress(SluiceError), Request(api=api, listeners=self._listeners):
-            raise error
+    def refuse(self, api: Api, error: Exception) -> None:
+        """Note that the current request ends with `error`, unless it is open: then it ends where it was opened.
+
+        So each request that is answered with an error has one outcome, also if no handler opens it: no route, no HTTP.
+        """
+        request = current_request() or Request()
+        if request.listeners is None:
+            request.api, request.listeners = api, self._listeners
+            request.__enter__()
+            request.__exit__(type(error), error, None)  # `raise` would give the error a traceback, which holds it

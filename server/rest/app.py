@@ -1,7 +1,6 @@
 """The ASGI application: the table of all routes, and what holds for all of them."""
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -11,13 +10,12 @@ from litestar.enums import HttpMethod, ScopeType
 from litestar.types import ASGIApp, AsyncAnyCallable, HTTPScope, Receive, Scope, Send
 
 from server.core.errors import ClientGone, MethodNotAllowed
-from server.core.requests import Requests
 from server.rest.alerts import ALERT_PATH, ALERTS_PATH, acknowledge_alert, get_alert, list_alerts, resolve_alert
 from server.rest.event_types import list_event_types
 from server.rest.events import get_event, list_events
 from server.rest.health import live, ready
 from server.rest.http.json_body import JsonBodies
-from server.rest.http.problems import exception_handlers
+from server.rest.http.problems import exception_handlers, on_error
 from server.rest.ingest import ingest
 from server.rest.rejections import list_rejections
 from server.rest.rules import (
@@ -51,11 +49,13 @@ EVENTS_PATH = "/api/v1/events"
 WEBHOOKS_PATH = "/api/v1/webhooks"
 WEBHOOK_PATH = WEBHOOKS_PATH + "/{webhook_id:str}"
 
+UNCOUNTED: dict[int | type[Exception], Any] = {Exception: on_error}
+"""Makes the responses to errors that are no outcome of a request: health is asked for all the time."""
+
 
 def create_app(services: Services) -> ASGIApp:
     """The application that answers with `services`."""
     store_batch, bodies = ingest(services), JsonBodies()
-    by_method = partial(handle_by_method, services.requests)
     litestar = Router(
         route_handlers=[
             # Plain ASGI: for a single event, Litestar's handling of arguments would cost as much as all the rest.
@@ -84,7 +84,7 @@ def create_app(services: Services) -> ASGIApp:
             get(WEBHOOK_PATH + "/deliveries")(routed(list_deliveries(services))),
             post(WEBHOOK_PATH + "/deliveries/{delivery_id:str}/resend")(routed(resend_delivery(services))),
             get("/health/live")(live()),
-            get("/health/ready")(ready(services)),
+            get("/health/ready", exception_handlers=UNCOUNTED)(ready(services)),
             get("/")(to_schema()),
             get("/schema/openapi.json")(openapi_json()),
             get("/schema")(schema_page()),
@@ -164,9 +164,7 @@ class HeadSent(ClientGone):
     """The head of a response is sent, and nobody asked for its body: as if the client had gone away then."""
 
 
-def handle_by_method(
-    requests: Requests, **handlers: Callable[[HTTPScope, Receive, Send], Awaitable[None]]
-) -> AsyncAnyCallable:
+def by_method(**handlers: Callable[[HTTPScope, Receive, Send], Awaitable[None]]) -> AsyncAnyCallable:
     """An ASGI application that hands a request to the handler of its method. It raises MethodNotAllowed."""
     allowed = sorted({*handlers, *(["HEAD"] if "GET" in handlers else [])})
 
@@ -175,9 +173,7 @@ def handle_by_method(
         handler = handlers.get(request["method"])
         extensions: dict[str, Any] = request.get("extensions") or {}
         if handler is None:
-            rejection = MethodNotAllowed(allowed)
-            requests.refuse("rest", rejection)
-            raise rejection
+            raise MethodNotAllowed(allowed)
         if RAISED in extensions:
             raise extensions[RAISED]
         if HEAD in extensions:

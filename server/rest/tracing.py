@@ -7,13 +7,16 @@ query, no header, and of a path only what is the same for all requests of its ro
 import re
 from collections.abc import Awaitable, Callable
 from http import HTTPMethod, HTTPStatus
+from typing import Any
 
 from litestar import Litestar
 from litestar.enums import ScopeType
 from litestar.types import HTTPScope, Message, Receive, Scope, Send
 
-from server.core.request_context import begin_request, current_request
+from server.core.request_context import current_request
 from server.core.tracing import Tracer
+from server.rest.http.begin import REQUEST, begin_http_request
+from server.status import STATUS
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -25,8 +28,6 @@ PARAMETER = re.compile(r"\{(\w+):\w+\}")
 
 OTHER_METHOD = "_OTHER"
 """What the conventions call a method that HTTP does not have."""
-
-REQUEST_ID_HEADER, TRACEPARENT_HEADER = b"x-request-id", b"traceparent"
 
 
 class Routes:
@@ -55,7 +56,10 @@ def as_requests(app: Application, litestar: Litestar, tracer: Tracer | None) -> 
 
     def respond(scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         if scope["type"] == ScopeType.HTTP:
-            begin_http_request(scope)
+            extensions: Any = scope["extensions"]
+            if REQUEST in extensions:
+                return leave_answered()
+            begin_http_request(scope["headers"], extensions)
             if tracer is not None:
                 return traced(tracer, routes, app, scope, receive, send)
         return app(scope, receive, send)
@@ -63,15 +67,8 @@ def as_requests(app: Application, litestar: Litestar, tracer: Tracer | None) -> 
     return respond
 
 
-def begin_http_request(scope: HTTPScope) -> None:
-    """Begin a request, with what its headers say of its id and its trace."""
-    request_id = traceparent = None
-    for name, value in scope["headers"]:
-        if name == REQUEST_ID_HEADER:
-            request_id = value.decode("latin-1")
-        elif name == TRACEPARENT_HEADER:
-            traceparent = value.decode("latin-1")
-    begin_request(request_id, traceparent)
+async def leave_answered() -> None:
+    """Do nothing for a request that the protocol has begun, since it has answered it: its body broke at once."""
 
 
 async def traced(
@@ -97,6 +94,8 @@ async def traced(
     try:
         await app(scope, receive, noting_send)
     finally:
+        if request.answered_with is not None:
+            status = STATUS[request.answered_with.code].http.value
         error = str(status) if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None
         request.end_span({"http.response.status_code": status} if status else {}, error)
     return None

@@ -16,6 +16,7 @@ import asyncio
 import gc
 import socket
 from collections import deque
+from collections.abc import Callable
 from itertools import chain
 from typing import Any
 
@@ -53,12 +54,19 @@ class Methods:
 class AcceptingServer(cygrpc.AioServer):  # type: ignore[misc]
     """The library's server, with our own accept loops."""
 
-    def __init__(self, handlers: Handlers, options: tuple[tuple[str, Any], ...]) -> None:
+    def __init__(
+        self,
+        handlers: Handlers,
+        options: tuple[tuple[str, Any], ...],
+        on_unknown_method: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`on_unknown_method` is called for each call to a method that is not ours, which gets UNIMPLEMENTED."""
         loop = asyncio.get_running_loop()
         super().__init__(loop, None, (), (), options, None)
         unblock_wakeups()
         self._event_loop = loop
         self._methods = Methods(handlers)
+        self._on_unknown_method = on_unknown_method
         self._calls: set[asyncio.Task[None]] = set()
         self._waiting: dict[str, deque[tuple[str, Any]]] = {}  # by connection
         self._may_accept = asyncio.Semaphore(MAX_WAITING)
@@ -99,6 +107,8 @@ class AcceptingServer(cygrpc.AioServer):  # type: ignore[misc]
     def _begin(self, path: str, call: Any) -> None:
         """Start a task for a call."""
         self._may_accept.release()
+        if path == UNKNOWN_METHOD:
+            self._on_unknown_method()
         handling = handle_rpc(path, self._methods, (), call, self._event_loop, False)
         task = self._event_loop.create_task(schedule_rpc(handling, call, self._event_loop, path))
         self._calls.add(task)

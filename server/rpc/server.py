@@ -4,9 +4,11 @@ Health follows the database and the drain, so that load balancers learn about bo
 """
 
 import asyncio
+from contextvars import Context
 from typing import Never
 
-from server.core.errors import ConfigurationError
+from server.core.errors import Code, ConfigurationError, NotFound
+from server.core.refusals import log_refusal
 from server.rpc.accepting import AcceptingServer
 from server.rpc.arrivals import MAX_LIBRARY_BYTES, MessageReader
 from server.rpc.connections import ConnectionWatch, end_connections, max_connections
@@ -84,6 +86,7 @@ class GrpcServer:
     """Starts, follows the database, drains."""
 
     def __init__(self, services: Services) -> None:
+        self._requests = services.requests
         self._messages = MessageReader()
         pace = Pace()
         self._unkeyed = UnkeyedServices((SERVICE,), self._messages, pace)
@@ -101,7 +104,7 @@ class GrpcServer:
             **self._tail.handlers(),
             **self._unkeyed.handlers(),
         }
-        self._server = AcceptingServer(handlers, options)
+        self._server = AcceptingServer(handlers, options, self._refuse_unknown_method)
         where = address(settings.host, settings.grpc_port).encode()
         if settings.tls is None:
             self._port = self._server.add_insecure_port(where)
@@ -112,6 +115,12 @@ class GrpcServer:
         await self._unkeyed.wait_until_serving(FIRST_HEALTH_S)
         await self._server.start()
         self._watching = asyncio.create_task(watch_connections(ConnectionWatch(self._port, limit)))
+
+    def _refuse_unknown_method(self) -> None:
+        """Note a call to a method that is not ours. The library ends it with UNIMPLEMENTED."""
+        context = Context()  # whatever request this runs in, it is another one
+        context.run(self._requests.refuse, "grpc", NotFound("There is no such method"))
+        context.run(log_refusal, Code.NOT_FOUND)
 
     def open_streams(self) -> int:
         """How many streams are open."""

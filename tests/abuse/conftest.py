@@ -7,11 +7,11 @@ import pytest
 from tests.support.harness import Server
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def unharmed(server: Server) -> Iterator[None]:
-    """After each module the workers are the same, and the log tells of no error."""
-    workers = server.worker_pids()
+    """After each test the workers are the same, and what was logged meanwhile tells of no error."""
+    workers, before = server.worker_pids(), server.log_size()
     yield
     assert server.worker_pids() == workers
-    lines = server.stderr().splitlines()
+    lines = server.stderr(before).splitlines()
     assert not [line for line in lines if " error " in line or "fault" in line or "Traceback" in line], lines

@@ -5,6 +5,7 @@ import socket
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 from urllib.parse import unquote
 
@@ -103,10 +104,12 @@ def open_http2(server: Server, settings: bytes = b"") -> socket.socket:
     return connection
 
 
-def frames_of(received: bytes) -> Iterator[Frame]:
-    """The frames that were received."""
+def frames_of(received: bytes, *, are_whole: bool = False) -> Iterator[Frame]:
+    """The frames that were received. Of the last one a part may be missing, unless they must be whole."""
     while len(received) >= FRAME_HEAD_BYTES:
         size = int.from_bytes(received[:3], "big")
+        if are_whole and len(received) < FRAME_HEAD_BYTES + size:
+            return
         kind, flags, stream = struct.unpack(">BBI", received[3:FRAME_HEAD_BYTES])
         yield Frame(kind, flags, stream, received[FRAME_HEAD_BYTES : FRAME_HEAD_BYTES + size])
         received = received[FRAME_HEAD_BYTES + size :]
@@ -123,6 +126,23 @@ def flood(connection: socket.socket, unit: bytes, times: int) -> bool:
         except ConnectionError:
             return True
     return False
+
+
+def until_end(connection: socket.socket, stream: int = 1) -> bytes:
+    """What arrives until the end of a call, or until the server closes the connection."""
+    received = b""
+    with suppress(ConnectionError):
+        while not any(map(partial(ends_call, stream), frames_of(received, are_whole=True))):
+            if not (chunk := connection.recv(65_536)):
+                break
+            received += chunk
+    return received
+
+
+def ends_call(stream: int, item: Frame) -> bool:
+    """Whether a frame is the last of a call."""
+    ends = item.kind == RST_STREAM or (item.kind in {DATA, HEADERS} and bool(item.flags & END_STREAM))
+    return ends and item.stream == stream
 
 
 def rest_of(connection: socket.socket) -> bytes:

@@ -13,7 +13,8 @@ from typing import NamedTuple
 
 import pytest
 
-from server.rest.http.protocol import DISCARD_TIMEOUT_S, HEAD_TIMEOUT_S, MAX_HEAD_BYTES
+from server.rest.http.ending import DISCARD_TIMEOUT_S
+from server.rest.http.protocol import HEAD_TIMEOUT_S, MAX_HEAD_BYTES
 from server.rest.http.response_writing import WRITE_TIMEOUT_S
 from tests.support.harness import Json, Server, batch, wait_until
 from tests.support.pressure import memory_mib
@@ -21,7 +22,7 @@ from tests.support.wire import EVENTS, connect, head, post, responses_in, rest_o
 
 GOOD = json.dumps(batch()).encode()
 CLOSE = "Connection: close"
-LATE_S = 5
+LATE_S = 10
 """By how much the end of a slow connection may be late on a busy machine."""
 
 SOME = b"GET /health/live HTTP/1.1\r\nHost: x\r\n"
@@ -208,10 +209,11 @@ class Ended(NamedTuple):
 @pytest.fixture(scope="module", autouse=True)
 def slow(server: Server) -> Iterator[dict[str, Future[Ended]]]:
     """Slow connections, which wait while the other tests run."""
+    since = time.monotonic()  # before the server begins to count
     opened = {name: connect(server) for name in SLOW}
 
     def wait_for_the_end(name: str) -> Ended:
-        since, connection = time.monotonic(), opened[name]
+        connection = opened[name]
         connection.settimeout(1)
         received = b""
         with suppress(ConnectionError):

@@ -26,6 +26,8 @@ STORED_AT_ONCE = 2
 
 SLOWEST_GOOD_S = 3
 """What a single event may take on a busy machine: 0.3 s on a quiet one."""
+ATTEMPTS = 3
+"""The best one counts: other tests run at the same time, and the machine may stand still for as long."""
 MAX_MEMORY_MIB = 400
 
 SIZE = 10 * MIB - 1_000
@@ -135,11 +137,15 @@ async def serve(
         return Served([await each for each in heavy], seconds, memory_mib(pid, "VmHWM"))
 
 
-def check(served: Served, detail: str) -> None:
-    """Every heavy request got its detail, and nothing else suffered."""
-    assert all(each == STORED if detail == STORED else each.startswith(detail) for each in served.details), served
-    assert max(served.seconds) < SLOWEST_GOOD_S
-    assert served.memory_mib < MAX_MEMORY_MIB
+def check(serve_once: Callable[[], Served], detail: str) -> None:
+    """Every heavy request gets its detail, and nothing else suffers."""
+    slowest = list[float]()
+    while not slowest or (slowest[-1] >= SLOWEST_GOOD_S and len(slowest) < ATTEMPTS):
+        served = serve_once()
+        assert all(each == STORED if detail == STORED else each.startswith(detail) for each in served.details), served
+        assert served.memory_mib < MAX_MEMORY_MIB
+        slowest.append(max(served.seconds))
+    assert min(slowest) < SLOWEST_GOOD_S, slowest
 
 
 @pytest.mark.parametrize("name", BODIES)
@@ -152,7 +158,7 @@ def test_heavy_bodies(heavy_server: Server, name: str) -> None:
         detail: str = STORED if response.status_code == 201 else response.json()["detail"]
         return detail
 
-    check(asyncio.run(serve(heavy_server, new_key(heavy_server), heavy.at_once, send)), heavy.detail)
+    check(lambda: asyncio.run(serve(heavy_server, new_key(heavy_server), heavy.at_once, send)), heavy.detail)
 
 
 @pytest.mark.parametrize("compression", [grpc.Compression.NoCompression, grpc.Compression.Gzip], ids=["plain", "gzip"])
@@ -170,4 +176,4 @@ def test_heavy_messages(heavy_server: Server, name: str, compression: grpc.Compr
                 return error.details() or ""
         return STORED
 
-    check(asyncio.run(serve(heavy_server, new_key(heavy_server), heavy.at_once, send)), heavy.detail)
+    check(lambda: asyncio.run(serve(heavy_server, new_key(heavy_server), heavy.at_once, send)), heavy.detail)

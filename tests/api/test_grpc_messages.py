@@ -10,8 +10,17 @@ from google.protobuf import struct_pb2
 from sluice.v1 import event_service_pb2 as pb
 
 from server.rpc.arrivals import encoding_of
-from tests.abuse.http2 import END_HEADERS, HEADERS, call_headers, data_frames, frame, message, open_http2, status_of
-from tests.abuse.http2 import rest_of as received_from
+from tests.abuse.http2 import (
+    END_HEADERS,
+    HEADERS,
+    call_headers,
+    data_frames,
+    frame,
+    message,
+    open_http2,
+    status_of,
+    until_end,
+)
 from tests.support.bodies import MIB
 from tests.support.grpc_client import (
     TIMEOUT_S,
@@ -42,7 +51,7 @@ def raw_call(server: Server, key: Json, payload: bytes, *others: tuple[bytes, by
     with open_http2(server) as connection:
         headers = call_headers((b"x-api-key", key["key"].encode()), *others)
         connection.sendall(frame(HEADERS, END_HEADERS, 1, headers) + data_frames(1, payload, last=True))
-        return status_of(received_from(connection))
+        return status_of(until_end(connection))
 
 
 @pytest.mark.parametrize("payload", [b"", b"\0", message(GOOD, len(GOOD) + 10), message(GOOD)[:-1]])

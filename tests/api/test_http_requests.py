@@ -5,6 +5,7 @@ import json
 import re
 import socket
 import time
+from contextlib import closing
 from email.utils import parsedate_to_datetime
 from http.client import HTTPConnection
 from urllib.parse import urlsplit
@@ -12,8 +13,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from server.rest.http.ending import LINGER_S
 from tests.support.harness import Json, Server, batch
 from tests.support.problems import read_response
+from tests.support.timing import assert_faster_than
 from tests.support.wire import EVENTS, connect, head, post, responses_in, rest_of, talk
 
 GOOD = json.dumps(batch()).encode()
@@ -47,9 +50,10 @@ def test_a_client_that_sends_no_more_is_answered(server: Server, key: Json) -> N
 
 @pytest.mark.parametrize("request_bytes", [b"", b"GET / HT", GET, head("slc_x", "Content-Length: 9")[:-2]])
 def test_a_client_that_sends_no_whole_request_is_not(server: Server, request_bytes: bytes) -> None:
-    began = time.monotonic()
-    assert half_closed(server, request_bytes) == b""
-    assert time.monotonic() - began < 1
+    def send() -> None:
+        assert half_closed(server, request_bytes) == b""
+
+    assert_faster_than(1, send)
 
 
 @pytest.mark.parametrize("status", [401, 415, 404, 413])
@@ -58,13 +62,19 @@ def test_a_large_request_that_is_rejected_early_gets_its_response(server: Server
     path = "/nothing" if status == 404 else EVENTS
     headers = {"X-API-Key": "slc_x" if status == 401 else key["key"], "Connection": "close"}
     headers["Content-Type"] = "text/plain" if status == 415 else "application/json"
-    for _ in range(5):
-        connection = HTTPConnection(urlsplit(server.url).netloc, timeout=30)
-        connection.request("POST", path, bytes(size), headers)
-        response = connection.getresponse()
-        assert response.status == status
-        assert json.loads(response.read())["status"] == status
-        connection.close()
+    answered = 0
+    while answered < 5:
+        with closing(HTTPConnection(urlsplit(server.url).netloc, timeout=30)) as connection:
+            began = time.monotonic()
+            try:
+                connection.request("POST", path, bytes(size), headers)
+            except ConnectionError:  # this process stood still, and sent nothing for too long
+                assert time.monotonic() - began >= LINGER_S
+                continue
+            response = connection.getresponse()
+            assert response.status == status
+            assert json.loads(response.read())["status"] == status
+            answered += 1
 
 
 def test_an_idle_connection_says_how_long_it_is_kept(server: Server, key: Json) -> None:
@@ -204,6 +214,7 @@ def raw_rejections(server: Server) -> dict[str, bytes]:
 
 
 def test_every_response_has_a_date_and_is_not_stored(server: Server, client: httpx.Client) -> None:
+    began = time.time()
     event_id = client.post(EVENTS, json=batch()).json()["events"][0]["id"]
     responses = [client.get(path).headers for path in ("/", "/health/live", "/nothing", EVENTS, f"{EVENTS}/{event_id}")]
     responses += [client.post(EVENTS, json=batch()).headers, client.post(EVENTS, json={}).headers]
@@ -214,7 +225,7 @@ def test_every_response_has_a_date_and_is_not_stored(server: Server, client: htt
     for headers in responses:
         assert headers.get_list("cache-control") == ["no-store"]
         (date,) = headers.get_list("date")
-        assert abs(parsedate_to_datetime(date).timestamp() - time.time()) < 5
+        assert began - 5 < parsedate_to_datetime(date).timestamp() <= time.time()
 
 
 def test_files_of_the_page_may_be_stored(client: httpx.Client) -> None:

@@ -13,10 +13,10 @@ from sluice.v1 import event_service_pb2 as pb
 
 from server.core.events.ids import Seed, with_seed
 from server.core.times import to_milliseconds
-from tests.support.grpc_client import Stream, good_batch, metadata, stub_of
+from tests.support.grpc_client import Stream, code_of, good_batch, metadata, raw_unary, stub_of
 from tests.support.harness import Json, MongoClient, Server, batch, event, wait_until
 from tests.support.idempotency import PROTOCOLS, TenantClient, expect_receipt, new_key
-from tests.support.metrics import Scrape, check_scrape, scrape
+from tests.support.metrics import Scrape, changes, received, scrape, scrape_when_idle
 from tests.support.wire import EVENTS, talk
 
 JSON = {"Content-Type": "application/json"}
@@ -24,35 +24,7 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.fixture
 def before(server: Server) -> Scrape:
-    return scrape(server.metrics)
-
-
-Deltas = dict[str, int]
-
-
-def changes(server: Server, before: Scrape) -> Deltas:
-    """What requests, events and reads were counted since `before`, once none of them is in flight."""
-
-    def is_idle() -> bool:
-        now = scrape(server.metrics)
-        return not any(now.total(f"sluice_{noun}_in_flight") for noun in ("requests", "events"))
-
-    wait_until(is_idle, "requests end")
-    now = scrape(server.metrics)
-    check_scrape(now, before)
-    found: Deltas = {}
-    for (name, labels), value in now.counters():
-        if name.endswith("_total") and name.startswith(("sluice_requests", "sluice_events", "sluice_reads")):
-            change = int(value - before.numbers.get((name, labels), 0))
-            if change:
-                parts = [name.removeprefix("sluice_").removesuffix("_total"), *(v for _, v in sorted(labels))]
-                found[" ".join(parts)] = change
-    return found
-
-
-def received(api: str, requests: int, events: int) -> Deltas:
-    both = {f"requests_received {api}": requests, f"events_received {api}": events}
-    return {name: count for name, count in both.items() if count}
+    return scrape_when_idle(server)
 
 
 def test_a_batch_over_rest(server: Server, client: httpx.Client, before: Scrape) -> None:
@@ -135,13 +107,18 @@ def test_a_raw_body(server: Server, client: httpx.Client, before: Scrape) -> Non
 Send = Callable[[Server, httpx.Client], Any]
 
 REFUSED: dict[str, tuple[str, Send]] = {
-    "no key": ("unauthenticated", lambda server, _: httpx.post(server.url + EVENTS, json=batch(), trust_env=False)),
+    "no key": (
+        "unauthenticated",
+        lambda server, _: httpx.post(server.url + EVENTS, json=batch(), timeout=30, trust_env=False),
+    ),
     "two keys": (
         "unauthenticated",
         lambda _, client: client.post(EVENTS, json=batch(), headers={"Authorization": "Bearer slc_other"}),
     ),
     "no JSON": ("malformed_json", lambda _, client: client.post(EVENTS, content=b"{", headers=JSON)),
     "no route": ("not_found", lambda _, client: client.get("/nowhere")),
+    "no such file of the schema": ("not_found", lambda _, client: client.get("/schema/files/none")),
+    "no such file of the schema, without its body": ("not_found", lambda _, client: client.head("/schema/files/none")),
     "no such method of a route": ("method_not_allowed", lambda _, client: client.delete(EVENTS)),
     "no such method of a handler": ("method_not_allowed", lambda _, client: client.post("/health/live")),
     "no HTTP": ("malformed_request", lambda server, _: talk(server, b"no HTTP at all\r\n\r\n")),
@@ -158,6 +135,14 @@ def test_what_is_refused_before_its_batch_is_decoded(
 ) -> None:
     send(server, client)
     assert changes(server, before) == {**received("rest", 1, 0), f"requests_refused {code} rest": 1}
+
+
+def test_a_grpc_method_that_does_not_exist(server: Server, channel: grpc.Channel, before: Scrape) -> None:
+    for method in ("/sluice.v1.EventService/Nothing", "/nothing.v1.Nothing/Nothing", "/x"):
+        with pytest.raises(grpc.RpcError) as caught:
+            raw_unary(channel, method)(b"", timeout=10)
+        assert code_of(caught.value) is grpc.StatusCode.UNIMPLEMENTED
+    assert changes(server, before) == {**received("grpc", 3, 0), "requests_refused not_found grpc": 3}
 
 
 def test_a_stream_that_is_not_opened(server: Server, channel: grpc.Channel, before: Scrape) -> None:
@@ -241,17 +226,11 @@ def test_levels(server: Server) -> None:
 
 def test_no_tenant_and_no_key_in_labels(server: Server, key: Json, client: httpx.Client) -> None:
     assert client.post(EVENTS, json=batch(source="secret-source")).status_code == 201
-    text = httpx.get(server.metrics, trust_env=False).text
+    text = httpx.get(server.metrics, timeout=30, trust_env=False).text
     for canary in (key["key"], key["id"], key["tenant"], key["tenant_id"], "secret-source"):
         assert canary not in text
     names = {name for _, labels in scrape(server.metrics).numbers for name, _ in labels}
     assert names <= {"protocol", "code", "resource", "le", "version", "python", "driver", "state"}
-
-
-def test_only_metrics_are_served(server: Server) -> None:
-    base = server.metrics.removesuffix("/metrics")
-    assert httpx.get(base + "/api/v1/events", trust_env=False).status_code == 404
-    assert httpx.get(server.metrics, trust_env=False).headers["Content-Type"].startswith("text/plain")
 
 
 @pytest.mark.parametrize("api", ["rest", "grpc"])
@@ -275,7 +254,7 @@ def test_events_that_a_retry_completes(
         for document, event_id in zip(stored[:2], ids, strict=False):
             own_id = {**own, "id": uuid.UUID(event_id)}
             mongo.sluice.events.insert_one({**document, "_id": own_id, "received_at": earlier})
-        before = scrape(server.metrics)
+        before = scrape_when_idle(server)
         assert expect_receipt(send(tenant, sent, name), replayed=True).ids == ids
     expected = {f"events_completed_late {api}": 1} if is_late else {}
     found = changes(server, before)

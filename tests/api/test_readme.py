@@ -90,12 +90,16 @@ except httpx.HTTPError as error:
 """
 
 
-def run_retry(call: str, address: str, secret: str) -> list[str]:
+def run_retry(call: str, address: str, secret: str, first_timeout_s: float = 30) -> list[str]:
     """The lines that a call of a retry prints: waits, which are not waited for, then the result or the error."""
     first, retries = examples("python", ADDRESS)
     code = "\n".join([first.partition("response =")[0], retries, RETRY.format(call=call)])
     code = code.replace(ADDRESS, address).replace("your-api-key-here", secret)
-    command = [sys.executable, "-c", code.replace("timeout=30", "timeout=0.5")]
+    assert "timeout=30" in code
+    code = f"timeouts = [{first_timeout_s}]\n" + code.replace(
+        "timeout=30", "timeout=timeouts.pop() if timeouts else 30"
+    )
+    command = [sys.executable, "-c", code]
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.splitlines()
 
 
@@ -113,7 +117,7 @@ def test_python_retry_for_production(server: Server, key: Json, mongo: MongoClie
 def test_python_retry_waits_as_the_server_asks() -> None:
     replies: list[Behaviour] = [Silence(), Close(), Reply(503, "7"), Reply(429, "3"), Reply(502), Reply(201)]
     with unreliable_server(replies) as unreliable:
-        printed = run_retry("send_events_once(batch, 'part-17').status_code", unreliable.url, "slc")
+        printed = run_retry("send_events_once(batch, 'part-17').status_code", unreliable.url, "slc", 0.5)
         assert printed == ["2", "4", "7", "3", "32", "201"]
     assert unreliable.idempotency_keys == ["part-17"] * len(replies)
 

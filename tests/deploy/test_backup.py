@@ -95,7 +95,8 @@ def end_of_tail(server: Server, secret: str, token: str) -> Json:
 
 def counts(mongo: MongoClient) -> dict[str, int]:
     """How many documents each collection has, but for those that a server writes by itself."""
-    names = set(mongo["sluice"].list_collection_names()) - {"leases", "write_probes", "usage", "system.views"}
+    own = {"leases", "presence", "write_probes", "usage", "system.views"}
+    names = set(mongo["sluice"].list_collection_names()) - own
     return {name: mongo["sluice"][name].count_documents({}) for name in names}
 
 

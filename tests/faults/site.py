@@ -1,16 +1,12 @@
 """The site of a seed: a replica set of three, and two hosts of Sluice that share it."""
 
-import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from random import Random
 
 from tests.support.harness import Server, wait_until
 from tests.support.mongod import ReplicaSet
-
-PORTS = range(15_000, 32_000)
-"""Below the ports that the kernel gives to outgoing connections, so that a restarted host finds its ports free."""
+from tests.support.ports import free_ports
 
 HOSTS = (("--workers", "2"), ("--workers", "1", "--driver", "pymongo"))
 """The options of the hosts: two workers and one, and both drivers."""
@@ -20,7 +16,8 @@ class Host(Server):
     """A `sluice serve` with fixed ports, which knows how many workers it should have."""
 
     def __init__(self, data_dir: Path, mongodb_url: str, *options: str) -> None:
-        ports = ("--port", str(free_port()), "--grpc-port", str(free_port()))
+        port, grpc_port = map(str, free_ports(2))
+        ports = ("--port", port, "--grpc-port", grpc_port)
         super().__init__(data_dir, *options, "--mongodb-url", mongodb_url, *ports)
         self.workers = int(options[options.index("--workers") + 1])
 
@@ -59,12 +56,3 @@ def running_site(directory: Path) -> Iterator[Site]:
         for host in site.hosts:
             stack.enter_context(host)
         yield site
-
-
-def free_port() -> int:
-    """A free port of PORTS."""
-    for port in Random().sample(PORTS, len(PORTS)):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) != 0:
-                return port
-    raise AssertionError("no port is free")

@@ -1,1 +1,1 @@
-"""The evaluation of rules on two hosts while workers are killed, a host is frozen, and primaries step down."""
+"""Long tests of rules: evaluations while workers and primaries go, scripted anomalies, and a count by brute force."""

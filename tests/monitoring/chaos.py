@@ -104,7 +104,7 @@ class Hosts:
         """Wait until another holder has evaluated after `disturb`."""
         before = self.fence()
         disturb()
-        wait_until(lambda: self.fence() > before, "another holder", LEASE_S + TAKEOVER_S)
+        wait_until(lambda: self.fence() > before, "another holder", 4 * LEASE_S)  # how soon is told by the results
         self.wait_for_results()
 
     def wait_for_results(self) -> None:

@@ -239,7 +239,7 @@ def test_a_job_is_cancelled_with_its_lease_and_runs_again_with_the_next(
         grants.renewals = renewals
         running = asyncio.create_task(DeploymentJob(grants, "job", job, 0, lease_s=0.1).run())
         async with asyncio.timeout(TIMEOUT_S):
-            first = await job.started.get()  # after the first lease, if the machine stood still for as long as it lasts
+            first = await job.started.get()  # with a later lease if the machine stood still for as long as one lasts
             assert await job.ended.get() == first
             second = await job.started.get()
             assert second > first
@@ -262,7 +262,7 @@ def test_a_job_that_does_not_get_its_lease_waits_for_it() -> None:
                 await asyncio.wait_for(job.started.get(), 0.3)
             assert job.started.empty()
             grants.is_free = True
-            assert await job.started.get() == 1
+            assert 1 <= await job.started.get() <= grants.fence  # see above: not always with the first lease
 
     asyncio.run(scenario())
 

@@ -21,6 +21,7 @@ from server.core.alerts.store import AlertFilter, Result
 from server.core.deadline import Deadline
 from server.core.errors import Unavailable
 from server.core.jobs.store import JobLease
+from server.core.rules.fields import changed_rule
 from server.core.rules.measure import Measuring, ThresholdMeasurement
 from server.core.rules.model import Rule, RuleState, Window
 from server.core.rules.schedule import last_due
@@ -36,7 +37,7 @@ from storage.rules import StoredRules, document_of
 from storage.webhooks import StoredWebhooks
 from tests.support.alerts import webhook
 from tests.support.harness import Json
-from tests.support.mongod import Mongod, fail_point
+from tests.support.mongod import Mongod, block_next, block_next_insert, fail_point
 from tests.support.rules import evaluation, rule
 
 LEASE = JobLease("rules", "test", 7)
@@ -361,7 +362,7 @@ def test_a_transaction_that_a_frozen_worker_left_open_holds_up_nobody(mongod: Mo
             frozen.sluice.rules.update_one({}, {"$set": {"state": "error"}}, session=session)
             await asyncio.sleep(ABANDONED_S + 1)
             async with running(stores.job(Events())):
-                await until(partial(stores.is_evaluated, new, seconds_ago(COMPLETE_AFTER_MS / 1_000 + 1)), 5)
+                await until(partial(stores.is_evaluated, new, seconds_ago(COMPLETE_AFTER_MS / 1_000 + 1)), 20)
         assert len(await stores.results(new)) > 10
 
     with_stores(mongod, scenario)
@@ -413,6 +414,109 @@ def test_what_cannot_be_decoded_stops_nothing_else(mongod: Mongod, caplog: pytes
         assert "secret" not in caplog.text
 
     with_stores(mongod, scenario)
+
+
+# --- a rule that is changed meanwhile
+
+FIRES: Json = {"config": {"event_type": "purchase", "field": "count", "operator": ">", "value": 0, "window_minutes": 1}}
+"""Makes a rule that does not fire for one event one that does."""
+
+HANG_MS = 500
+
+
+async def change(stores: Stores, old: Rule, value: Json = FIRES) -> None:
+    """Change a rule as a PATCH does."""
+    work = partial(changed_rule, value=value, at=old.created_at)
+    assert await stores.rules.change(old.tenant_id, old.id, work, Deadline()) is not None
+
+
+async def check_changed(stores: Stores, old: Rule, evaluated_until_ms: int) -> Rule:
+    """A change was kept, and what is left of the old rule is not applied. Returns the rule as it is now."""
+    new = await stores.rules.find(old.tenant_id, old.id, Deadline())
+    assert new is not None
+    assert (new.config.value, new.evaluated_until_ms) == (0, evaluated_until_ms)
+    for stale in (old, replace(old, evaluated_until_ms=evaluated_until_ms)):
+        assert not await stores.apply(stale, 1_000, "inactive")
+        assert not await stores.apply(stale, 2_000, "inactive")
+    return new
+
+
+def test_a_change_comes_after_an_evaluation_that_is_being_applied(mongod: Mongod) -> None:
+    async def scenario(stores: Stores) -> None:
+        old = await stores.insert()
+        with mongod.client() as mongo:
+            until_it_hangs = block_next_insert(mongo, "rule_results", HANG_MS)
+            applying = asyncio.create_task(stores.apply(old, 1_000, "inactive"))
+            await asyncio.to_thread(until_it_hangs)
+        await change(stores, old)
+        assert await applying
+        new = await check_changed(stores, old, 1_000)
+        assert await stores.apply(new, 2_000, "firing")
+        assert [each["state"] for each in await stores.results(old)] == ["inactive", "firing"]
+
+    with_stores(mongod, scenario)
+
+
+def test_an_evaluation_is_not_applied_after_a_change_that_is_being_committed(mongod: Mongod) -> None:
+    async def scenario(stores: Stores) -> None:
+        old = await stores.insert()
+        with mongod.client() as mongo:
+            until_it_hangs = block_next(mongo, "commitTransaction", HANG_MS, appName="sluice")
+            changing = asyncio.create_task(change(stores, old))
+            await asyncio.to_thread(until_it_hangs)
+        assert not await stores.apply(old, 1_000, "inactive")
+        await changing
+        new = await check_changed(stores, old, 0)
+        assert await stores.apply(new, 1_000, "firing")
+        assert [each["state"] for each in await stores.results(old)] == ["firing"]
+
+    with_stores(mongod, scenario)
+
+
+@pytest.mark.parametrize("command", ["update", "commitTransaction"])
+def test_a_change_whose_response_was_lost_is_kept_once(mongod: Mongod, command: str) -> None:
+    async def scenario(stores: Stores) -> None:
+        old = await stores.insert()
+        with mongod.client() as mongo:
+            data = {"failCommands": [command], "closeConnection": True, "appName": "sluice"}
+            with fail_point(mongo, "failCommand", {"times": 1}, **data):
+                await change(stores, old)
+        new = await check_changed(stores, old, 0)
+        assert await stores.apply(new, 1_000, "firing")
+        assert await stores.is_resolved(old) == [False]
+
+    with_stores(mongod, scenario)
+
+
+def test_what_was_measured_for_the_old_rule_is_measured_again_for_the_new_one(mongod: Mongod) -> None:
+    async def scenario(stores: Stores) -> None:
+        begins_ms = seconds_ago(COMPLETE_AFTER_MS / 1_000 + 4)
+        begins_ms -= begins_ms % INTERVAL_MS
+        old = await stores.insert(evaluated_until_ms=begins_ms)
+        async with running(stores.job(ChangesMeanwhile(partial(change, stores, old)))):
+            await until(partial(stores.is_evaluated, old, begins_ms + 3 * INTERVAL_MS))
+        results = await stores.results(old)
+        assert due_times(results)[:3] == [begins_ms + turn * INTERVAL_MS for turn in (1, 2, 3)]
+        assert {each["state"] for each in results} == {"firing"}
+
+    with_stores(mongod, scenario)
+
+
+class ChangesMeanwhile(Events):
+    """Lets a rule be changed while it is measured for the first time."""
+
+    def __init__(self, change: Callable[[], Awaitable[None]]) -> None:
+        super().__init__()
+        self._change = change
+
+    async def measure(
+        self, tenant_id: UUID, rules: Sequence[Rule], end_ms: int, deadline: Deadline
+    ) -> Mapping[UUID, ThresholdMeasurement]:
+        """See `Measuring`."""
+        measured = await super().measure(tenant_id, rules, end_ms, deadline)
+        if self.calls == 1:
+            await self._change()
+        return measured
 
 
 # --- presence

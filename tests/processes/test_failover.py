@@ -5,15 +5,13 @@ Set SLUICE_LONG=1 for both drivers.
 
 import os
 import signal
-import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.support.grpc_client import channel_to, details_of, ingest, marks_stored_once
-from tests.support.harness import Json, MongoClient, Server, wait_until
+from tests.support.harness import Json, MongoClient, Server, is_stopped, wait_until
 from tests.support.load import LoadClients, RestLoad, StreamLoad
 from tests.support.logs import assert_no_internal_errors
 from tests.support.metrics import check_scrape, scrape
@@ -21,9 +19,6 @@ from tests.support.mongod import Mongod, ReplicaSet
 from tests.support.relay import Relay
 
 LONG = "SLUICE_LONG" in os.environ
-
-HANG_S = 12
-"""Longer than a request may take."""
 
 NO_DATABASE = "the database takes no writes"
 """What the log says when the driver finds no primary."""
@@ -65,7 +60,7 @@ def test_what_was_acknowledged_outlives_elections_and_a_lost_majority(tmp_path: 
             killed.launch()
             replicas.wait_until_complete()
             wait_for_acknowledgements(load, streams)
-            hang_majority(replicas, lambda: len(load.acknowledged_marks) + len(streams.acknowledged_marks), load)
+            hang_majority(replicas, load, streams)
             wait_for_acknowledgements(load, streams)
         with channel_to(server.grpc) as channel:
             assert ingest(channel, server.first_key).events_received == 1
@@ -84,18 +79,18 @@ def test_what_was_acknowledged_outlives_elections_and_a_lost_majority(tmp_path: 
         assert_no_internal_errors(server)
 
 
-def hang_majority(replicas: ReplicaSet, acknowledged: Callable[[], int], load: RestLoad) -> None:
-    """Freeze both secondaries for a while. Nothing is acknowledged meanwhile, and requests are rejected."""
+def hang_majority(replicas: ReplicaSet, load: RestLoad, streams: StreamLoad) -> None:
+    """Freeze both secondaries for a while. What is sent meanwhile is not acknowledged, and requests are rejected."""
     primary = replicas.primary()
     secondaries = [node for node in replicas.nodes if node is not primary]
     for node in secondaries:
         node.process.send_signal(signal.SIGSTOP)
     try:
-        time.sleep(0.5)  # for responses to batches that a majority has already
-        before, rejected = acknowledged(), load.statuses[503]
-        wait_until(lambda: load.statuses[503] > rejected, "a rejection", HANG_S)
-        time.sleep(HANG_S - 11)
-        assert acknowledged() == before
+        wait_until(lambda: all(is_stopped(node.process.pid) for node in secondaries), "frozen secondaries")
+        firsts = [(each, each.next_mark()) for each in (load, streams)]  # a majority may have what was sent before
+        rejected, errors = load.statuses[503], len(streams.errors)
+        wait_until(lambda: load.statuses[503] > rejected and len(streams.errors) > errors, "rejections")
+        assert [each.acknowledged_from(first) for each, first in firsts] == [[], []]
     finally:
         for node in secondaries:
             node.process.send_signal(signal.SIGCONT)

@@ -27,8 +27,10 @@ from tests.support.grpc_client import (
 )
 from tests.support.harness import Server, tls_options, wait_until
 from tests.support.logs import assert_no_internal_errors
+from tests.support.mongod import Mongod
+from tests.support.pressure import STORED, UnaryRequest, held_inserts
 
-DRAIN_S = 4
+DRAIN_S = 15
 """Much less than a stalled message may take. The drain itself lingers for 0.7 s."""
 
 CHECK = b"/grpc.health.v1.Health/Check"
@@ -127,12 +129,23 @@ def test_health_is_serving_once_ready(tmp_path: Path) -> None:
 
 
 def test_stream_that_opens_during_a_drain(tmp_path: Path) -> None:
-    with Server(tmp_path) as server, channel_to(server.grpc) as channel:
-        assert ingest(channel, server.first_key).events_received == 1
-        server.process.terminate()
-        time.sleep(0.2)  # within the time in which the drain rejects new calls
-        with pytest.raises(grpc.RpcError) as caught, Stream(channel, server.first_key) as stream:
-            stream.receive()
+    """A call whose insert is held up keeps the drain from its end."""
+    with (
+        Mongod(tmp_path / "db") as mongod,
+        mongod.client() as mongo,
+        Server(tmp_path / "data", "--mongodb-url", mongod.url) as server,
+        channel_to(server.grpc) as channel,
+    ):
+        key = server.create_key("acme")
+        assert ingest(channel, key["key"]).events_received == 1
+        with held_inserts(mongo) as under_way:
+            waiting = UnaryRequest(channel, key, 1)
+            wait_until(lambda: under_way() == 1, "an insert")
+            server.process.terminate()
+            wait_until(lambda: "draining" in server.stderr(), "the drain")
+            with pytest.raises(grpc.RpcError) as caught, Stream(channel, key["key"]) as stream:
+                stream.receive()
         assert code_of(caught.value) == grpc.StatusCode.UNAVAILABLE
         assert isinstance(caught.value, grpc.Call)
         assert "draining" in (caught.value.details() or "")
+        assert waiting.response().code == STORED

@@ -40,6 +40,7 @@ def test_drain_under_load_answers_all_that_was_taken(tmp_path: Path, driver: str
         server = Server(tmp_path / "data", "--workers", "2", "--mongodb-url", mongod.url, "--driver", driver).start()
         key = server.create_key("acme", "--rate-limit", "0")
         with StreamLoad(server.grpc, key["key"], streams=6) as load:
+            wait_until(lambda: load.answered_streams == 6, "responses on each stream")
             wait_until(lambda: len(load.acknowledged_marks) > 500, "acknowledgements")
             assert server.stop() == 0
             wait_until(lambda: len(load.endings) == 6, "the streams to end")
@@ -101,6 +102,7 @@ def test_kill_9_of_a_worker_in_mid_stream(tmp_path: Path) -> None:
     with Server(tmp_path) as server, server.mongo() as mongo:
         key = server.create_key("acme", "--rate-limit", "0")
         with StreamLoad(server.grpc, key["key"], streams=2) as load:
+            wait_until(lambda: load.answered_streams == 2, "responses on each stream")
             wait_until(lambda: len(load.acknowledged_marks) > 100, "acknowledgements")
             (before,) = server.worker_pids()
             os.kill(before, signal.SIGKILL)

@@ -42,6 +42,7 @@ def test_drain_behind_a_proxy(tmp_path: Path, name: str) -> None:
         key = server.create_key("acme", "--rate-limit", "0")
         before = server.worker_pids()
         with StreamLoad(via.grpc, key["key"]) as load:
+            wait_until(lambda: load.answered_streams == 4, "responses on each stream")
             wait_until(lambda: len(load.acknowledged_marks) > 200, "acknowledgements")
             os.kill(before[0], signal.SIGTERM)
             wait_until(lambda: len(load.endings) == 4, "the streams to end")

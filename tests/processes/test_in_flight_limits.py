@@ -8,7 +8,7 @@ import json
 import resource
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
@@ -27,6 +27,7 @@ from tests.support.pressure import (
     UNAVAILABLE,
     Clients,
     Response,
+    SentRequest,
     UnaryRequest,
     check_stored,
     codes,
@@ -48,6 +49,9 @@ FILES = 8_192
 SLOW_S = 5
 """A body that arrives for longer is cancelled if there is no capacity for another."""
 
+CANCELLED_S = 20
+"""In this time, one is cancelled for others: after SLOW_S, and later on a busy machine. A body may pause for 30 s."""
+
 MAX_MEMORY_MIB = 400
 """The memory of a worker, whatever it is sent."""
 
@@ -59,6 +63,9 @@ MEMORY_KEPT_MIB = 150
 
 SOON_S = 1.0
 """At once, on a busy machine: far less than the inserts are held up."""
+
+ATTEMPTS = 3
+"""The best one counts: other tests run at the same time."""
 
 MEBIBYTE = 1024 * 1024
 
@@ -104,12 +111,24 @@ def host(files: None, tmp_path: Path) -> Iterator[Host]:  # noqa: ARG001
         assert_no_internal_errors(server)
 
 
+def best_of(attempt: Callable[[], object]) -> float:
+    """The seconds that something takes: of some attempts, or of the first that takes less than SOON_S."""
+    took = list[float]()
+    while not took or (took[-1] >= SOON_S and len(took) < ATTEMPTS):
+        begun = time.monotonic()
+        attempt()
+        took.append(time.monotonic() - begun)
+    return min(took)
+
+
 def alive_in(server: Server) -> float:
     """The seconds that a request to `/health/live` takes."""
-    begun = time.monotonic()
-    with server.client() as client:
-        assert client.get("/health/live").status_code == 200
-    return time.monotonic() - begun
+
+    def request() -> None:
+        with server.client() as client:
+            assert client.get("/health/live").status_code == 200
+
+    return best_of(request)
 
 
 def head(key: Json, size: int) -> bytes:
@@ -144,24 +163,28 @@ def test_more_requests_than_there_is_capacity_for_are_rejected_at_once(host: Hos
         host.settle()
         last = [host.clients.post(host.key) for _ in range(5)]  # if one slot was left
         host.settle()
-        begun = time.monotonic()
-        late = [request for _ in range(20) for request in host.clients.both(host.key)]
-        late_said = responses_of(late)
-        assert time.monotonic() - begun < SOON_S
-        assert alive_in(host.server) < SOON_S
+        late, late_said = list[SentRequest](), list[Response]()
 
-        begun = time.monotonic()
-        with connect(host.server) as connection:
-            connection.sendall(head(host.key, 5_000_000) + b" " * 1_000)  # nothing more comes
-            said = read_response(connection)
-        assert time.monotonic() - begun < SOON_S
-        assert (said.code, said.outcome) == (UNAVAILABLE, "not_stored")
+        def send_late() -> None:
+            sent = [request for _ in range(20) for request in host.clients.both(host.key)]
+            late.extend(sent)
+            late_said.extend(responses_of(sent))
+
+        def send_a_part() -> None:
+            with connect(host.server) as connection:
+                connection.sendall(head(host.key, 5_000_000) + b" " * 1_000)  # nothing more comes
+                said = read_response(connection)
+            assert (said.code, said.outcome) == (UNAVAILABLE, "not_stored")
+
+        assert best_of(send_late) < SOON_S
+        assert alive_in(host.server) < SOON_S
+        assert best_of(send_a_part) < SOON_S
     waiting_said, last_said = responses_of(waiting), responses_of(last)
     assert codes(last_said)[STORED] <= 1
     assert MAX_REQUESTS - 1 <= codes(waiting_said)[STORED] <= MAX_REQUESTS
     for response in [*waiting_said, *late_said]:
         assert (response.code, response.outcome) in {(STORED, ""), (UNAVAILABLE, "not_stored")}
-    assert codes(late_said) == {UNAVAILABLE: 40}
+    assert codes(late_said) == {UNAVAILABLE: len(late)}
     check_stored(host.mongo, [*waiting, *last, *late], waiting_said + last_said + late_said)
     assert codes(responses_of(host.clients.both(host.key))) == {STORED: 2}
 
@@ -235,7 +258,7 @@ def test_slow_bodies_are_cancelled_for_others(host: Host) -> None:
         said = [post(large)]
         begun = time.monotonic()
         while said[-1].code != STORED:
-            assert time.monotonic() - begun < SLOW_S + 2
+            assert time.monotonic() - begun < CANCELLED_S
             assert host.clients.call(host.key).response().code == STORED  # this limit is not for gRPC
             assert post(small).code == STORED
             said.append(post(large))

@@ -29,6 +29,9 @@ LONG = "SLUICE_LONG" in os.environ
 
 HELD = "held"
 
+LATEST_S = 18.0
+"""A request may take 10 s. On a busy machine it ends later, but before two such times have passed."""
+
 LASTING = [HELD, "WriteConcernTimeout", *(["NotWritablePrimary", "closed"] if LONG else [])]
 """Failures that last longer than a request: an insert that never ends, or one of FAILURES."""
 
@@ -72,7 +75,7 @@ def test_what_lasts_longer_than_a_request_is_503(tmp_path: Path) -> None:
         lasted = list(threads.map(lambda name: outlast(stack, tmp_path / name, name), LASTING))
         for failure, host, sent, said, took in lasted:
             assert codes(said) == {UNAVAILABLE: 20}, failure
-            assert 9 < min(took) <= max(took) < 11.5, (failure, took)
+            assert 9 < min(took) <= max(took) < LATEST_S, (failure, took)
             again = [request for key in host.keys for request in host.clients.both(key)]
             again_said = responses_of(again)
             assert codes(again_said) == {STORED: 6}, failure

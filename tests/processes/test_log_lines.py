@@ -19,6 +19,7 @@ from tests.support.grpc_client import Stream, channel_to, details_of, ingest
 from tests.support.harness import READY, SECRET, Server, batch, read_until, sluice, wait_until
 from tests.support.keys import EVENTS
 from tests.support.mongod import Mongod
+from tests.support.ports import free_port
 
 DATED = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (debug|info|warning|error|critical) +\S")
 
@@ -27,12 +28,14 @@ JSON_LOG = ("--log-format", "json")
 FIELDS = ("request_id", "tenant_id", "key_id", "trace_id")
 
 BREAKS_DOWN = """
-import ctypes, os, sys, threading, warnings
+import ctypes, os, sys, threading, time, warnings
 
 def fail():
     raise RuntimeError("secret")
 
 def break_down():
+    while not os.path.exists({go!r}):
+        time.sleep(0.05)
     os.write(2, b"text of a library\\n")
     warnings.warn("a warning of a library")
     threading.Thread(target=fail).start()
@@ -40,9 +43,10 @@ def break_down():
 
 if "server.runtime.worker" in sys.orig_argv and not os.path.exists({mark!r}):
     open({mark!r}, "w").close()
-    threading.Timer(3, break_down).start()
+    threading.Thread(target=break_down).start()
 """
-"""Python imports it at the start of each process. The first worker writes to stderr in many ways, and then dies."""
+"""Python imports it at the start of each process. When there is a file, the first worker writes to stderr in many ways,
+and then dies."""
 
 
 def objects(text: str) -> list[dict[str, object]]:
@@ -141,9 +145,9 @@ def fill(pid: int) -> None:
 def test_closed_streams_are_no_harm(tmp_path: Path, closed: str) -> None:
     with Server(tmp_path / "data") as server:  # on a database with a key, so that there is none to print
         key = server.first_key
-        port = server.url.rpartition(":")[2]
         assert server.stop() == 0
-    command = [sys.executable, "-m", "server", "serve", "--port", port, "--grpc-port", "0"]
+    port = free_port()
+    command = [sys.executable, "-m", "server", "serve", "--port", str(port), "--grpc-port", "0"]
     command += ["--data-dir", str(tmp_path / "data")]
     with subprocess.Popen(["sh", "-c", f'exec "$0" "$@" {closed}', *command]) as process:
         try:
@@ -227,10 +231,12 @@ def test_a_request_id_that_could_be_anything_is_not_taken(server: Server, sent: 
 
 def test_what_libraries_write_is_an_object_too(tmp_path: Path) -> None:
     """Text of C libraries, Python's last words, warnings and uncaught exceptions in a worker."""
-    (tmp_path / "sitecustomize.py").write_text(BREAKS_DOWN.format(mark=str(tmp_path / "mark")))
+    script = BREAKS_DOWN.format(mark=str(tmp_path / "mark"), go=str(tmp_path / "go"))
+    (tmp_path / "sitecustomize.py").write_text(script)
     env = {"PYTHONPATH": str(tmp_path), "PYTHONWARNINGS": "default"}
     with Server(tmp_path / "data", *JSON_LOG, env=env) as server:
         (worker,) = server.worker_pids()
+        (tmp_path / "go").touch()
         wait_until(lambda: set(server.worker_pids()) - {worker}, "a new worker")
         wait_until(lambda: "replacing it" in server.stderr(), "the death to be told")
         assert server.stop() == 0

@@ -12,14 +12,13 @@ from pathlib import Path
 
 from server.runtime.orphans import orphaned_workers
 from tests.support.harness import Server, batch, wait_until
+from tests.support.ports import free_ports
 
 
-def free_ports() -> list[str]:
-    """Options with two ports that are free."""
-    with socket.socket() as one, socket.socket() as other:
-        for probe in (one, other):
-            probe.bind(("127.0.0.1", 0))
-        return ["--port", str(one.getsockname()[1]), "--grpc-port", str(other.getsockname()[1])]
+def ports_to_keep() -> list[str]:
+    """Options with two ports that are free, also after a kill."""
+    port, grpc_port = map(str, free_ports(2))
+    return ["--port", port, "--grpc-port", grpc_port]
 
 
 def kill(server: Server) -> None:
@@ -42,7 +41,7 @@ def stopped(pid: int) -> Iterator[None]:
 
 
 def test_a_killed_server_is_started_again_at_once(tmp_path: Path) -> None:
-    ports = free_ports()
+    ports = ports_to_keep()
     first = Server(tmp_path, *ports, "--workers", "2").start()
     key = first.first_key
     with first.client(key) as client:
@@ -55,7 +54,7 @@ def test_a_killed_server_is_started_again_at_once(tmp_path: Path) -> None:
 
 
 def test_a_start_waits_for_workers_that_still_drain(tmp_path: Path) -> None:
-    ports = free_ports()
+    ports = ports_to_keep()
     first = Server(tmp_path, *ports).start()
     (worker,) = first.worker_pids()
     assert worker not in orphaned_workers()

@@ -63,11 +63,11 @@ def test_both_are_well_with_the_ready_line(host: Host) -> None:
 def test_neither_is_well_while_every_write_fails(host: Host, code: int, kind: str) -> None:
     error = {"errorCode": code} if kind == "refused" else {"writeConcernError": {"code": code, "errmsg": "x"}}
     with fail_point(host.mongo, "failCommand", failCommands=["insert"], appName="sluice", **error):
-        wait_until(lambda: ready(host.server) == 503, "not ready", 5)
-        wait_until(lambda: health(host.server) == NOT_SERVING, "not serving", 8)
+        wait_until(lambda: ready(host.server) == 503, "not ready")
+        wait_until(lambda: health(host.server) == NOT_SERVING, "not serving")
         assert host.mongo.admin.command("ping")["ok"]
-    wait_until(lambda: ready(host.server) == 200, "ready", 10)
-    wait_until(lambda: health(host.server) == SERVING, "serving", 10)
+    wait_until(lambda: ready(host.server) == 200, "ready")
+    wait_until(lambda: health(host.server) == SERVING, "serving")
     assert f"MongoDB code {code}" in host.server.stderr()
 
 
@@ -80,36 +80,66 @@ def test_a_replaced_worker_is_serving_as_soon_as_it_accepts(host: Host) -> None:
         assert client.post("/api/v1/events", json=batch()).status_code == 201
 
 
-def test_checks_are_shared_and_at_most_one_an_interval() -> None:
+class Clock:
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """What `Readiness` takes for the time."""
+    clock = Clock()
+    monkeypatch.setattr("server.runtime.readiness.monotonic", clock)
+    return clock
+
+
+def test_checks_are_shared_and_at_most_one_an_interval(clock: Clock) -> None:
     async def scenario() -> None:
-        started = list[float]()
-        fails = False
+        checks, fails = 0, False
 
         async def probe() -> None:
-            started.append(time.monotonic())
+            nonlocal checks
+            checks += 1
             await asyncio.sleep(0.01)
             if fails:
                 raise Unavailable(detail="no")
 
-        readiness = Readiness(probe, interval_s=0.2)
+        readiness = Readiness(probe, interval_s=2)
         await asyncio.gather(*(readiness() for _ in range(100)))
+        clock.now += 1
         await readiness()
-        assert len(started) == 1
+        assert checks == 1
         fails = True
-        await asyncio.sleep(0.2)
+        clock.now += 1
         results = await asyncio.gather(*(readiness() for _ in range(100)), return_exceptions=True)
         assert [str(result) for result in results] == ["no"] * 100
         assert len(set(map(id, results))) == 100  # each request adds its own to it
-        assert len(started) == 2
-        fails = False
-        waiting = asyncio.create_task(readiness.wait(asyncio.Event()))
-        assert await waiting
-        assert started[2] - started[1] >= 0.2
+        assert checks == 2
 
     asyncio.run(scenario())
 
 
-def test_a_write_that_was_confirmed_is_as_good_as_a_check() -> None:
+def test_a_wait_for_the_first_success_checks_once_an_interval() -> None:
+    async def scenario() -> None:
+        started = list[float]()
+
+        async def probe() -> None:
+            started.append(time.monotonic())
+            if len(started) == 1:
+                raise Unavailable(detail="no")
+
+        assert await Readiness(probe, interval_s=0.2).wait(asyncio.Event())
+        assert started[1] - started[0] >= 0.2
+
+    asyncio.run(scenario())
+
+
+def test_a_write_that_was_confirmed_is_as_good_as_a_check(clock: Clock) -> None:
     async def scenario() -> None:
         checks, confirmed_at = 0, 0.0
 
@@ -118,13 +148,14 @@ def test_a_write_that_was_confirmed_is_as_good_as_a_check() -> None:
             checks += 1
             raise Unavailable(detail="no")
 
-        readiness = Readiness(probe, lambda: confirmed_at, interval_s=0.2)
+        readiness = Readiness(probe, lambda: confirmed_at, interval_s=2)
         with pytest.raises(Unavailable):
             await readiness()
-        confirmed_at = time.monotonic()
+        confirmed_at = clock.now
+        clock.now += 1
         await readiness()
         assert checks == 1
-        await asyncio.sleep(0.2)
+        clock.now += 1
         with pytest.raises(Unavailable):
             await readiness()
         assert checks == 2

@@ -111,6 +111,23 @@ def test_a_change_counts_from_the_next_batch_on(server: Server, mongo: MongoClie
     assert sources(mongo, key) == {"old": 10}
 
 
+def test_days_that_are_none_stop_no_other_tenant(server: Server, mongo: MongoClient, key: Json) -> None:
+    names = [f"days-by-hand-{number}" for number in range(4)]
+    for name, days in zip(names, ["30", None, -1, 10**12], strict=True):
+        mongo.sluice.tenants.insert_one({"_id": name, "tenant_id": uuid.uuid4(), "retention": {"days": days}})
+    assert tenants(server, "set-retention", key["tenant"], "1").exit_code == 0
+
+    async def work(storage: Database) -> None:
+        found = {each.tenant for each in await StoredRetention(storage).policies(Deadline())}
+        assert key["tenant"] in found
+        assert found.isdisjoint(names)
+
+    try:
+        on(server, work)
+    finally:
+        mongo.sluice.tenants.delete_many({"_id": {"$in": names}})
+
+
 def test_a_tenant_without_retention_costs_no_transaction(server: Server, key: Json) -> None:
     assert tenants(server, "set-retention", key["tenant"], "1").exit_code == 0
     with server.client(key["key"]) as client:

@@ -96,7 +96,7 @@ def test_kill_9_of_the_embedded_mongod_under_load(tmp_path: Path) -> None:
             assert client.get("/health/live").status_code == 200
             reached = load.statuses[201]
             wait_until(lambda: load.statuses[201] > reached + 50, "acknowledgements after the crash", 60)
-            assert client.get("/health/ready").status_code == 200
+            wait_until(lambda: client.get("/health/ready").status_code == 200, "the client's worker to be ready")
         assert load.statuses[503] > 0
         with server.mongo() as mongo:
             check_stored_marks(load, mongo, key)
@@ -237,7 +237,7 @@ def test_frozen_database_is_an_unknown_outcome(tmp_path: Path) -> None:
             )
             response = client.post("/api/v1/events", json=batch())
             assert (response.status_code, response.json()["outcome"]) == (503, "unknown")
-            assert 9 < response.elapsed.total_seconds() < 15
+            assert 9 < response.elapsed.total_seconds() < 20
 
 
 def test_unfit_databases_are_rejected_in_one_line(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import signal
 import socket
 import time
@@ -34,16 +35,23 @@ def next_but_watchdog(manager: socket.socket) -> str:
     return message
 
 
+def discard(manager: socket.socket) -> None:
+    """Read what came while nobody looked."""
+    while select.select([manager], [], [], 0)[0]:
+        manager.recv(1_000)
+
+
 def test_a_service_is_ready_reloads_and_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = str(tmp_path / "notify")
     monkeypatch.setenv("NOTIFY_SOCKET", path)
     monkeypatch.setenv("WATCHDOG_USEC", "400000")
     with listening(path) as manager, Server(tmp_path / "data") as server:
         assert next_but_watchdog(manager) == "READY=1"
+        discard(manager)
         begin = time.monotonic()
         for _ in range(4):
             assert manager.recv(1_000) == b"WATCHDOG=1"
-        assert 0.5 < time.monotonic() - begin < 5
+        assert 0.5 < time.monotonic() - begin < 15
         for pid in server.worker_pids():
             assert b"NOTIFY_SOCKET" not in Path(f"/proc/{pid}/environ").read_bytes()
         before = time.monotonic_ns() // 1_000

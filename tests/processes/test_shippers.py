@@ -17,7 +17,7 @@ import pytest
 
 from tests.support.harness import Json, MongoClient, Server, wait_until
 from tests.support.keys import EVENTS, rotated, status
-from tests.support.proxies import free_ports
+from tests.support.ports import free_ports
 from tests.support.raw import stored_of
 from tests.support.replay import BEGIN, Shipper, ship
 from tests.support.ship_script import needs_curl, numbers_of, orders_in, run_ship

@@ -12,6 +12,7 @@ from tests.support.grpc_client import Stream, channel_to, good_batch, ingest
 from tests.support.harness import Server, batch, embedded_url, sluice, wait_until
 from tests.support.keys import EVENTS
 from tests.support.otlp import SPAN_ID, Collector, attributes_of, collector, traceparent
+from tests.support.wire import connect, head, responses_in, rest_of
 
 SITECUSTOMIZE = """
 import atexit, os, sys
@@ -135,6 +136,20 @@ def test_reads_and_rejections(traced: Server, spans: Collector) -> None:
     assert "url.path" not in found
     assert b"secret-id" not in spans.received
     assert len({span.name for span in spans.spans if span.trace_id.hex() == trace_id}) == 1
+
+
+def test_a_body_that_breaks(traced: Server, spans: Collector) -> None:
+    trace_id, key = secrets.token_hex(16), traced.create_key("broken")
+    with connect(traced) as connection:
+        connection.sendall(head(key["key"], f"traceparent: {traceparent(trace_id)}", "Transfer-Encoding: chunked"))
+        time.sleep(0.5)
+        connection.sendall(b"xyz\r\n")
+        (answer,) = responses_in(rest_of(connection))
+    assert answer.code == "malformed_request"
+    found = attributes_of(spans.find(trace_id, REST_SPAN))
+    assert found["http.response.status_code"] == 400
+    assert found["sluice.error.code"] == "malformed_request"
+    assert found["sluice.request.id"] == answer.headers["x-request-id"]
 
 
 def test_a_trace_that_its_client_does_not_record(traced: Server, spans: Collector) -> None:

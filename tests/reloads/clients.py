@@ -18,6 +18,7 @@ import httpx
 from grpc_status import rpc_status
 from sluice.v1 import event_service_pb2 as pb
 
+from server.runtime.workers import HANDSHAKE_S
 from tests.support.grpc_client import OWN_CONNECTION, Stream, good_batch, metadata, stub_of
 from tests.support.harness import Server
 from tests.support.reading import EVENTS
@@ -27,6 +28,10 @@ PAUSE_S = 0.01
 """Between two requests of a client: the server is under load, and not at its limit."""
 
 LONG_S = 3_600
+
+LATE = "not stored, and late"
+"""What became of a request that took longer than a worker that is replaced waits for new connections. The machine, or
+this process, stood still: then the connection may have begun before, and not been made."""
 
 STREAM_WINDOW = 4
 """Batches of a stream that are sent and not answered."""
@@ -106,8 +111,12 @@ class Clients:
 
     async def _repeat(self, name: str, send: Callable[[int], Awaitable[str]]) -> None:
         while not self._stop.is_set():
-            mark = self._results.next_mark()
-            self._results.add(name, mark, await send(mark))
+            mark, began = self._results.next_mark(), time.monotonic()
+            outcome = await send(mark)
+            is_late = time.monotonic() - began > HANDSHAKE_S
+            if outcome != "stored" and is_late and name.endswith("new connections"):
+                outcome = LATE
+            self._results.add(name, mark, outcome)
             await asyncio.sleep(PAUSE_S)
 
     def _http(self) -> httpx.AsyncClient:

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.support.harness import Json, wait_until
-from tests.support.prometheus import free_port
+from tests.support.ports import free_port
 
 needs_alertmanager = pytest.mark.skipif(
     shutil.which("prometheus-alertmanager") is None,

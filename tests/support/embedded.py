@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import pytest
 
 from server.core.errors import ConfigurationError
 from storage.client import close, connect, database
-from storage.embedded import EmbeddedMongod
+from storage.embedded import EmbeddedMongod, State
 
 TIMEOUT_S = 30
 """For something that another process does."""
@@ -57,6 +58,17 @@ def kill_both(owner: "subprocess.Popen[str]") -> None:
     for child in Path(f"/proc/{owner.pid}/task/{owner.pid}/children").read_text().split():
         os.kill(int(child), signal.SIGKILL)
     kill(owner)
+
+
+def cut_first_start(data_dir: Path, moment: Callable[[], object]) -> None:
+    """Kill a first start at a moment. If it was over before the kill came, begin again without its files."""
+    while True:
+        owner = own(data_dir)
+        until(moment)
+        kill_both(owner)
+        if State.load(data_dir).made_by is None:
+            return
+        shutil.rmtree(data_dir)
 
 
 def alive(pid: int) -> bool:

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -93,9 +93,15 @@ class Server:
         self.metrics = ready["metrics"] or ""
         return self
 
-    def stderr(self) -> str:
-        """All that the server's processes wrote to stderr."""
-        return (self.data_dir / "serve.log").read_text()
+    def stderr(self, since: int = 0) -> str:
+        """What the server's processes wrote to stderr: all, or what they added to a log of `since` bytes."""
+        with (self.data_dir / "serve.log").open("rb") as log:
+            log.seek(since)
+            return log.read().decode()
+
+    def log_size(self) -> int:
+        """How many bytes the server's processes wrote to stderr."""
+        return (self.data_dir / "serve.log").stat().st_size
 
     @property
     def first_key(self) -> str:
@@ -180,8 +186,11 @@ def embedded_url(data_dir: Path) -> str:
 
 def children(pid: int) -> list[int]:
     """The process ids of a process's children."""
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    return [int(child) for task in tasks for child in task.read_text().split()]
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the thread has ended meanwhile
+            found += map(int, task.read_text().split())
+    return found
 
 
 def command_line(pid: int) -> str:
@@ -190,6 +199,11 @@ def command_line(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
     except (FileNotFoundError, ProcessLookupError):  # before or after the file was opened
         return ""
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process is frozen by SIGSTOP."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def workers_memory(server: Server) -> int:

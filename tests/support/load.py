@@ -41,6 +41,16 @@ class LoadClients:
         for thread in self._threads:
             thread.join()
 
+    def next_mark(self) -> int:
+        """The lowest mark that was not given to a batch yet."""
+        with self._lock:
+            return len(self.sent)
+
+    def acknowledged_from(self, mark: int) -> list[int]:
+        """The marks that were acknowledged, from this one on."""
+        with self._lock:
+            return [each for each in self.acknowledged_marks if each >= mark]
+
     def _new_marks(self) -> list[int]:
         """The marks of a batch that is about to be sent."""
         with self._lock:
@@ -98,6 +108,8 @@ class StreamLoad(LoadClients):
         self.window = window
         self.errors: list[status_pb2.Status] = []
         self.endings: list[grpc.RpcError | None] = []
+        self.answered_streams = 0
+        """Streams that have had a response. The others may not have connected yet."""
 
     def _run(self) -> None:
         with channel_to(self.target) as channel, Stream(channel, self.secret) as stream:
@@ -108,6 +120,7 @@ class StreamLoad(LoadClients):
                     assert response.sequence == answered
                     marks = unanswered.pop(0)
                     with self._lock:
+                        self.answered_streams += answered == 0
                         if response.HasField("receipt"):
                             self.acknowledged_marks.update(marks)
                         else:

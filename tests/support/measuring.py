@@ -3,6 +3,7 @@
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from time import time_ns
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -21,8 +22,8 @@ from storage.documents import encode
 from tests.support.harness import MongoClient
 
 MINUTE_MS = 60_000
-END_MS = 1_790_000_000_000 // MINUTE_MS * MINUTE_MS
-"""A whole minute, at which windows end."""
+END_MS = time_ns() // 1_000_000 // MINUTE_MS * MINUTE_MS - 24 * 60 * MINUTE_MS
+"""A whole minute, at which windows end. It is a day ago: MongoDB removes what was measured 92 days after its minute."""
 
 PATHS = ("a", "b", "a.a", "a.b", "b.a", "a.b.a", "$c", "a.$c", "b.$c.a", "_id")
 TYPES = ("string", "integer", "number", "boolean", "object", "array", "null")

@@ -7,6 +7,8 @@ from typing import NamedTuple
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.support.harness import Server, wait_until
+
 Labels = frozenset[tuple[str, str]]
 
 NOUNS = ("requests", "events")
@@ -66,3 +68,40 @@ def check_scrape(now: Scrape, before: Scrape | None) -> None:
         then = dict(before.counters())
         fallen = {key: (then[key], value) for key, value in now.counters() if value < then.get(key, 0)}
         assert not fallen, f"counters fell: {fallen}"
+
+
+Deltas = dict[str, int]
+
+
+def scrape_when_idle(server: Server) -> Scrape:
+    """A scrape when nothing is in flight. A read ends a moment after its response, and a follower after its client."""
+    now: Scrape | None = None
+
+    def is_idle() -> bool:
+        nonlocal now
+        now = scrape(server.metrics)
+        return not any(now.total(f"sluice_{noun}_in_flight") for noun in (*NOUNS, "reads"))
+
+    wait_until(is_idle, "requests end")
+    assert now is not None
+    return now
+
+
+def changes(server: Server, before: Scrape) -> Deltas:
+    """What requests, events and reads were counted since `before`, once none of them is in flight."""
+    now = scrape_when_idle(server)
+    check_scrape(now, before)
+    found: Deltas = {}
+    for (name, labels), value in now.counters():
+        if name.endswith("_total") and name.startswith(("sluice_requests", "sluice_events", "sluice_reads")):
+            change = int(value - before.numbers.get((name, labels), 0))
+            if change:
+                parts = [name.removeprefix("sluice_").removesuffix("_total"), *(v for _, v in sorted(labels))]
+                found[" ".join(parts)] = change
+    return found
+
+
+def received(api: str, requests: int, events: int) -> Deltas:
+    """What is counted of the arrival of requests and events."""
+    both = {f"requests_received {api}": requests, f"events_received {api}": events}
+    return {name: count for name, count in both.items() if count}

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -16,6 +15,7 @@ import pymongo
 from storage.embedded.binary import bundled_binary
 from storage.embedded.libraries import library_path, link_library
 from tests.support.harness import Json, MongoClient, wait_until
+from tests.support.ports import free_port
 
 LOADER_STATUS = 127
 """The exit status of a program if the dynamic linker does not find a library."""
@@ -41,9 +41,7 @@ class Mongod:
         self.directory = directory
         self.standalone = standalone
         self.options: list[str] = []
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self.host = f"127.0.0.1:{self.port}"
         self.url = f"mongodb://{self.host}/?directConnection=true"
 
@@ -156,12 +154,12 @@ def failing_inserts(mongo: MongoClient, times: int | None = None, **data: Any) -
 
 def block_next_insert(mongo: MongoClient, collection: str, hang_ms: int) -> Callable[[], object]:
     """Make the next insert into the collection hang. Returns a function that waits until it does."""
-    data = {
-        "failCommands": ["insert"],
-        "namespace": f"sluice.{collection}",
-        "blockConnection": True,
-        "blockTimeMS": hang_ms,
-    }
+    return block_next(mongo, "insert", hang_ms, namespace=f"sluice.{collection}")
+
+
+def block_next(mongo: MongoClient, command: str, hang_ms: int, **where: str) -> Callable[[], object]:
+    """Make the next command of this name hang. Returns a function that waits until it does."""
+    data = {"failCommands": [command], "blockConnection": True, "blockTimeMS": hang_ms, **where}
     entered = mongo.admin.command("configureFailPoint", "failCommand", mode={"times": 1}, data=data)["count"]
     wait = {"waitForFailPoint": "failCommand", "timesEntered": entered + 1, "maxTimeMS": 30_000}
     return lambda: mongo.admin.command(wait)

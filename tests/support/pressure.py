@@ -27,8 +27,9 @@ INTERNAL = "internal"
 INVALID_BATCH = "invalid_batch"
 STATUSES = {UNAVAILABLE: 503, INTERNAL: 500, "malformed_json": 400, INVALID_BATCH: 400}
 
-QUIET_S = 0.3
-"""A process that sleeps this long has nothing left to do."""
+QUIET_LOOKS = 15
+"""A process that sleeps whenever it is looked at, this often in a row, has nothing left to do. Looks are counted, and
+not the time: after the machine stood still, what was sent may still be on its way."""
 
 
 class Response(NamedTuple):
@@ -238,15 +239,16 @@ def check_stored(mongo: MongoClient, sent: Sequence[SentRequest], responses: Seq
 
 def wait_until_quiet(pid: int) -> None:
     """Wait until a process has read all that was sent to it, and sleeps."""
-    seen = (-1, 0.0)
+    seen, looks = -1, 0
 
     def is_quiet() -> bool:
-        nonlocal seen
+        nonlocal seen, looks
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         ticks = int(fields[11]) + int(fields[12])
-        if fields[0] != "S" or ticks > seen[0] + 1:  # one tick more may come from timers
-            seen = (ticks, time.monotonic())
-        return time.monotonic() - seen[1] > QUIET_S
+        looks += 1
+        if fields[0] != "S" or ticks > seen + 1:  # one tick more may come from timers
+            seen, looks = ticks, 0
+        return looks >= QUIET_LOOKS
 
     wait_until(is_quiet, "a worker that sleeps")
 

@@ -1,7 +1,6 @@
 """Debian's Prometheus, which scrapes a server of the tests."""
 
 import shutil
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import httpx
 import pytest
 
 from tests.support.harness import wait_until
+from tests.support.ports import free_port
 
 SCRAPE_MS = 250
 
@@ -76,14 +76,6 @@ def prometheus(directory: Path, target: str, rules: Path) -> Iterator[Prometheus
         running.close()
         process.terminate()
         process.wait()
-
-
-def free_port() -> int:
-    """A port that no program uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def promtool(*arguments: str, text: str = "") -> str:

@@ -18,6 +18,7 @@ import httpx
 import pytest
 
 from tests.support.harness import Server, children, wait_until
+from tests.support.ports import free_ports
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -137,18 +138,6 @@ def block_of_readme(name: str, rest: str, grpc: str, server: Server) -> str:
         assert block.count(written) == 1, written
         block = block.replace(written, used)
     return block
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nothing listens on."""
-    probes = [socket.socket() for _ in range(count)]
-    try:
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [probe.getsockname()[1] for probe in probes]
-    finally:
-        for probe in probes:
-            probe.close()
 
 
 def accepts(address: str) -> bool:

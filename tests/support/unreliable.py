@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Reply(NamedTuple):
@@ -26,13 +26,24 @@ Behaviour = Reply | Close | Silence
 
 
 class UnreliableServer(ThreadingHTTPServer):
-    """Behaves as `behaviours` say, one for each request. Remembers the idempotency keys of the requests."""
+    """Behaves as `behaviours` say, one for each request. Remembers the idempotency keys of the requests.
+
+    A request is a connection. They get their behaviours in the order in which they are made: a thread of an earlier one
+    may run later.
+    """
 
     def __init__(self, behaviours: Sequence[Behaviour]) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.behaviours = list(behaviours)
+        self.behaviour_of: dict[Any, Behaviour] = {}
+        """By connection."""
         self.idempotency_keys: list[str | None] = []
         self.url = f"http://127.0.0.1:{self.server_port}"
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Take the behaviour of a connection, and start its thread."""
+        self.behaviour_of[request] = self.behaviours.pop(0)
+        super().process_request(request, client_address)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -43,7 +54,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.server.idempotency_keys.append(self.headers["Idempotency-Key"])
-        match self.server.behaviours.pop(0):
+        match self.server.behaviour_of.pop(self.connection):
             case Reply(status, retry_after):
                 self.send_response(status)
                 self.send_header("Content-Length", "0")

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from tests.support.crashes import kill_server
 from tests.support.harness import Server, wait_until
 from tests.support.mongod import ReplicaSet
-from tests.support.proxies import free_ports
+from tests.support.ports import free_ports
 from tests.support.remote_commands import running
 from tests.tailing.exactly_once import SETTLE_S, Writers, kill_primary, kill_worker
 

@@ -1,8 +1,11 @@
 """The pace of rejections: a burst at once, the others one after the other, and no more waiting than memory allows."""
 
 import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from server.rpc.pacing import BURST_S, MAX_WAIT_S, MAX_WAITING, REJECTIONS_PER_S, Pace
+from tests.support.timing import StillLoop
 
 BURST = int(BURST_S * REJECTIONS_PER_S)
 
@@ -11,41 +14,50 @@ LATE = 50
 
 
 def test_a_burst_passes_at_once_and_the_others_are_paced() -> None:
-    async def run() -> None:
+    async def scenario(clock: StillLoop) -> None:
         pace = Pace()
-        begun = asyncio.get_running_loop().time()
         waiting = [asyncio.create_task(pace.wait()) for _ in range(BURST + LATE)]
-        await asyncio.sleep(0)
+        await clock.go_on(0)
         assert sum(each.done() for each in waiting) >= BURST - 1
+        await clock.go_on((LATE - 1) / REJECTIONS_PER_S)
         assert not waiting[-1].done()
-        await asyncio.gather(*waiting)
-        assert asyncio.get_running_loop().time() - begun >= (LATE - 1) / REJECTIONS_PER_S
+        await clock.go_on(2 / REJECTIONS_PER_S)
+        assert all(each.done() for each in waiting)
 
-    asyncio.run(run())
+    run(scenario)
 
 
 def test_more_than_may_wait_pass_at_once() -> None:
-    async def run() -> None:
+    async def scenario(clock: StillLoop) -> None:
         pace = Pace()
         waiting = [asyncio.create_task(pace.wait()) for _ in range(BURST + MAX_WAITING + 50)]
-        await asyncio.sleep(0)
+        await clock.go_on(0)
         assert all(each.done() for each in waiting[-40:])
         await cancel(waiting)
 
-    asyncio.run(run())
+    run(scenario)
 
 
 def test_calls_that_were_cancelled_delay_no_other_for_long() -> None:
-    async def run() -> None:
+    async def scenario(clock: StillLoop) -> None:
         pace = Pace()
         for _ in range(10):
             waiting = [asyncio.create_task(pace.wait()) for _ in range(MAX_WAITING)]
-            await asyncio.sleep(0)
+            await clock.go_on(0)
             await cancel(waiting)
-        async with asyncio.timeout(MAX_WAIT_S + 5):
-            await pace.wait()
+        another = asyncio.create_task(pace.wait())
+        await clock.go_on(0)
+        await clock.go_on(MAX_WAIT_S)
+        assert another.done()
 
-    asyncio.run(run())
+    run(scenario)
+
+
+def run(scenario: Callable[[StillLoop], Coroutine[Any, Any, None]]) -> None:
+    """Run a test."""
+    loop = StillLoop()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(scenario(loop))
 
 
 async def cancel(waiting: list[asyncio.Task[None]]) -> None:

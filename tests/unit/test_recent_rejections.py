@@ -58,14 +58,16 @@ class Worker:
             await self.recent.save()
 
 
-def test_a_flood_is_kept_as_a_burst_and_its_neighbour_as_a_whole() -> None:
+def test_a_flood_is_kept_as_a_burst_and_its_neighbour_as_a_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recent, "monotonic", lambda: 0.0)  # each second of a slow machine would let some more pass
+
     async def scenario() -> None:
         worker = Worker()
         worker.reject(10_000)
         worker.reject(5, B)
         await worker.save_all()
         kept = [rejection.tenant_id for call in worker.store.calls for rejection in call]
-        assert BURST <= kept.count(A) <= BURST + RATE_PER_S
+        assert kept.count(A) == BURST
         assert kept.count(B) == 5
         assert max(map(len, worker.store.calls)) == MAX_SAVED
         assert worker.store.ids() == sorted(worker.store.ids())

@@ -6,7 +6,15 @@ from contextvars import Context
 
 import pytest
 
-from server.core.errors import ClientGone, InternalError, InvalidBatch, NotFound, SluiceError, Unavailable
+from server.core.errors import (
+    ClientGone,
+    InternalError,
+    InvalidBatch,
+    MalformedRequest,
+    NotFound,
+    SluiceError,
+    Unavailable,
+)
 from server.core.request import CLIENT_GONE, Ending, EventOutcome, Request
 from server.core.request_context import begin_request, current_request
 from server.core.requests import Requests
@@ -108,7 +116,7 @@ def test_a_read_whose_client_goes_away_is_served(requests: Requests, notes: Note
 
 
 def test_a_request_without_a_route(requests: Requests, notes: Notes) -> None:
-    requests.refuse("rest", NotFound("no such path"))
+    Context().run(requests.refuse, "rest", NotFound("no such path"))
     assert len(notes.received) == 1
     assert notes.endings == [Ending("refused", "not_found")]
 
@@ -126,12 +134,44 @@ def test_only_the_current_request_is_opened_and_only_once(requests: Requests, no
             assert request is begun
         with requests.open("rest") as another:
             assert another is not begun
-        requests.refuse("rest", NotFound("no such path"))
+        requests.refuse("rest", NotFound("of a request that has ended"))
         assert current_request() is another
 
     Context().run(run)
-    assert len({request.number for request in notes.received[:2]}) == 2
-    assert notes.endings == [Ending("stored"), Ending("stored"), Ending("refused", "not_found")]
+    assert len({request.number for request in notes.received}) == 2
+    assert notes.endings == [Ending("stored"), Ending("stored")]
+
+
+def test_a_request_that_nobody_opened_is_refused_once(requests: Requests, notes: Notes) -> None:
+    def run() -> None:
+        begun = begin_request()
+        for error in (NotFound("no such path"), ValueError("a bug")):
+            requests.refuse("rest", error)
+        assert notes.received == [begun]
+
+    Context().run(run)
+    assert notes.endings == [Ending("refused", "not_found")]
+
+
+def test_a_bug_outside_of_any_handler(requests: Requests, notes: Notes) -> None:
+    error = ValueError("a bug")
+    Context().run(requests.refuse, "rest", error)
+    assert notes.endings == [Ending("refused", "internal")]
+    assert error.__traceback__ is None
+
+
+@pytest.mark.parametrize("is_read", [False, True])
+@pytest.mark.parametrize("raised", [None, ClientGone(), NotFound("no such event"), ValueError("a bug")])
+def test_a_request_that_its_protocol_has_answered_ends_so(
+    requests: Requests, notes: Notes, is_read: bool, raised: Exception | None
+) -> None:
+    answer = MalformedRequest("This is not HTTP/1.1")
+    with suppress(Exception), requests.open("rest", is_read=is_read) as request:
+        request.answered_with = answer
+        if raised is not None:
+            raise raised
+    assert notes.endings == [Ending("refused", "malformed_request")]
+    assert notes.errors == [answer]
 
 
 def test_events_of_a_request_by_what_became_of_them(requests: Requests) -> None:

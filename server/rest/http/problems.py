@@ -6,6 +6,7 @@ from typing import Any
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import ClientException, HTTPException, MethodNotAllowedException, NotFoundException
+from litestar.types import Send
 
 from server.core.errors import (
     ClientGone,
@@ -17,7 +18,7 @@ from server.core.errors import (
     NotFound,
     SluiceError,
 )
-from server.core.request_context import begin_request, current_request
+from server.core.request_context import current_request
 from server.core.requests import Requests
 from server.rest.http.headers import ENCODINGS, NO_STORE, UnsupportedEncoding, quota_headers
 from server.rest.http.request_line import UnsupportedRequest
@@ -92,6 +93,16 @@ def problem_headers(refusal: Refusal) -> dict[str, str]:
     return headers
 
 
+async def send_problem(send: Send, error: SluiceError) -> None:
+    """Send the response to an error, for an application without Litestar."""
+    refusal = refusal_of(error)
+    body = problem_body(refusal)
+    headers = {"content-type": PROBLEM_JSON, "content-length": str(len(body)), **problem_headers(refusal)}
+    fields = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await send({"type": "http.response.start", "status": refusal.status.http.value, "headers": fields})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
+
+
 def on_error(_request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     """The response to a request that raised `error`."""
     refusal = refusal_of(error)
@@ -103,7 +114,6 @@ def on_error(_request: Request[Any, Any, Any], error: Exception) -> Response[byt
 
 def raw_response(error: SluiceError, default_headers: Iterable[tuple[bytes, bytes]], *, is_head: bool) -> bytes:
     """A whole error response as it is sent, after which the connection ends. It has no body if the request is HEAD."""
-    begin_request()  # it got as far as no handler
     refusal = refusal_of(error)
     if isinstance(error, UnsupportedRequest):
         refusal = refusal._replace(status=refusal.status._replace(http=error.http))
@@ -140,11 +150,14 @@ def on_client_gone(_request: Request[Any, Any, Any], _error: ClientGone) -> Resp
 
 
 def exception_handlers(requests: Requests) -> dict[int | type[Exception], Any]:
-    """What makes the responses to errors. A request that has no route ends here."""
+    """What makes the responses to errors. A request that no handler has opened ends here: one without a route."""
+
+    def on_last_error(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+        response = on_error(request, error)
+        requests.refuse("rest", error)
+        return response
 
     def on_routing_error(request: Request[Any, Any, Any], error: HTTPException) -> Response[bytes]:
-        rejection = routing_error_of(error)
-        requests.refuse("rest", rejection)
-        return on_error(request, rejection)
+        return on_last_error(request, routing_error_of(error))
 
-    return {HTTPException: on_routing_error, ClientGone: on_client_gone, Exception: on_error}
+    return {HTTPException: on_routing_error, ClientGone: on_client_gone, Exception: on_last_error}

@@ -1,9 +1,9 @@
 """HTTP/1.1 on one connection: uvicorn's httptools protocol, with limits on size and time.
 
-Theory of operation. uvicorn parses requests and runs the application for each. `ParsingProtocol` and this class add
-what uvicorn leaves open: whatever is not HTTP, or is larger than a head may be, gets a problem+json and ends the
-connection. No connection holds more than a fixed amount of memory, or stays open without bringing a request or taking
-a response. Most of the work is to decide which timer runs.
+Theory of operation. uvicorn parses requests and runs the application for each. `ParsingProtocol`, `EndingProtocol` and
+this class add what uvicorn leaves open: whatever is not HTTP, or is larger than a head may be, gets a problem+json and
+ends the connection (`ending.py`). No connection holds more than a fixed amount of memory, or stays open without
+bringing a request or taking a response. Most of the work is to decide which timer runs.
 
 A connection is always in one of these states. The timer is `_read_timer`, of which at most one runs:
 
@@ -35,19 +35,15 @@ has no such half-closed connections.
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
-from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
-from server.core.errors import HeadersTooLarge, RequestTimeout, SluiceError, Unavailable
-from server.core.requests import Requests
+from server.core.errors import HeadersTooLarge, RequestTimeout, Unavailable
 from server.rest.http.body import HAS_ARRIVED
 from server.rest.http.capacity import is_full, is_overfull
 from server.rest.http.disconnect import ABORT
-from server.rest.http.parsing import ParsingProtocol
-from server.rest.http.problems import raw_response
+from server.rest.http.ending import DISCARD_TIMEOUT_S, EndingProtocol, ParsingFlowControl
 from server.rest.http.response_writing import (
     KEEP_ALIVE,
     ResponseTransport,
@@ -65,12 +61,6 @@ STEP_BYTES = 16 * 1024
 HEAD_TIMEOUT_S = 10
 """A head arrives within this, counted from the connection or from the head's first byte. It is a packet or two."""
 
-DISCARD_TIMEOUT_S = 30
-"""How long the body of a request that was already answered is read, so that a client that sends first sees it."""
-
-LINGER_S = 2
-"""How long a connection that ends waits for more input to drop. An immediate reset would destroy the last response."""
-
 IDLE_TIMEOUT_S = 95
 """How long an idle connection is kept. Common load balancers keep theirs for 60 s, and must close first."""
 
@@ -81,36 +71,14 @@ HEAD_STALLED = f"The request line and headers did not arrive within {HEAD_TIMEOU
 TOO_MANY = "This server has as many connections as it can hold: retry after the time in Retry-After"
 
 EMPTY_LINES = b"\r\n"
-NOTHING = memoryview(b"")
 
 
-class ParsingFlowControl(FlowControl):
-    """Flow control that also stops reading while there is input left to parse."""
-
-    holds_back = False
-
-    def resume_reading(self) -> None:
-        """Read on, unless input is left to parse."""
-        if not self.holds_back:
-            super().resume_reading()
-
-
-class HttpProtocol(ParsingProtocol):
+class HttpProtocol(EndingProtocol):
     """One connection."""
 
-    def __init__(self, *args: Any, requests: Requests, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._requests = requests
-        self.flow: ParsingFlowControl
-        self._unparsed = NOTHING
-        self._running: RequestResponseCycle | None = None
-        self._last: RequestResponseCycle | None = None  # the last request that is answered by the application
-        self._rejection: bytes | None = None  # the response after that of the last request
-        self._sends_more = True  # whether the client may send more
         self._drains = False
-        self._lingers_until: float | None = None
-        self._dropped = False  # whether input has arrived since the last look while lingering
-        self._read_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Wait for a request, unless there are too many connections."""
@@ -130,6 +98,8 @@ class HttpProtocol(ParsingProtocol):
         self._start_read_timer(None)
         self.flow.resume_writing()
         self._write_watch.stop()
+        for _ in self.pipeline:
+            self._note_gone()
         self.pipeline.clear()
         if self._running is not None:  # uvicorn tells only the last request, which may be another one
             self._running.disconnected = True
@@ -148,6 +118,8 @@ class HttpProtocol(ParsingProtocol):
         """Answer what has arrived completely. Returns whether there is anything to answer before the end."""
         if not self.rejected:
             self.rejected = True
+            if self.pipeline and not self.in_head:
+                self._note_gone()
             self._drop_incomplete()
             if self._last is not None:
                 self._last.keep_alive = False
@@ -201,15 +173,14 @@ class HttpProtocol(ParsingProtocol):
     def shutdown(self) -> None:
         """Let the next response be the last one, because the server drains."""
         self._drains = True
-        if self.cycle is None or self.cycle.response_complete:
+        if self.is_answered():
             self.loop.call_later(LAST_REQUEST_S, self._close_without_request)
         else:
             self.cycle.keep_alive = False
 
     def _close_without_request(self) -> None:
         """Close the connection, unless a request has begun to arrive since the drain began."""
-        is_answered = self.cycle is None or self.cycle.response_complete
-        if is_answered and not self.begun and not self.transport.is_closing():
+        if self.is_answered() and not self.begun and not self.transport.is_closing():
             self._close()
 
     def _has_arrived(self) -> bool:
@@ -256,14 +227,6 @@ class HttpProtocol(ParsingProtocol):
         if self.framing >= MAX_HEAD_BYTES:
             self.reject(HeadersTooLarge(MAX_HEAD_BYTES))
 
-    def _hold_back(self, holds_back: bool) -> None:
-        """Stop or resume reading."""
-        if holds_back:
-            self.flow.pause_reading()
-        resumes, self.flow.holds_back = self.flow.holds_back and not holds_back, holds_back
-        if resumes:
-            self.flow.resume_reading()
-
     def _watch(self) -> None:
         """Start the read timer of the current state, unless it runs."""
         if self.rejected or self._read_timer is not None:
@@ -273,83 +236,9 @@ class HttpProtocol(ParsingProtocol):
         elif not self.in_head and self.cycle.response_complete:
             self._start_read_timer(DISCARD_TIMEOUT_S, self._close)
 
-    def _start_read_timer(self, seconds: float | None, then: Callable[[], None] = lambda: None) -> None:
-        """Replace the read timer by one that calls `then`; None stops it."""
-        if self._read_timer is not None:
-            self._read_timer.cancel()
-        self._read_timer = None if seconds is None else self.loop.call_later(seconds, then)
-
     def _on_head_stalled(self) -> None:
         """Reject a head that does not arrive. If nothing of it has arrived, there is no request to answer."""
         if self.begun:
             self.reject(RequestTimeout(HEAD_STALLED))
         else:
             self._close()
-
-    def reject(self, error: SluiceError) -> None:
-        """Take no more input: answer with `error` once earlier requests are answered, and end the connection."""
-        self.rejected, self._unparsed = True, NOTHING
-        self._hold_back(False)
-        answered = not self.in_head and self.cycle.response_started
-        default_headers, is_head = self.server_state.default_headers, self.is_head_request()
-        response = b"" if answered else raw_response(error, default_headers, is_head=is_head)
-        if not answered and (self.in_head or self.cycle is not self._running):  # else its handler learns of the end
-            self._requests.refuse("rest", error)
-        self._drop_incomplete()
-        if self._last is None:
-            self._end_with(response)
-        else:
-            self._rejection = response
-
-    def _drop_incomplete(self) -> None:
-        """Drop a request that has not arrived completely. The one before is the last, if it is not answered yet."""
-        current = None if self.in_head else self.cycle
-        if current is not None:
-            if self.pipeline:
-                self.pipeline.popleft()  # it was not started yet
-            current.disconnected = True
-            current.message_event.set()
-        before = self.pipeline[0][0] if self.pipeline else self._running
-        if before is not None and before is not current and not before.response_complete:
-            self._last = before
-
-    def _end_with(self, response: bytes) -> None:
-        """Send a last response, and end the connection."""
-        self._unset_keepalive_if_required()
-        if not self.transport.is_closing():
-            self.transport.write(response)
-            self._end_after_response()
-
-    def _end_after_response(self) -> None:
-        """End the connection after its last response. If the client may still be sending, it must see that first."""
-        if self._sends_more and (self.rejected or self._unparsed or not self.in_head):
-            self._linger()
-        else:
-            self._close()
-
-    def _linger(self) -> None:
-        """Say that no more responses come, and drop what still arrives."""
-        self.rejected, self._unparsed = True, NOTHING
-        self.pipeline.clear()
-        self._hold_back(False)
-        self.flow.resume_reading()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self._lingers_until = self.loop.time() + DISCARD_TIMEOUT_S
-        self._start_read_timer(LINGER_S, self._on_lingered)
-
-    def _on_lingered(self) -> None:
-        """Close the connection, or linger on if input has arrived meanwhile."""
-        assert self._lingers_until is not None  # noqa: S101
-        if self._dropped and self.loop.time() < self._lingers_until:
-            self._dropped = False
-            self._start_read_timer(LINGER_S, self._on_lingered)
-        else:
-            self._close()
-
-    def _close(self) -> None:
-        """Close the connection. What is not sent yet is watched to its end."""
-        unsent = self.transport.get_write_buffer_size()
-        self.transport.close()
-        if unsent:
-            self._write_watch.start()

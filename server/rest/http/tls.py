@@ -15,7 +15,8 @@ from uvloop.loop import SSLProtocol  # type: ignore[attr-defined]  # compiled, a
 from server.core.requests import Requests
 from server.pem import path_of
 from server.rest.http.capacity import is_full, is_overfull
-from server.rest.http.protocol import HEAD_TIMEOUT_S, LINGER_S, HttpProtocol
+from server.rest.http.ending import LINGER_S
+from server.rest.http.protocol import HEAD_TIMEOUT_S, HttpProtocol
 from server.settings import TlsFiles
 
 

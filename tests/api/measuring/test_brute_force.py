@@ -17,7 +17,7 @@ from server.core.rules.measure import (
 from server.core.rules.model import Rule, Window
 from server.core.rules.windows import comparison_window, window_of
 from tests.api.measuring.conftest import Measurer
-from tests.support.brute_force import moment, of_rule, values
+from tests.support.brute_force import moment, numbers, of_rule
 from tests.support.harness import Json, MongoClient
 from tests.support.measuring import END_MS, MINUTE_MS, new_tenant, rule_of, store
 
@@ -62,9 +62,9 @@ def check(documents: list[Json], rule: Rule, end_ms: int, measured: Any) -> None
     assert measured.events == len(found)
     match measured:
         case ThresholdMeasurement(numbers=None):
-            assert config.field == "count" or not numbers(data, config.field)
+            assert config.field == "count" or not any(numbers(each, config.field) for each in data)
         case ThresholdMeasurement(numbers=Numbers() as sums):
-            wanted = numbers(data, config.field)
+            wanted = [number for each in data for number in numbers(each, config.field)]
             assert (sums.count, sums.least, sums.greatest) == (len(wanted), min(wanted), max(wanted))
             assert math.isclose(sums.total, math.fsum(wanted), rel_tol=1e-12)
         case MissingFieldMeasurement(incomplete=incomplete):
@@ -77,11 +77,6 @@ def check(documents: list[Json], rule: Rule, end_ms: int, measured: Any) -> None
             assert newest == (None if newest_ms is None else moment(newest_ms))
         case SchemaMeasurement(violating=violating):
             assert violating == sum(isinstance(each.get("amount"), str) for each in data)
-
-
-def numbers(data: list[Json], path: str) -> list[float]:
-    found = [value for each in data for value in values(each, path.split("."))]
-    return [value for value in found if type(value) in (int, float)]
 
 
 def test_random_rules_and_windows(measurer: Measurer, mongo: MongoClient) -> None:

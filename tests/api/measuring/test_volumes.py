@@ -111,8 +111,7 @@ def test_a_comparison_window_is_counted_step_by_step(
         },
     )
     attempts = 1
-    while not (found := measurer.measure(tenant, [rule, MISSING], timeout_s=0.7)).get(rule.id):
-        assert list(found) == [MISSING.id], "what takes least was measured all the same"
+    while not (found := measurer.measure(tenant, [rule], timeout_s=0.25)):
         attempts += 1
     assert found[rule.id] == VolumeMeasurement(
         events=1,

@@ -149,7 +149,7 @@ def expect_httpx_to_notice(url: str, key: Json, encoding: str) -> None:
     """Fails if httpx takes the response for whole."""
     headers = {"X-API-Key": key["key"], **LINES, "Accept-Encoding": encoding}
     with pytest.raises(httpx.RemoteProtocolError):
-        httpx.get(url + EVENTS, headers=headers)
+        httpx.get(url + EVENTS, headers=headers, timeout=30)
 
 
 def curl(url: str, key: Json, encoding: str, output: Path) -> int:

@@ -1,9 +1,6 @@
 """`sluice export`: to a file and to stdout, whole or not, and run again after it was killed."""
 
 import json
-import os
-import pty
-import termios
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from tests.support.harness import Json, MongoClient, Server, event, sluice, wait
 from tests.support.many_events import insert_events
 from tests.support.reading import EVENTS
 from tests.support.remote_commands import remote, running
+from tests.support.terminal import Terminal
 from tests.support.unreliable_proxy import Cut, Stall, UnreliableProxy
 
 COUNT = 3_000
@@ -103,14 +101,11 @@ def test_a_reader_that_has_enough(server: Server, exported: bytes, key: Json) ->
 
 
 def test_progress_on_a_terminal_only(server: Server, exported: bytes, key: Json) -> None:
-    reader, terminal = pty.openpty()
-    termios.tcsetwinsize(terminal, (24, 100))
-    with running(server.url, key["key"], "export", stderr=terminal) as process:
-        out, _ = process.communicate(timeout=60)
-    os.close(terminal)
+    with Terminal() as terminal:
+        with running(server.url, key["key"], "export", stderr=terminal.descriptor) as process:
+            out, _ = process.communicate(timeout=60)
+        shown = terminal.shown()
     assert out == exported
-    shown = os.read(reader, 100_000).decode()
-    os.close(reader)
     assert "3.00k events" in shown
     assert "1.7 MB" in shown
     assert shown.splitlines()[-1] == "exported 3,000 events"

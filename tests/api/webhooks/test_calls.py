@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import aiohttp
 import pytest
 
 from server.core.webhooks.addresses import Guard
@@ -137,24 +138,33 @@ def test_no_redirect_is_followed_to_a_private_address_or_another(receiving: Rece
         assert private.received == []
 
 
-def slowly(seconds: float, reply: Reply) -> Callable[[Any], Reply]:
-    def wait(_: object) -> Reply:
-        time.sleep(seconds)
-        return reply
-
-    return wait
-
-
 def test_a_receiver_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, receiving: Receiver) -> None:
     monkeypatch.setattr(webhook_calls, "TIMEOUT_S", 0.2)
-    receiving.reply = slowly(1, Reply())
+    is_over = threading.Event()
+
+    def answer_too_late(_: object) -> Reply:
+        is_over.wait(30)
+        return Reply()
+
+    receiving.reply = answer_too_late
     response = post(receiving.url, LOCAL)
+    is_over.set()
     assert response.status is None
     assert "did not answer" in response.error
 
 
 def test_a_body_that_does_not_end_changes_nothing(monkeypatch: pytest.MonkeyPatch, receiving: Receiver) -> None:
-    monkeypatch.setattr(webhook_calls, "TIMEOUT_S", 0.5)
+    read_start = webhook_calls.read_start
+
+    async def read_for_a_moment(response: aiohttp.ClientResponse, ends: float) -> bytes:
+        """As if the time was over soon after the start of the body, however long that took."""
+        now = asyncio.get_running_loop().time
+        assert now() < ends <= now() + webhook_calls.TIMEOUT_S
+        while response.content.total_bytes < len(b"begun"):
+            await asyncio.sleep(0.01)
+        return await read_start(response, now() + 0.2)
+
+    monkeypatch.setattr(webhook_calls, "read_start", read_for_a_moment)
     receiving.reply = lambda _: Reply(200, {"content-length": "100"}, b"begun")
     assert post(receiving.url, LOCAL) == Response(200, b"begun")
 

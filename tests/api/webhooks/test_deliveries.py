@@ -91,8 +91,8 @@ def test_anything_else_is_a_failure_that_is_tried_again(hooks: httpx.Client, rec
     [attempt] = shown["attempts"]
     assert (shown["state"], attempt["status"]) == ("pending", status)
     assert str(status) in attempt["error"]
-    delay = time_of(shown["next_attempt_at"]) - time_of(attempt["at"])
-    assert timedelta(seconds=4) <= delay <= timedelta(seconds=10)
+    due = time_of(shown["next_attempt_at"])
+    assert time_of(attempt["at"]) + timedelta(seconds=4) <= due <= datetime.now(UTC) + timedelta(seconds=6)
     assert len(receiving.received) == 1  # a redirect is not followed
 
 
@@ -147,11 +147,15 @@ def test_what_is_pending_fails_once_the_webhook_is_disabled(
     hook_server: Server, hook_key: Json, hooks: httpx.Client, receiving: Receiver
 ) -> None:
     made = make(hooks, receiving.url)
-    receiving.reply = lambda _: Reply(500)
+    receiving.reply = lambda _: Reply(500, {"Retry-After": "3600"})
     happen(embedded_url(hook_server.data_dir), [transition(alert(tenant_of(hook_key)))])
-    wait_until(lambda: len(receiving.received) == 1, "a call")
+    wait_until(lambda: deliveries(hooks, made)[0]["attempts"], "an attempt")
     receiving.reply = lambda _: Reply(410)
     try_out(hooks, made)
+    with hook_server.mongo() as mongo:
+        mongo.sluice.deliveries.update_many(
+            {"webhook_id": UUID(made["id"]), "state": "pending"}, {"$set": {"due_at": datetime.now(UTC)}}
+        )
     wait_until(lambda: all(each["state"] == "failed" for each in deliveries(hooks, made)), "both have failed")
     assert len(receiving.received) == 2
     assert "disabled" in deliveries(hooks, made)[1]["attempts"][-1]["error"]
@@ -222,9 +226,12 @@ def verify_each(got: Received, *secrets: str) -> None:
 
 def test_tests_of_one_second_are_one(hooks: httpx.Client, receiving: Receiver) -> None:
     made = make(hooks, receiving.url)
-    next_second()
-    ids = {hooks.post(path_of(made, "test")).json()["id"] for _ in range(5)}
-    assert len(ids) <= 2
+    ids, second = set[str](), 0
+    while second != int(time.time()):  # all of them were made in that second
+        next_second()
+        second = int(time.time())
+        ids = {hooks.post(path_of(made, "test")).json()["id"] for _ in range(5)}
+    assert len(ids) == 1
 
 
 def test_with_a_webhook_go_its_deliveries(hook_server: Server, hooks: httpx.Client, receiving: Receiver) -> None:

@@ -14,7 +14,7 @@ import pytest
 from server.core.errors import ConfigurationError
 from storage.embedded import EmbeddedMongod, State, embedded_database
 from storage.embedded.data_directory import read_password, try_to_lock
-from tests.support.embedded import kill_both, own, read, rejection, until, write
+from tests.support.embedded import cut_first_start, read, rejection, write
 from tests.support.harness import Server, sluice
 
 ANY_PORTS = ("--port", "0", "--grpc-port", "0")
@@ -43,9 +43,7 @@ def content(data_dir: Path) -> list[int]:
 
 def test_what_lies_in_an_unfinished_directory_is_moved_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     fill(tmp_path / "backup", 7)
-    owner = own(tmp_path / "data")
-    until((tmp_path / "data" / "db" / "WiredTiger.wt").exists)
-    kill_both(owner)
+    cut_first_start(tmp_path / "data", (tmp_path / "data" / "db" / "WiredTiger.wt").exists)
     shutil.rmtree(tmp_path / "data" / "db")
     shutil.copytree(tmp_path / "backup" / "db", tmp_path / "data" / "db")
     with caplog.at_level(logging.WARNING):
@@ -60,9 +58,7 @@ def test_what_lies_in_an_unfinished_directory_is_moved_aside(tmp_path: Path, cap
 
 def test_a_backup_with_its_state_is_used_as_it_is(tmp_path: Path) -> None:
     fill(tmp_path / "backup", 7)
-    owner = own(tmp_path / "data")
-    until((tmp_path / "data" / "db" / "WiredTiger.wt").exists)
-    kill_both(owner)
+    cut_first_start(tmp_path / "data", (tmp_path / "data" / "db" / "WiredTiger.wt").exists)
     shutil.rmtree(tmp_path / "data" / "db")
     links = shutil.ignore_patterns("lib")  # to libraries, on a system that lacks them
     shutil.copytree(tmp_path / "backup", tmp_path / "data", dirs_exist_ok=True, ignore=links)

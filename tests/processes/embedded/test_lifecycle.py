@@ -12,7 +12,7 @@ from pymongo.errors import OperationFailure
 
 from storage.client import close, connect, database
 from storage.embedded import EmbeddedMongod, State, embedded_database
-from tests.support.embedded import alive, kill, kill_both, own, pid_once_ready, read, until, write
+from tests.support.embedded import alive, cut_first_start, kill, kill_both, own, pid_once_ready, read, until, write
 
 
 def test_it_takes_writes_and_keeps_them_over_a_clean_stop(tmp_path: Path) -> None:
@@ -142,15 +142,14 @@ def test_a_first_start_cut_short_anywhere_is_completed_by_the_next(tmp_path: Pat
 
 
 def test_files_that_mongod_was_still_making_are_made_again(tmp_path: Path) -> None:
-    owner = own(tmp_path)
-    until((tmp_path / "db" / "WiredTiger.turtle").exists)
-    kill_both(owner)
-    (tmp_path / "db" / "WiredTiger.turtle").write_text("")  # such a kill may leave it so, and mongod cannot repair it
+    turtle = tmp_path / "data" / "db" / "WiredTiger.turtle"
+    cut_first_start(tmp_path / "data", turtle.exists)
+    turtle.write_text("")  # such a kill may leave it so, and mongod cannot repair it
 
     async def scenario() -> None:
-        async with embedded_database(tmp_path) as url:
+        async with embedded_database(tmp_path / "data") as url:
             await write(url, 1)
-        async with embedded_database(tmp_path) as url:
+        async with embedded_database(tmp_path / "data") as url:
             assert await read(url) == [1]
 
     asyncio.run(scenario())

@@ -4,6 +4,7 @@ The clock is not really set back. The stored times are moved instead, which look
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import closing
 from typing import Any, TypeVar
@@ -23,6 +24,11 @@ from tests.support.spending import codes
 
 HOUR_MS = 3_600_000
 LIMIT = 20
+
+LEASE_S = 1.0
+"""The time of a lease. What a test expects of one holds for as long, and what it expects of permits for longer."""
+
+ATTEMPTS = 5
 
 Result = TypeVar("Result")
 
@@ -48,6 +54,8 @@ def move(mongo: MongoClient, by_ms: int) -> None:
 
 
 def with_keys(mongod: Mongod, work: Callable[[Keys, Key], Coroutine[Any, Any, Result]]) -> Result:
+    """Run `work` with a new key. If the machine stood still, leases have ended by themselves, and it is run again."""
+
     async def run() -> Result:
         client = connect(mongod.url, "pymongo")
         try:
@@ -57,7 +65,14 @@ def with_keys(mongod: Mongod, work: Callable[[Keys, Key], Coroutine[Any, Any, Re
         finally:
             await close(client)
 
-    return asyncio.run(run())
+    for _ in range(ATTEMPTS):
+        began = time.monotonic()
+        try:
+            return asyncio.run(run())
+        except AssertionError:
+            if time.monotonic() - began < LEASE_S:
+                raise
+    raise AssertionError(f"no attempt took less than {LEASE_S} s")
 
 
 async def lease(keys: Keys, key: Key, lease_id: int, used: int, waiting: int = 0, ahead: int = 0) -> RateWindow:

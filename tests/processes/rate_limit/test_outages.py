@@ -61,9 +61,9 @@ def test_nothing_is_admitted_while_the_database_is_away(tmp_path: Path) -> None:
 
 
 def healthy(server: Server) -> bool:
-    """Whether the database is there for all workers that eight connections reach."""
+    """Whether the database is there for all workers that 32 connections reach: of these, some go to each of two."""
     found = []
-    for _ in range(8):
+    for _ in range(32):
         with server.client() as client:
             found.append(client.get("/health/ready").status_code)
     return set(found) == {200}

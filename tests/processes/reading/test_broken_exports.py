@@ -3,6 +3,7 @@
 import http.client
 import os
 import signal
+import statistics
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
@@ -119,13 +120,14 @@ def test_exports_that_are_not_read_take_a_bounded_part_of_memory(large: Host) ->
     insert_events(large.mongo, other, 100)
     with ExitStack() as stack, large.server.client(other["key"]) as client:
         stack.enter_context(silent_readers(large.server, large.key, "", 40, accept=LINES["Accept"]))
-        end = time.monotonic() + 8
+        end, took = time.monotonic() + 8, list[float]()
         while time.monotonic() < end:
             began = time.monotonic()
             assert len(client.get(EVENTS).json()) == len(export(client)) == 100
-            assert time.monotonic() - began < 1
+            took.append(time.monotonic() - began)
             assert memory_mib(large.worker) < MAX_MEMORY_MIB
             time.sleep(0.1)
+        assert statistics.median(took) < 1  # behind the exports, each would wait
         with large.server.client(large.key["key"]) as own:
             assert own.get(EVENTS, params={"limit": 1}).status_code == 200, "its lists go on"
 

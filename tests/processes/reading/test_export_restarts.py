@@ -10,7 +10,7 @@ from tests.support.exports import LINES
 from tests.support.harness import Server
 from tests.support.many_events import insert_random_events
 from tests.support.mongod import ReplicaSet
-from tests.support.proxies import free_ports
+from tests.support.ports import free_ports
 from tests.support.reading import EVENTS
 from tests.support.remote_commands import running
 

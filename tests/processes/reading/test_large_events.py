@@ -1,5 +1,6 @@
 """Lists of large events: a worker holds a bounded part of them, whoever reads, and stops if the client goes away."""
 
+import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -58,13 +59,14 @@ def test_clients_that_do_not_read_take_a_bounded_part_of_memory(large: Host) -> 
     other = large.server.create_key("beside-silent-readers", "--rate-limit", "0")
     insert_events(large.mongo, other, 100)
     with watched_memory(large), silent_readers(large.server, large.key, f"limit={LARGE_EVENTS}", 60):
-        end = time.monotonic() + SILENT_S
+        end, took = time.monotonic() + SILENT_S, list[float]()
         with large.server.client(other["key"]) as client:
             while time.monotonic() < end:
                 began = time.monotonic()
                 assert len(client.get(EVENTS).json()) == 100
-                assert time.monotonic() - began < 1
+                took.append(time.monotonic() - began)
                 time.sleep(0.1)
+        assert statistics.median(took) < 1  # behind the silent readers, each would wait
 
 
 def test_clients_that_read_take_a_bounded_part_of_memory(large: Host) -> None:
@@ -99,11 +101,15 @@ def test_a_list_stops_when_its_client_goes_away(large: Host) -> None:
         with connect(large.server) as connection:
             send_get(connection, large.key, f"limit={LARGE_EVENTS}")
             connection.recv(1)
-    time.sleep(1)
-    after = finds(large)
-    time.sleep(1)
-    assert finds(large) - after < 20  # a worker's own reads in the background
-    assert after - before < 20 * LARGE_EVENTS / 3
+    counts = [finds(large)]
+
+    def are_over() -> bool:
+        time.sleep(1)
+        counts.append(finds(large))
+        return counts[-1] - counts[-2] < 20  # a worker's own reads in the background
+
+    wait_until(are_over, "the end of all reads")
+    assert counts[-1] - before < 20 * LARGE_EVENTS / 3
     assert large.mongo.admin.command("serverStatus")["metrics"]["cursor"]["open"]["total"] == 0
 
 

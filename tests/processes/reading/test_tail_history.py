@@ -16,7 +16,7 @@ from sluice.v1 import event_service_pb2 as pb
 from tests.support.grpc_client import channel_to, metadata, stub_of
 from tests.support.harness import MongoClient, Server, batch, wait_until
 from tests.support.mongod import Mongod
-from tests.support.proxies import free_ports
+from tests.support.ports import free_ports
 from tests.support.reading import EVENTS
 from tests.support.remote_commands import running
 from tests.support.tail import FOLLOW, code_of, follow_rest
