@@ -46,6 +46,9 @@ CALLS_PER_WEBHOOK = 4
 
 CALLS_PER_TENANT = MAX_WEBHOOKS
 
+MAX_SILENT = 10_000
+"""Webhooks that are known to be silent: 1 MB. Some may be deleted, so all are forgotten when there are more."""
+
 POLL_S = 1.0
 """How often to look for what is due: one search of an index."""
 
@@ -149,10 +152,11 @@ class Delivering:
         now, started = datetime.now(UTC), monotonic()
         headers = signed_headers(str(delivery.id), delivery.body, webhook.secrets, now)
         response = await self._calls.post(webhook.url, headers, delivery.body)
+        self._silent.discard(webhook.id)
         if response.status is None:
+            if len(self._silent) >= MAX_SILENT:
+                self._silent.clear()
             self._silent.add(webhook.id)
-        else:
-            self._silent.discard(webhook.id)
         await self._note(delivery, attempt_of(response, now, monotonic() - started), response)
 
     async def _note_unsent(self, delivery: Delivery, error: str) -> None:
