@@ -37,11 +37,20 @@ NO_EVENTS: Document = {"events": 0, "first": []}
 SUMS: Document = {
     "events": {"$sum": 1},
     "first": {"$minN": {"input": {"$cond": ["$found.is_sample", "$_id.id", None]}, "n": MAX_SAMPLES}},  # but null
-    "count": {"$sum": {"$size": "$found.numbers"}},
-    "total": {"$sum": {"$sum": "$found.numbers"}},
-    "least": {"$min": {"$min": "$found.numbers"}},
-    "greatest": {"$max": {"$max": "$found.numbers"}},
+    "count": {"$sum": "$found.count"},
+    "total": {"$sum": "$found.total"},
+    "least": {"$min": "$found.least"},
+    "greatest": {"$max": "$found.greatest"},
 }
+
+OF_NUMBERS: Document = {
+    "count": {"$size": "$$numbers"},
+    "total": {"$sum": "$$numbers"},
+    "least": {"$min": "$$numbers"},
+    "greatest": {"$max": "$$numbers"},
+}
+"""What a finding says of the numbers of an event. With the numbers themselves, the findings of a large event would take
+its size for each rule."""
 
 
 class EventPass:
@@ -99,7 +108,7 @@ class EventPass:
 
     def _plan_threshold(self, config: ThresholdConfig) -> Read:
         slot = next(self._slots)
-        found = [finding(slot, is_sample=is_sample(config), numbers="$$numbers")]
+        found = [{**finding(slot), "is_sample": is_sample(config), **OF_NUMBERS}]
         if_any = {"$cond": [{"$eq": ["$$numbers", []]}, [], found]}
         self._add(config, {"$let": {"vars": {"numbers": numbers_at(config.field)}, "in": if_any}})
         return lambda events, sums: ThresholdMeasurement(
@@ -113,9 +122,9 @@ class EventPass:
         self._findings[config.event_type].append(findings)
 
 
-def finding(slot: int, *, is_sample: Expression = True, numbers: Expression = ()) -> Expression:
-    """One finding of an event."""
-    return {"slot": {"$literal": slot}, "is_sample": is_sample, "numbers": numbers}
+def finding(slot: int) -> Document:
+    """One finding of an event, which is a sample."""
+    return {"slot": {"$literal": slot}, "is_sample": True}
 
 
 def findings_of(any_of_them: int, conditions: Mapping[int, Expression]) -> Expression:

@@ -47,8 +47,8 @@ from storage.path_filters import FieldsConfig, may_violate
 from storage.reads import StoredEvents
 from storage.volumes import Volumes
 
-MAX_PASS_PATHS = 400
-"""Paths in a pass. Each takes 1 to 5 KB of the command, which MongoDB limits to 16 MiB."""
+MAX_PASS_PATHS = 100
+"""Paths in a pass. For a large event, MongoDB holds some MB for each, and a pass cannot be ended within an event."""
 
 MAX_PASS_SLOTS = 3 * MAX_PASS_PATHS
 """More documents than a pass returns: one for each path, and two for each rule, which has a path."""

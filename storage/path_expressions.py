@@ -30,8 +30,17 @@ BSON_TYPES: dict[FieldType, tuple[str, ...]] = {
 }
 """What MongoDB calls the types."""
 
+PART = 256
+"""About the root of how many elements an array of an event can have, so that parts and their number are both small.
+
+MongoDB ends a command between two events only. One event with 40,000 objects would take it a second for each rule.
+"""
+
 Ending = Callable[[Expression], Expression]
 """From a value at the end of a path to what is wanted of it."""
+
+Joining = Callable[[Expression, Expression], Expression]
+"""From a list, and what is wanted of each element, which is `$$this` there, to what is wanted of all."""
 
 
 class Usual(NamedTuple):
@@ -74,7 +83,7 @@ def has_unlisted(tree: Tree, value: Expression = DATA) -> Expression:
     names = {"$map": {"input": {"$objectToArray": "$$this"}, "in": "$$this.k"}}
     is_unlisted = {"$not": [{"$setIsSubset": [names, {"$literal": list(tree)}]}]}
     below = [has_unlisted(subtree, child(name)) for name, subtree in tree.items() if subtree]
-    return is_any(in_objects(value, {"$or": [is_unlisted, *below]}, False))
+    return in_objects(value, {"$or": [is_unlisted, *below]}, False, is_any)
 
 
 def bson_types_of(types: Sequence[FieldType]) -> list[str]:
@@ -82,8 +91,8 @@ def bson_types_of(types: Sequence[FieldType]) -> list[str]:
     return list(dict.fromkeys(name for each in types for name in BSON_TYPES[each]))
 
 
-def at_ends(path: str, usual: Sequence[Usual], found: Ending, nothing: Expression, join: Ending) -> Expression:
-    """What `join` makes of a list: `found` for each value that the path ends at, and `nothing` where it does not.
+def at_ends(path: str, usual: Sequence[Usual], found: Ending, nothing: Expression, join: Joining) -> Expression:
+    """What `join` makes of `found` for each value that the path ends at, and of `nothing` where it does not.
 
     What is `usual` gives the same, and is tried first.
     """
@@ -106,20 +115,20 @@ def holds_only_numbers(value: Expression) -> Expression:
     return {"$and": [{"$isArray": [value]}, {"$eq": [count, {"$size": value}]}]}
 
 
-def descend(value: Expression, names: Sequence[str], found: Ending, nothing: Expression, join: Ending) -> Expression:
+def descend(value: Expression, names: Sequence[str], found: Ending, nothing: Expression, join: Joining) -> Expression:
     """The same for the path of `names` from a value on."""
     below, rest = child(names[0]), names[1:]
     if rest:
         inside = descend(below, rest, found, nothing, join)
     else:
         inside = {"$cond": [{"$eq": [{"$type": below}, "missing"]}, nothing, found(below)]}
-    return join(in_objects(value, inside, nothing))
+    return in_objects(value, inside, nothing, join)
 
 
-def in_objects(value: Expression, inside: Expression, otherwise: Expression) -> Expression:
-    """A list: `inside` for each object where a path goes on, which is `$$this` there, `otherwise` for what is none."""
+def in_objects(value: Expression, inside: Expression, otherwise: Expression, join: Joining) -> Expression:
+    """What is joined of `inside` for each object where a path goes on, which is `$$this` there, and `otherwise`."""
     is_object = {"$eq": [{"$type": "$$this"}, "object"]}
-    return {"$map": {"input": elements_of(value), "in": {"$cond": [is_object, inside, otherwise]}}}
+    return join(elements_of(value), {"$cond": [is_object, inside, otherwise]})
 
 
 def child(name: str) -> Expression:
@@ -142,11 +151,19 @@ def is_one_of(value: Expression, types: Sequence[str]) -> Expression:
     return {"$in": [{"$type": value}, list(types)]}
 
 
-def is_any(values: Expression) -> Expression:
-    """Whether one of a list is true."""
-    return {"$anyElementTrue": [values]}
+def is_any(input_: Expression, each: Expression) -> Expression:
+    """Whether `each` is true of an element of a list."""
+    return {"$anyElementTrue": [{"$map": {"input": input_, "in": each}}]}
 
 
-def concatenated(lists: Expression) -> Expression:
-    """The elements of all lists of a list."""
+def concatenated(input_: Expression, each: Expression) -> Expression:
+    """The elements of the lists that `each` makes of the elements of a list: of PART lists first, then of the parts."""
+    part = concatenated_at_once({"$slice": [input_, "$$start", PART]}, each)
+    starts = {"$range": [0, {"$size": input_}, PART]}
+    return concatenated_at_once({"$map": {"input": starts, "as": "start", "in": part}}, "$$this")
+
+
+def concatenated_at_once(input_: Expression, each: Expression) -> Expression:
+    """The same, but MongoDB copies all elements before a list for each list."""
+    lists = {"$map": {"input": input_, "in": each}}
     return {"$reduce": {"input": lists, "initialValue": [], "in": {"$concatArrays": ["$$value", "$$this"]}}}

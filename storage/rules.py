@@ -38,7 +38,8 @@ class StoredRules:
 
     async def insert(self, rule: Rule, deadline: Deadline) -> None:
         """See `RuleStore`. Rules that are made at the same time may be a few more than MAX_RULES."""
-        if len(await self.of_tenant(rule.tenant_id, deadline)) >= MAX_RULES:
+        count = partial(self._rules.count_documents, {"_id": range_of(rule.tenant_id)})
+        if await retry_without_events(count, deadline) >= MAX_RULES:
             raise Conflict(f"This tenant has {MAX_RULES} rules, which is the most: delete one")
         documents = [document_of(rule)]
         refused = await retry_without_events(partial(insert_each, self._database, RULES, documents), deadline)

@@ -276,12 +276,14 @@ def keep_one_rule(schemas: Json) -> None:
     new, change = schemas["RuleFields"]["properties"], schemas["RuleChange"]["properties"]
     visible = {"type": "string", "pattern": "^[!-~]{1,64}$"}
     tags = {"type": "array", "items": visible, "maxItems": 20}
-    new |= {"name": visible, "tags": tags, "rule_type": {"const": "freshness"}, "config": {"const": FRESHNESS}}
+    category = {"anyOf": [visible, {"type": "null"}]}
+    new |= {"name": visible, "tags": tags, "category": category}
+    new |= {"rule_type": {"const": "freshness"}, "config": {"const": FRESHNESS}}
     schemas["RuleChange"]["properties"] = {
         "name": visible,
         "tags": tags,
         "enabled": change["enabled"],
-        "category": change["category"],
+        "category": category,
     }
 
 

@@ -172,3 +172,18 @@ def test_a_line_that_is_no_event(tmp_path: Path, capfd: pytest.CaptureFixture[st
     tests = "rule_files: [rules.yaml]\ntests: [{events: events.ndjson, evaluations: [{at: 2026-03-01T12:30}]}]"
     assert run(tmp_path, tests) == 2
     assert "events.ndjson:1: Object missing required field `data`" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        ("timestamp: 2026-03-01T12:20", "timestamp: 1969-12-31T12:20", "events[1]: was received before 1970"),
+        ("every: 1m", "every: 300000d", "events[0]: was received before 1970, or after 9999"),
+        ("at: 2026-03-01T12:15", "at: 0001-01-01T00:01", "at: must be a whole minute"),
+    ],
+)
+def test_times_that_no_event_has(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], old: str, new: str, error: str
+) -> None:
+    assert run(tmp_path, TESTS.replace(old, new)) == 2
+    assert error in capfd.readouterr().err

@@ -15,8 +15,9 @@ from server.cli.http_client import Client, client_of, read_whole
 from server.cli.monitoring.yaml_files import Fields, read_rules
 from server.cli.remote import Remote
 from server.cli.retries import Retries
-from server.core.errors import InvalidParameter
+from server.core.errors import ConfigurationError, InvalidParameter
 from server.core.rules.fields import RuleFields, parse_fields
+from server.core.rules.store import MAX_RULES
 
 RULES_PATH = "/api/v1/rules"
 JSON = "application/json"
@@ -63,6 +64,8 @@ async def apply_file(remote: Remote, path: Path, is_dry_run: bool, say: Callable
     The difference is said first. Raises ConfigurationError and RemoteError.
     """
     wanted = [plain(fields) for fields in read_rules(path)]
+    if len(wanted) > MAX_RULES:
+        raise ConfigurationError(f"{path}: has {len(wanted)} rules, and a tenant may have {MAX_RULES}")
     async with client_of(remote) as client:
         retries = Retries(GIVE_UP_AFTER_S)
         planned = await retries.run(lambda: find_difference(client, wanted))

@@ -42,12 +42,15 @@ from server.core.rules.conditions import evaluate
 from server.core.rules.model import Evaluation, Rule, Severity
 from server.core.rules.offline import OfflineEvent, OfflineEvents
 from server.core.rules.windows import MINUTE_MS, minute_of, window_of
-from server.core.times import EPOCH, MILLISECOND, format_time, from_milliseconds, parse_time
+from server.core.times import EPOCH, MAX_MS, MILLISECOND, format_time, from_milliseconds, parse_time
 
 DEFAULT_SOURCE = "test"
 
 USUAL_INTERVAL_MS = 15 * MINUTE_MS
 """How long before a test's first evaluation the one before was, for rules whose window begins there."""
+
+EARLIEST_MS = 365 * 24 * 60 * MINUTE_MS
+"""The end of 1970. A window that ends later, however long it is, has a beginning that can be written."""
 
 MAX_REPEATS = 1_000_000
 
@@ -143,8 +146,8 @@ def run_test(test: RuleTest, rules: Sequence[Fields], events: OfflineEvents, pla
     before_ms, alerts = None, dict[str, Alert]()
     for evaluation in test.evaluations:
         end_ms = time_of(evaluation.at, f"{place}: at")
-        if end_ms != minute_of(end_ms) or (before_ms is not None and end_ms <= before_ms):
-            raise ConfigurationError(f"{place}: at: must be a whole minute, after the one before")
+        if end_ms != minute_of(end_ms) or end_ms <= (EARLIEST_MS if before_ms is None else before_ms):
+            raise ConfigurationError(f"{place}: at: must be a whole minute, after the one before, and after 1970")
         made = [rule_of(fields, before_ms or end_ms - USUAL_INTERVAL_MS) for fields in rules if fields["enabled"]]
         measured = asyncio.run(events.measure(TENANT, made, end_ms, Deadline()))
         found = {rule.name: (rule, evaluate(rule, window_of(rule, end_ms), measured[rule.id])) for rule in made}
@@ -248,6 +251,8 @@ def offline_events(event: TestEvent, place: str) -> Iterator[OfflineEvent]:
     if moment is None:
         raise ConfigurationError(f"{place}: has neither `received_at` nor `timestamp`")
     first_ms, every_ms = time_of(moment, place), duration_of(event.every, f"{place}: every") // MILLISECOND
+    if not 0 <= first_ms <= first_ms + (event.repeat - 1) * every_ms <= MAX_MS:
+        raise ConfigurationError(f"{place}: was received before 1970, or after 9999")
     for number in range(event.repeat):
         received_at_ms = first_ms + number * every_ms
         event_id = new_ids(received_at_ms, 1).text[0]

@@ -28,7 +28,10 @@ def explain(error: msgspec.ValidationError | UnicodeEncodeError, base: str) -> t
     parts = MSGSPEC_ERROR.fullmatch(str(error))
     assert parts is not None, "the pattern matches any text"  # noqa: S101
     path = parts["path"] or ""
-    return (base + path).removeprefix("."), TYPES.sub(in_json_words, parts["message"]) + WANTED.get(path, "")
+    message = parts["message"]
+    if message.endswith("got `float`"):  # JSON has one word for both
+        message = message.replace("`int", "`integer")
+    return (base + path).removeprefix("."), TYPES.sub(in_json_words, message) + WANTED.get(path, "")
 
 
 def in_json_words(types: re.Match[str]) -> str:

@@ -81,6 +81,8 @@ def parse_fields(value: Any) -> dict[str, Any]:
     check_text(fields.name, "name")
     for index, tag in enumerate(fields.tags):
         check_text(tag, f"tags[{index}]")
+    if fields.category:
+        check_text(fields.category, "category")
     return {
         "name": fields.name,
         "rule_type": fields.rule_type,

@@ -8,6 +8,7 @@ from litestar.types import Receive
 
 from server.core.arrivals import STALLED, Arrivals
 from server.core.errors import InvalidParameter, MalformedJson, RequestTimeout, UnsupportedMediaType
+from server.core.events.explain import explain
 from server.rest.http.body import BYTE_ORDER_MARK, receive_body
 from server.rest.http.headers import IDENTITY, Headers, body_format_of
 
@@ -43,15 +44,9 @@ class JsonBodies:
 def decode(body: bytes, shape: type[Shape]) -> Shape:
     """A body in the shape that it must have. Raises InvalidParameter, which names the field, and MalformedJson."""
     try:
-        return msgspec.json.decode(body, type=shape)
+        return msgspec.json.Decoder(shape, float_hook=float).decode(body)  # it makes 1e999 infinite: its field says so
     except msgspec.ValidationError as error:
-        raise InvalidParameter(with_field_first(str(error))) from None
+        path, message = explain(error, "")
+        raise InvalidParameter(f"{path or 'body'}: {message}") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         raise MalformedJson("The body is not JSON in UTF-8") from None
-
-
-def with_field_first(message: str) -> str:
-    """What msgspec says of a wrong value, which it ends with the path: "Expected `str`, got `int` - at `$.name`"."""
-    what, _, path = message.partition(" - at `$")
-    field = path.strip(".`")
-    return f"{field}: {what}" if field else what

@@ -87,3 +87,12 @@ def test_many_rules_with_many_paths(measurer: Measurer, mongo: MongoClient) -> N
     rules = [rule_of("missing_field", config) for _ in range(10)]
     events = store(mongo, tenant, [(5, "web", "view", {"name3": 1})])
     assert_same(measurer.measure(tenant, rules), offline(events, rules))
+
+
+def test_many_objects_in_one_event(measurer: Measurer, mongo: MongoClient) -> None:
+    tenant = new_tenant(mongo)
+    data = {"items": [{"p": number} for number in range(40_000)] + [{"p": "no number"}]}
+    config = {"event_type": "view", "field": "items.p", "aggregate": "max", "operator": ">", "window_minutes": 1}
+    rules = [rule_of("threshold", {**config, "value": value}) for value in range(40)]
+    events = store(mongo, tenant, [(5, "web", "view", data)])
+    assert_same(measurer.measure(tenant, rules, timeout_s=15), offline(events, rules))

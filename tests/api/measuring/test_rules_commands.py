@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from server.core.rules.store import MAX_RULES
 from tests.support.harness import Json, Server
 from tests.support.remote_commands import remote, remote_here
 
@@ -68,3 +69,11 @@ def test_a_key_that_may_not(server: Server, key: Json, rules: Path) -> None:
     refused = remote(server.url, reader["key"], "rules", "apply", str(rules))
     assert refused.returncode == 1
     assert "rules:write" in refused.stderr
+
+
+def test_too_many_rules(server: Server, key: Json, client: httpx.Client, rules: Path) -> None:
+    config = "rule_type: freshness, config: {event_type: a, max_age_minutes: 5}"
+    rules.write_text("rules:\n" + "".join(f"  - {{name: rule {n}, {config}}}\n" for n in range(MAX_RULES + 1)))
+    refused = remote(server.url, key["key"], "rules", "apply", str(rules))
+    assert (refused.returncode, listed(client)) == (2, {})
+    assert f"has {MAX_RULES + 1} rules" in refused.stderr

@@ -1,5 +1,7 @@
 """`/api/v1/rules`: what is made, listed, changed and deleted, of whom, and what is rejected."""
 
+import json
+import re
 import uuid
 from concurrent.futures import ThreadPoolExecutor
 from typing import get_args
@@ -110,6 +112,7 @@ def test_a_bad_field_is_named(client: httpx.Client, change: Json, detail: str) -
         (b"{", "malformed_json"),
         (b'{"name": "\\ud800"}', "malformed_json"),
         (b"[]", "invalid_parameter"),
+        (b'"a"', "invalid_parameter"),
     ],
 )
 def test_a_body_that_is_no_object(client: httpx.Client, content: bytes, code: str) -> None:
@@ -120,6 +123,14 @@ def test_a_body_that_is_no_object(client: httpx.Client, content: bytes, code: st
         client.patch(path, content=content, headers=headers),
     ):
         assert_problem(response, 400, code, "")
+        assert not re.search(r"`(int|str|dict|list)`", response.json()["detail"])
+
+
+def test_a_number_that_is_too_large(client: httpx.Client) -> None:
+    config = {**CONFIG_EXAMPLES["threshold"], "value": "LARGE"}
+    content = json.dumps(rule_fields(config=config)).replace('"LARGE"', "1e999")
+    response = client.post(RULES, content=content, headers={"Content-Type": "application/json"})
+    assert_problem(response, 400, "invalid_parameter", "config.value: must be a finite number")
 
 
 def test_a_name_is_there_once(client: httpx.Client, server: Server) -> None:

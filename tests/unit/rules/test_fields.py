@@ -55,6 +55,11 @@ WRONG: list[tuple[Json, str]] = [
     ({"tags": ["a", "\t"]}, "tags[1]: must be visible"),
     ({"tags": ["a"] * 21}, "tags: "),
     ({"category": 1}, "category: "),
+    ({"category": "a\nb"}, "category: must be visible"),
+    (
+        {"config": {**CONFIG_EXAMPLES["threshold"], "window_minutes": 1.5}},
+        "config.window_minutes: Expected `integer`, got",
+    ),
     ({"id": "a"}, "id: Object contains unknown field"),
     ({"config": {**CONFIG_EXAMPLES["threshold"], "severity": "high"}}, "config.severity: must be one of critical"),
 ]
