@@ -108,7 +108,7 @@ def test_a_connection_that_says_nothing_is_cut(server: Server) -> None:
 
 
 def test_a_path_that_is_no_text(server: Server, key: Json) -> None:
-    """Only that call is rejected: other calls and streams go on, and nothing is logged."""
+    """Only that call is rejected: other calls and streams go on, and nothing is logged but how many were rejected."""
     before = len(server.stderr())
     with channel_to(server.grpc) as channel, Stream(channel, key["key"]) as stream:
         for sequence, path in enumerate([b"/\xff", b"/\xed\xa0\x80", b"\xff", b"/a/\xc3\x28" * 1_000] * 20):
