@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -25,7 +26,7 @@ def test_a_port_that_cannot_be_listened_on_fails_the_start() -> None:
             log_level="info",
             log_format="console",
         )
-        await GrpcServer(cast("Any", None)).start(settings)
+        await GrpcServer(cast("Any", SimpleNamespace(requests=None))).start(settings)
 
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
