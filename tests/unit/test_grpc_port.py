@@ -1,6 +1,7 @@
 """A gRPC port that cannot be listened on: the start fails, whatever the library makes of it."""
 
 import asyncio
+import os
 import socket
 from types import SimpleNamespace
 from typing import Any, cast
@@ -8,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from server.core.errors import ConfigurationError
+from server.rpc.connections import has_open_descriptors
 from server.rpc.server import GrpcServer
 from server.settings import Settings
 
@@ -32,3 +34,13 @@ def test_a_port_that_cannot_be_listened_on_fails_the_start() -> None:
         port = other.getsockname()[1]
         with pytest.raises(ConfigurationError, match=f"cannot listen on 127.0.0.1 port {port}"):
             asyncio.run(start(port))
+
+
+def test_open_descriptors_are_counted_whatever_their_numbers() -> None:
+    opened = [os.dup(0) for _ in range(50)]
+    os.close(opened[0])  # whose number is free now, below those of the others
+    try:
+        assert has_open_descriptors(49)
+    finally:
+        for number in opened[1:]:
+            os.close(number)
