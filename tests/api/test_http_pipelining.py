@@ -25,8 +25,14 @@ BAD = {
 }
 
 
-@pytest.mark.parametrize("name", BAD)
-@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        pytest.param(name, count, marks=[pytest.mark.long] if (name, count) == ("a slow head", 1) else [])
+        for name in BAD
+        for count in (1, 3)
+    ],
+)
 def test_a_bad_request_is_answered_after_those_before_it(server: Server, key: Json, name: str, count: int) -> None:
     bad, *expected = BAD[name]
     for good, status in ((GET, 200), (post(key["key"], GOOD), 201)):

@@ -101,7 +101,7 @@ def mongod_or_set(nodes: int, path: Path) -> Mongod | ReplicaSet:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("nodes", [1, 3])
+@pytest.mark.parametrize("nodes", [pytest.param(1, marks=pytest.mark.long), 3])
 def test_a_migration_that_is_killed_goes_on(tmp_path: Path, nodes: int) -> None:
     """With three nodes, it also outlives elections, or ends with an error and goes on as after a kill."""
     with mongod_or_set(nodes, tmp_path / "db") as mongod, mongod.client() as mongo:

@@ -20,7 +20,7 @@ from tests.support.harness import MongoClient
 from tests.support.measuring import END_MS, EVENTS, RULES, new_tenant, rule_of, store
 
 FEW_EXAMPLES = settings(
-    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+    max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 
 

@@ -18,7 +18,7 @@ take 2 s on a quiet machine."""
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("normal_user")
-@pytest.mark.parametrize("folder", ["data", "data/db"])
+@pytest.mark.parametrize("folder", [pytest.param("data", marks=pytest.mark.long), "data/db"])
 def test_a_directory_without_permission_to_write(tmp_path: Path, folder: str) -> None:
     server = Server(tmp_path / "server", "--data-dir", str(tmp_path / "data"))
     with server, server.client(server.first_key) as client:
