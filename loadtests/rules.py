@@ -24,7 +24,7 @@ import click
 import httpx
 import pymongo
 
-from loadtests.benchmark.driving import ready_generator, result_of, wait_until_ready
+from loadtests.benchmark import driving
 from loadtests.benchmark.jobs import Job, Result
 from loadtests.benchmark.table import print_table
 from loadtests.support.databases import Database, running_database
@@ -188,12 +188,7 @@ async def send(site: Site, seconds: float, requests_per_s: float) -> Result:
         requests_per_s=requests_per_s,
         seed=1,
     )
-    async with ready_generator(job) as generator:
-        await wait_until_ready(generator)
-        result = await result_of(generator)
-    if result.rejections:
-        raise click.ClickException(f"rejected: {result.rejections[0]}")
-    return result
+    return await driving.run(job)
 
 
 def rate_of(result: Result) -> float:

@@ -25,7 +25,7 @@ from bson.binary import Binary
 from bson.max_key import MaxKey
 from bson.min_key import MinKey
 
-from loadtests.benchmark.driving import ready_generator, result_of, wait_until_ready
+from loadtests.benchmark import driving
 from loadtests.benchmark.jobs import Job
 from loadtests.benchmark.table import print_table
 from loadtests.support.databases import nodes_option, running_database
@@ -174,11 +174,7 @@ async def rate(site: Site) -> float:
         requests_per_s=0,
         seed=1,
     )
-    async with ready_generator(job) as generator:
-        await wait_until_ready(generator)
-        result = await result_of(generator)
-    if result.rejections:
-        raise click.ClickException(f"rejected: {result.rejections[0]}")
+    result = await driving.run(job)
     return result.acknowledged / (result.ended_s - result.started_s)
 
 

@@ -5,8 +5,8 @@ Nearly all events hold to their rules, and a query tells that for a fifth of wha
 
 The query is a JSON schema for each rule. Each keyword looks at one kind of value, and accepts all others:
 `properties`, `required` and `additionalProperties` look at objects, `items` at arrays. A schema follows a path through
-one array. With another array inside that, the event is found, and nothing is said about it: each array that a schema
-follows makes the rest of it twice as long.
+one array. If there is another array inside that, the query finds the event, whatever it holds: each array that a schema
+follows makes the rest of the schema twice as long.
 """
 
 from collections.abc import Sequence

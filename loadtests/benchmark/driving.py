@@ -56,3 +56,13 @@ async def line_of(generator: asyncio.subprocess.Process) -> bytes:
     if not line:
         raise click.ClickException("a generator failed: the lines above say why")
     return line
+
+
+async def run(job: Job) -> Result:
+    """Run a job in a generator of its own. Raises ClickException if a request is rejected."""
+    async with ready_generator(job) as generator:
+        await wait_until_ready(generator)
+        result = await result_of(generator)
+    if result.rejections:
+        raise click.ClickException(f"a request was rejected: {result.rejections[0]}")
+    return result

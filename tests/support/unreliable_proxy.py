@@ -5,9 +5,9 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple
 
+from tests.support.listener import Listener, host_and_port
 from tests.support.relay import shut
 from tests.support.unreliable import Reply
 
@@ -41,39 +41,23 @@ class Stall(NamedTuple):
 Fault = Reply | Cut | Stall
 
 
-class UnreliableProxy:
+class UnreliableProxy(Listener):
     """Forwards requests byte by byte to HOST:PORT. The first ones fail as `faults` say, one for each request.
 
     With an `encoding`, it asks the server for that, whatever the client asks for.
     """
 
     def __init__(self, target: str, faults: Sequence[Fault | None] = (), encoding: str | None = None) -> None:
-        host, _, port = target.removeprefix("http://").rpartition(":")
-        self._target = (host, int(port))
+        super().__init__()
+        self._target = host_and_port(target)
         self._encoding = encoding
         self.faults = list(faults)
         self.requests: list[bytes] = []
         """All that arrived, as it was sent."""
         self._lock = threading.Lock()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.url = f"http://{self.address}"
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        shut(self._listener)
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):  # the listener is closed
-            while True:
-                threading.Thread(target=self._serve, args=(self._listener.accept()[0],), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
+    def serve(self, client: socket.socket) -> None:
         """Forward the requests of one connection."""
         with contextlib.suppress(OSError, EOFError), socket.create_connection(self._target) as server:
             responses = Responses(server, client)

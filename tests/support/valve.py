@@ -4,46 +4,35 @@ import socket
 import threading
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
 
+from tests.support.listener import Listener, host_and_port
 from tests.support.relay import CHUNK_BYTES, shut
 
 
-class Valve:
+class Valve(Listener):
     """Forwards to HOST:PORT. Once clients have sent `limit` bytes in all, what they send waits until `open`.
 
     So a client that has more to send cannot come to its end, however long the test takes for its next step.
     """
 
     def __init__(self, target: str, limit: int) -> None:
-        host, _, port = target.removeprefix("http://").rpartition(":")
-        self._target = (host, int(port))
+        super().__init__()
+        self._target = host_and_port(target)
         self._left = limit
         self._lock = threading.Lock()
         self._opened = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.address = f"127.0.0.1:{self._listener.getsockname()[1]}"
 
     def open(self) -> None:
         """Let all through from now on."""
         self._opened.set()
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._accept, daemon=True).start()
-        return self
-
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._opened.set()
-        shut(self._listener)
+        super().__exit__(kind, error, trace)
 
-    def _accept(self) -> None:
-        with suppress(OSError):  # the listener is closed
-            while True:
-                threading.Thread(target=self._serve, args=(self._listener.accept()[0],), daemon=True).start()
-
-    def _serve(self, client: socket.socket) -> None:
+    def serve(self, client: socket.socket) -> None:
         """Forward both ways until one end closes the connection. A server that is away closes it at once."""
         try:
             server = socket.create_connection(self._target)

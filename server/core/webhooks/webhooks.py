@@ -31,6 +31,7 @@ NOT_PUBLIC = (
     "url: its host must have public addresses only, written in the usual form. "
     "The operator can allow other addresses by --webhook-allow"
 )
+NO_ADDRESS = "url: its host has no address: no name server knows this name. Check how it is written"
 
 
 class WebhookFields(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -113,9 +114,16 @@ class Webhooks:
         return resent
 
     async def _check_host(self, host: str) -> None:
-        """Raises InvalidParameter if a host is not public. A name that cannot be resolved now is checked later."""
+        """Raises InvalidParameter if a host is not public or has no address.
+
+        A name that cannot be resolved now is checked later.
+        """
         addresses = [host] if is_address(host) else await self._resolver.addresses(host)
-        if addresses is not None and (not addresses or not all(map(self._guard.allows, addresses))):
+        if addresses is None:
+            return
+        if not addresses:
+            raise InvalidParameter(NO_ADDRESS)
+        if not all(map(self._guard.allows, addresses)):
             raise InvalidParameter(NOT_PUBLIC)
 
 
