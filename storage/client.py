@@ -9,7 +9,8 @@ import inspect
 import logging
 import re
 import warnings
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any, Literal, TypeVar, cast
 
 import pymongo
@@ -140,6 +141,20 @@ def has_stray_at(url: str) -> bool:
 def authority_of(url: str) -> str:
     """The part of a URL with user, password and hosts: up to the first `/` or `?`."""
     return re.split("[/?]", url.partition("://")[2], maxsplit=1)[0]
+
+
+@asynccontextmanager
+async def opened(url: str, driver: Driver, **options: Any) -> AsyncIterator[Client]:
+    """A client for a few operations, closed after them. `connect` says what it takes and raises.
+
+    It asks each server for its state now and then. A client that follows the state opens a second connection for that,
+    and PyMongo does not close its socket if `close` comes while it connects.
+    """
+    client = connect(url, driver, serverMonitoringMode="poll", **options)
+    try:
+        yield client
+    finally:
+        await close(client)
 
 
 async def close(client: Client) -> None:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import click
 
-from storage.client import close, connect
+from storage.client import opened
 from storage.embedded import EmbeddedMongod
 from storage.embedded.binary import Binary, find_mongod
 from storage.embedded.process import JOURNAL_OPTIONS, cache_size_gib, end_process, find_free_port, stop_with_parent
@@ -82,13 +82,10 @@ async def node(binary: Binary, directory: Path) -> AsyncIterator[tuple[int, int]
 async def elect(hosts: list[str]) -> None:
     """Make a replica set of the nodes, and wait until one is its primary and all others have its data."""
     members = [{"_id": number, "host": host} for number, host in enumerate(hosts)]
-    client = connect(f"mongodb://{hosts[0]}", "pymongo", directConnection=True)
-    try:
+    async with opened(f"mongodb://{hosts[0]}", "pymongo", directConnection=True) as client:
         await client.admin.command("replSetInitiate", {"_id": "sluice", "members": members})
         while True:
             status = await client.admin.command("replSetGetStatus")
             if sorted(member["stateStr"] for member in status["members"]) == ["PRIMARY", "SECONDARY", "SECONDARY"]:
                 return
             await asyncio.sleep(POLL_S)
-    finally:
-        await close(client)

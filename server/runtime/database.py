@@ -13,7 +13,7 @@ from server.runtime.data_directory import check_owner, require_database
 from server.runtime.logs import announce
 from server.settings import DEFAULT_DATA_DIR, DEFAULT_DATABASE, DatabaseSettings, address
 from storage import embedded
-from storage.client import close, connect, database, hosts_of
+from storage.client import database, hosts_of, opened
 from storage.commands import Database, driver_errors_as_unavailable
 from storage.layout import OldLayout
 from storage.start import check_at_start, prepare_at_start
@@ -53,8 +53,7 @@ async def open_database(
 
     Raises ConfigurationError if it cannot keep Sluice's promises, and Unavailable if it cannot be reached.
     """
-    client = connect(url, settings.driver)
-    try:
+    async with opened(url, settings.driver) as client:
         version = await check_at_start(client)
         found = database(client, settings.database)
         location = describe_location(settings, is_new=await is_new_embedded(settings, found))
@@ -62,8 +61,6 @@ async def open_database(
         with command_named(settings):
             await prepare(found)
         yield found
-    finally:
-        await close(client)
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """The first start on an empty database: it makes a key, and prints it with commands to try."""
 
 from server.settings import Settings, base_url
-from storage.client import close, connect, database
+from storage.client import database, opened
 from storage.keys import Keys
 
 FIRST_TENANT = "default"
@@ -9,11 +9,8 @@ FIRST_TENANT = "default"
 
 async def print_first_key(settings: Settings, url: str) -> None:
     """If the database at `url` has no key at all, make one and print it. Raises Unavailable."""
-    client = connect(url, settings.storage.driver)
-    try:
+    async with opened(url, settings.storage.driver) as client:
         first = await Keys(database(client, settings.storage.database)).create_first(FIRST_TENANT)
-    finally:
-        await close(client)
     if first is not None:
         print(first_steps(settings, first[1]), flush=True)  # noqa: T201
 

@@ -23,7 +23,7 @@ from server.runtime.background import DeploymentJob, PeriodicJob
 from server.runtime.metrics.recorder import record_evaluation
 from server.runtime.readiness import CHECK_INTERVAL_S, READY_TIMEOUT_S
 from server.settings import Settings
-from storage.client import close, connect, database
+from storage.client import database, opened
 from storage.commands import Database, driver_errors_as_unavailable
 from storage.deletion import StoredDeletion
 from storage.deliveries import StoredDeliveries
@@ -177,13 +177,10 @@ def stale_connections_job(
 
     async def new_client_is_well() -> bool:
         assert settings.storage.mongodb_url is not None, "the supervisor found the database"  # noqa: S101
-        client = connect(settings.storage.mongodb_url, settings.storage.driver)
         with contextlib.suppress(Unavailable):
-            try:
+            async with opened(settings.storage.mongodb_url, settings.storage.driver) as client:
                 await probe(database(client, settings.storage.database), READY_TIMEOUT_S)
                 return True
-            finally:
-                await close(client)
         return False
 
     async def stop_if_stale() -> None:

@@ -5,7 +5,7 @@ A replica set is needed even for one node: a standalone server cannot confirm wr
 
 import asyncio
 
-from storage.client import Client, close, connect
+from storage.client import Client, opened
 from storage.commands import Document, driver_errors_as_unavailable
 
 POLL_S = 0.02
@@ -23,14 +23,11 @@ async def prepare_replica_set(port: int, password: str) -> str:
     await wait_for_port(port)
     # The password is also mongod's key file. So it is the password of mongod's own superuser, who always exists.
     url = f"mongodb://__system:{password}@127.0.0.1:{port}/?authSource=local"
-    client = connect(url, "pymongo", directConnection=True)
-    try:
+    async with opened(url, "pymongo", directConnection=True) as client:
         with driver_errors_as_unavailable():
             await elect(client, f"127.0.0.1:{port}")
             await create_user(client, password)
             return await files_release(client)
-    finally:
-        await close(client)
 
 
 async def wait_for_port(port: int) -> None:

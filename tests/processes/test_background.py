@@ -21,7 +21,7 @@ from server.runtime.errors import StartError
 from server.runtime.logs import place_of
 from server.runtime.loops import forever, in_background, until_done
 from storage.catalog import StoredCatalog
-from storage.client import close, connect, database
+from storage.client import database, opened
 from storage.events import Events
 from storage.keys import Keys
 from storage.tail import TailHistory
@@ -275,21 +275,20 @@ def test_a_worker_that_drains_is_not_ready() -> None:
         async def is_writable() -> None:
             """The database is well, which does not help."""
 
-        client = connect("mongodb://127.0.0.1:1/", "pymongo")  # never used
-        storage = database(client, "sluice")
-        services = compose_services(
-            storage,
-            Events(storage),
-            Keys(storage),
-            Catalog(StoredCatalog(storage)),
-            compose_readers(storage, Guard()),
-            TailHistory(storage),
-            b"",
-            is_writable,
-        )
-        services.draining.set()
-        with pytest.raises(Unavailable, match="draining"):
-            await services.check_ready()
-        await close(client)
+        async with opened("mongodb://127.0.0.1:1/", "pymongo") as client:  # never used
+            storage = database(client, "sluice")
+            services = compose_services(
+                storage,
+                Events(storage),
+                Keys(storage),
+                Catalog(StoredCatalog(storage)),
+                compose_readers(storage, Guard()),
+                TailHistory(storage),
+                b"",
+                is_writable,
+            )
+            services.draining.set()
+            with pytest.raises(Unavailable, match="draining"):
+                await services.check_ready()
 
     asyncio.run(scenario())

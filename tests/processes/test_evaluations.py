@@ -28,7 +28,7 @@ from server.core.rules.schedule import last_due
 from server.core.rules.windows import COMPLETE_AFTER_MS
 from server.core.times import NS_PER_MS, from_milliseconds, to_milliseconds
 from storage.alerts import StoredAlerts
-from storage.client import close, connect, database
+from storage.client import database, opened
 from storage.commands import Database
 from storage.evaluations import ABANDONED_S, StoredEvaluations
 from storage.indexes import ensure_indexes
@@ -99,11 +99,10 @@ def with_stores(mongod: Mongod, scenario: Callable[[Stores], Awaitable[None]]) -
     """Run a scenario on an empty database."""
 
     async def run() -> None:
-        client = connect(mongod.url, "motor")
-        await client.drop_database("sluice")
-        storage = database(client, "sluice")
-        await ensure_indexes(storage)
-        try:
+        async with opened(mongod.url, "motor") as client:
+            await client.drop_database("sluice")
+            storage = database(client, "sluice")
+            await ensure_indexes(storage)
             await scenario(
                 Stores(
                     storage,
@@ -113,8 +112,6 @@ def with_stores(mongod: Mongod, scenario: Callable[[Stores], Awaitable[None]]) -
                     StoredPresence(storage),
                 )
             )
-        finally:
-            await close(client)
 
     asyncio.run(run())
 

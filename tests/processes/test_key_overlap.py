@@ -16,7 +16,7 @@ import pytest
 
 from server.core.access.keys import digest_of
 from server.core.deadline import Deadline
-from storage.client import close, connect, database
+from storage.client import database, opened
 from storage.keys import Keys
 from tests.support.grpc_client import (
     Stream,
@@ -187,16 +187,13 @@ def test_the_use_of_an_old_secret_is_a_use_of_the_key(server: Server) -> None:
     new = rotated(server, key, "--overlap", "1h")
 
     async def use() -> list[str]:
-        client = connect(embedded_url(server.data_dir), "pymongo")
-        try:
+        async with opened(embedded_url(server.data_dir), "pymongo") as client:
             keys = Keys(database(client, "sluice"))
             digests = [digest_of(item["key"]) for item in (key, new)]
             found = await keys.find([digests[0]], Deadline())
             await keys.save_usage(Deadline())
             found |= await keys.find(digests, Deadline())
             return [found[digest].id for digest in digests]
-        finally:
-            await close(client)
 
     assert asyncio.run(use()) == [key["id"]] * 2
     assert listed(server, "--tenant", key["tenant"])[0]["last_used_at"]

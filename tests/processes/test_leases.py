@@ -13,7 +13,7 @@ from typing import Self
 
 from server.core.deadline import Deadline
 from server.core.jobs.store import JobLease
-from storage.client import close, connect, database
+from storage.client import database, opened
 from storage.leases import Leases
 from tests.support.harness import Json, MongoClient, Server, is_stopped, wait_until
 from tests.support.job_process import JOB, LEASE_S
@@ -164,10 +164,9 @@ def with_leases(mongod: Mongod, scenario: Callable[[Leases], Awaitable[None]]) -
     """Run a scenario on an empty database."""
 
     async def run() -> None:
-        client = connect(mongod.url, "motor")
-        await client.drop_database("sluice")
-        await scenario(Leases(database(client, "sluice")))
-        await close(client)
+        async with opened(mongod.url, "motor") as client:
+            await client.drop_database("sluice")
+            await scenario(Leases(database(client, "sluice")))
 
     asyncio.run(run())
 

@@ -7,7 +7,7 @@ from typing import Literal
 import pytest
 
 from server.core.errors import ConfigurationError
-from storage.client import close, connect, database
+from storage.client import database, opened
 from storage.indexes import ensure_indexes
 from storage.layout import ensure_layout
 from tests.support.harness import MongoClient
@@ -41,11 +41,8 @@ def mongo(mongod: Mongod) -> Iterator[MongoClient]:
 
 
 async def ensure(mongod: Mongod, driver: Literal["motor", "pymongo"]) -> list[str]:
-    client = connect(mongod.url, driver)
-    try:
+    async with opened(mongod.url, driver) as client:
         return await ensure_indexes(database(client, "sluice"))
-    finally:
-        await close(client)
 
 
 @pytest.mark.parametrize("driver", ["motor", "pymongo"])
@@ -68,11 +65,8 @@ def test_what_is_in_the_way_later_is_named_too(mongod: Mongod, mongo: MongoClien
 
 
 async def ensure_collections(mongod: Mongod) -> list[str]:
-    client = connect(mongod.url, "pymongo")
-    try:
+    async with opened(mongod.url, "pymongo") as client:
         return await ensure_layout(database(client, "sluice"))
-    finally:
-        await close(client)
 
 
 def test_the_collection_of_events_is_made_as_it_was(mongod: Mongod, mongo: MongoClient) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from server.core.deadline import Deadline
 from server.core.jobs.store import JobLease
 from server.core.tenants.retention import Retention
-from storage.client import close, connect, database
+from storage.client import database, opened
 from storage.commands import Database
 from storage.removal import BATCH
 from storage.retention import StoredRetention
@@ -42,11 +42,8 @@ def on(server: Server, work: Callable[[Database], Coroutine[Any, Any, None]]) ->
     """Run `work` on the server's database."""
 
     async def run() -> None:
-        client = connect(embedded_url(server.data_dir), "pymongo")
-        try:
+        async with opened(embedded_url(server.data_dir), "pymongo") as client:
             await work(database(client, "sluice"))
-        finally:
-            await close(client)
 
     asyncio.run(run())
 

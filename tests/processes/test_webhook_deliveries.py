@@ -20,7 +20,7 @@ from server.core.alerts.model import Transition
 from server.core.deadline import Deadline
 from server.core.webhooks.messages import message_id
 from server.core.webhooks.model import Webhook
-from storage.client import close, connect, database
+from storage.client import database, opened
 from storage.indexes import ensure_indexes
 from storage.webhooks import StoredWebhooks
 from tests.support.alerts import alert, transition, webhook
@@ -110,13 +110,10 @@ def make_webhook(mongod: Mongod, url: str) -> Webhook:
     made = webhook(uuid4(), url)
 
     async def scenario() -> None:
-        client = connect(mongod.url, "pymongo")
-        try:
+        async with opened(mongod.url, "pymongo") as client:
             storage = database(client, "sluice")
             await ensure_indexes(storage)
             await StoredWebhooks(storage).insert(made, Deadline())
-        finally:
-            await close(client)
 
     asyncio.run(scenario())
     return made

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from server.core.errors import ConfigurationError
-from storage.client import close, connect, database
+from storage.client import database, opened
 from storage.embedded import EmbeddedMongod, State
 
 TIMEOUT_S = 30
@@ -87,16 +87,13 @@ def until(condition: Callable[[], object]) -> None:
 
 
 async def write(url: str, value: int) -> None:
-    client = connect(url, "pymongo")
-    await database(client, "sluice")["things"].insert_one({"_id": value})
-    await close(client)
+    async with opened(url, "pymongo") as client:
+        await database(client, "sluice")["things"].insert_one({"_id": value})
 
 
 async def read(url: str) -> list[int]:
-    client = connect(url, "pymongo")
-    found = [thing["_id"] async for thing in database(client, "sluice")["things"].find().sort("_id")]
-    await close(client)
-    return found
+    async with opened(url, "pymongo") as client:
+        return [thing["_id"] async for thing in database(client, "sluice")["things"].find().sort("_id")]
 
 
 def fake_mongod(folder: Path, script: str) -> None:

@@ -11,7 +11,7 @@ from server.core.alerts.model import Alert
 from server.core.alerts.transitions import opening_of
 from server.core.rules.model import Rule
 from storage.alerts import StoredAlerts, new_id, now
-from storage.client import close, connect, database, in_transaction
+from storage.client import database, in_transaction, opened
 from storage.commands import Database
 from tests.support.harness import Json, Server, embedded_url
 from tests.support.rules import evaluation, rule
@@ -25,11 +25,8 @@ def on_database(server: Server, work: Callable[[Database], Awaitable[Result]]) -
     """What `work` returns, which runs on the server's embedded database."""
 
     async def run() -> Result:
-        client = connect(embedded_url(server.data_dir), "pymongo")
-        try:
+        async with opened(embedded_url(server.data_dir), "pymongo") as client:
             return await work(database(client, "sluice"))
-        finally:
-            await close(client)
 
     return asyncio.run(run())
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import httpx
 
 from server.core.alerts.model import Transition
-from storage.client import close, connect, database, in_transaction
+from storage.client import database, in_transaction, opened
 from storage.deliveries import enqueue
 from tests.support.harness import Json, wait_until
 
@@ -59,13 +59,10 @@ def happen(url: str, transitions: Iterable[Transition]) -> None:
     """Let transitions happen in the database at a URL, each in a transaction of its own."""
 
     async def scenario() -> None:
-        client = connect(url, "pymongo")
-        try:
+        async with opened(url, "pymongo") as client:
             storage = database(client, "sluice")
             for transition in transitions:
                 await in_transaction(storage, partial(enqueue, storage, transition))
-        finally:
-            await close(client)
 
     asyncio.run(scenario())
 

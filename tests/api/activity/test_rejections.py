@@ -13,7 +13,7 @@ from server.core.deadline import Deadline
 from server.core.errors import Code
 from server.core.rejections.model import Rejection
 from server.core.rejections.store import KEPT_MS, MAX_KEPT
-from storage.client import close, connect, database
+from storage.client import database, opened
 from storage.rejections import TRIM_EVERY, StoredRejections
 from tests.support.activity import REJECTIONS, rejections
 from tests.support.grpc_client import Stream, channel_to, metadata, stub_of
@@ -145,8 +145,7 @@ def test_few_are_kept_and_for_a_day(server: Server, mongo: MongoClient) -> None:
     stored = mongo.sluice.rejections
 
     async def scenario() -> None:
-        client = connect(embedded_url(server.data_dir), "pymongo")
-        try:
+        async with opened(embedded_url(server.data_dir), "pymongo") as client:
             store = StoredRejections(database(client, "sluice"))
             await store.insert([of(other, number) for number in range(10)], Deadline())
             for first in range(0, 2 * MAX_KEPT, TRIM_EVERY):
@@ -160,8 +159,6 @@ def test_few_are_kept_and_for_a_day(server: Server, mongo: MongoClient) -> None:
             assert len(await store.newest(other, MAX_KEPT, Deadline())) == 10
             await store.insert([of(other, 5_000, KEPT_MS + 1_000)], Deadline())
             assert len(await store.newest(other, MAX_KEPT, Deadline())) == 10  # it has expired
-        finally:
-            await close(client)
 
     asyncio.run(scenario())
     (expiry,) = [index for index in stored.list_indexes() if "expireAfterSeconds" in index]

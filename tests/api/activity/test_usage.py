@@ -12,7 +12,7 @@ from sluice.v1 import event_service_pb2 as pb
 
 from server.core.deadline import Deadline
 from server.core.usage.model import STEP_MS, Counts, Span, UsageCell
-from storage.client import close, connect, database
+from storage.client import database, opened
 from storage.usage import StoredUsage
 from tests.support.activity import USAGE, listed, usage_sums
 from tests.support.grpc_client import Stream, channel_to, metadata, stub_of
@@ -96,8 +96,7 @@ def test_the_parts_of_all_workers_are_added_up(server: Server, mongo: MongoClien
     start = int(datetime.now(UTC).timestamp() * 1_000) // minute * minute
 
     async def scenario() -> None:
-        client = connect(embedded_url(server.data_dir), "pymongo")
-        try:
+        async with opened(embedded_url(server.data_dir), "pymongo") as client:
             store = StoredUsage(database(client, "sluice"))
             cells = [cell(mine, start, 1, 3), cell(mine, start, 2, 4), cell(mine, start + minute, 1, 5)]
             await store.save([cell(mine, start, 1, 2), *cells[1:], cell(other, start, 1, 100)], Deadline())
@@ -111,8 +110,6 @@ def test_the_parts_of_all_workers_are_added_up(server: Server, mongo: MongoClien
             assert list(await store.find(mine, Span("minute", start, start + minute), Deadline())) == [start]
             assert await store.find(mine, Span("hour", start, start + 2 * minute), Deadline()) == {}
             assert await store.find(mine, Span("minute", start, start), Deadline()) == {}
-        finally:
-            await close(client)
 
     asyncio.run(scenario())
     (left,) = mongo.sluice.usage.find({"_id.tenant_id": other})

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import pytest
 from pymongo.errors import OperationFailure
 
-from storage.client import close, connect, database
+from storage.client import database, opened
 from storage.embedded import EmbeddedMongod, State, embedded_database
 from tests.support.embedded import alive, cut_first_start, kill, kill_both, own, pid_once_ready, read, until, write
 
@@ -42,13 +42,12 @@ def test_only_this_machine_reaches_it_and_only_with_the_password(tmp_path: Path)
             f"mongodb://127.0.0.1:{address.port}",
             f"mongodb://sluice:wrong@127.0.0.1:{address.port}",
         ):
-            client = connect(url, "pymongo", directConnection=True)
-            with pytest.raises(OperationFailure) as caught:
-                await database(client, "sluice")["things"].find_one()
-            assert caught.value.code in {13, 18}  # Unauthorized, AuthenticationFailed
-            with pytest.raises(OperationFailure):  # MongoDB's localhost exception must not hold either
-                await client.admin.command("createUser", "intruder", pwd="x", roles=["root"])
-            await close(client)
+            async with opened(url, "pymongo", directConnection=True) as client:
+                with pytest.raises(OperationFailure) as caught:
+                    await database(client, "sluice")["things"].find_one()
+                assert caught.value.code in {13, 18}  # Unauthorized, AuthenticationFailed
+                with pytest.raises(OperationFailure):  # MongoDB's localhost exception must not hold either
+                    await client.admin.command("createUser", "intruder", pwd="x", roles=["root"])
 
         sockets = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
         listening = [
@@ -76,15 +75,14 @@ def test_after_its_own_death_a_restart_has_all_that_was_acknowledged(tmp_path: P
     async def scenario() -> None:
         mongod = await EmbeddedMongod.start(tmp_path)
         url, pid = mongod.url, mongod.pid
-        worker = connect(url, "pymongo")
-        things = database(worker, "sluice")["things"]
-        await things.insert_many([{"_id": value} for value in range(100)])
-        os.kill(pid, signal.SIGKILL)
-        assert await mongod.wait() == -signal.SIGKILL
-        await mongod.restart()
-        assert (mongod.url, mongod.pid != pid) == (url, True)
-        assert await things.count_documents({}) == 100  # over the client that it had before
-        await close(worker)
+        async with opened(url, "pymongo") as worker:
+            things = database(worker, "sluice")["things"]
+            await things.insert_many([{"_id": value} for value in range(100)])
+            os.kill(pid, signal.SIGKILL)
+            assert await mongod.wait() == -signal.SIGKILL
+            await mongod.restart()
+            assert (mongod.url, mongod.pid != pid) == (url, True)
+            assert await things.count_documents({}) == 100  # over the client that it had before
         await mongod.stop()
 
     asyncio.run(scenario())

@@ -14,7 +14,7 @@ import pytest
 from server.core.access.keys import Key
 from server.core.access.rate_limit import LeaseRequest, RateWindow
 from server.core.deadline import Deadline
-from storage.client import close, connect, database
+from storage.client import database, opened
 from storage.keys import Keys
 from tests.support.harness import Json, MongoClient
 from tests.support.limited_clients import CLIENTS, MAX_WAIT_S, REJECTED, STORED
@@ -57,13 +57,10 @@ def with_keys(mongod: Mongod, work: Callable[[Keys, Key], Coroutine[Any, Any, Re
     """Run `work` with a new key. If the machine stood still, leases have ended by themselves, and it is run again."""
 
     async def run() -> Result:
-        client = connect(mongod.url, "pymongo")
-        try:
+        async with opened(mongod.url, "pymongo") as client:
             keys = Keys(database(client, "sluice"))
             key, _ = await keys.create("acme", rate_limit=LIMIT)
             return await work(keys, key)
-        finally:
-            await close(client)
 
     for _ in range(ATTEMPTS):
         began = time.monotonic()
