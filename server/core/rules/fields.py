@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from server.core.errors import InvalidParameter
 from server.core.rules.config import CONFIGS, convert, parse_config
 from server.core.rules.model import Rule, RuleType, Severity
+from server.core.texts import check_text
 from server.core.times import MILLISECOND, to_milliseconds
 
 MAX_NAME_CHARS = 255
@@ -92,12 +93,6 @@ def parse_fields(value: Any) -> dict[str, Any]:
         "tags": tuple(dict.fromkeys(fields.tags)),
         "category": fields.category,
     }
-
-
-def check_text(text: str, field: str) -> None:
-    """Raises InvalidParameter if a text cannot be shown on one line."""
-    if not text.isprintable() or not text.strip():
-        raise InvalidParameter(f"{field}: must be visible characters")
 
 
 def severity_of(fields: RuleFields) -> Severity:

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
 
 NOT_PUBLIC_V4 = tuple(
     map(
@@ -55,6 +56,9 @@ NOT_PUBLIC_V6 = tuple(
 NAT64 = IPv6Network("64:ff9b::/96")
 """How hosts without IPv4 reach those with IPv4: the last 32 bits are the address."""
 
+STAND_FOR_V4 = (IPv6Network("::ffff:0:0/96"), NAT64)
+"""Networks whose addresses stand for those of IPv4."""
+
 V4_BITS = (1 << 32) - 1
 
 NUMBER = re.compile(r"[0-9]+|0[xX][0-9a-fA-F]*")
@@ -68,7 +72,7 @@ class Guard:
 
     def __init__(self, allowed: Iterable[str] = ()) -> None:
         """`allowed` are networks, such as `10.1.0.0/16`, whose addresses are allowed as if they were public."""
-        self._allowed = [ip_network(network) for network in allowed]
+        self._allowed = [actual_network(ip_network(network)) for network in allowed]
 
     def allows(self, text: str) -> bool:
         """Whether an address, as a socket or a URL has it, is public or allowed. A name is not: it is no address."""
@@ -81,12 +85,18 @@ class Guard:
 
 def actual(address: Address) -> Address:
     """The address that an address stands for."""
-    if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is not None:
-            return address.ipv4_mapped
-        if address in NAT64:
-            return IPv4Address(int(address) & V4_BITS)
+    if isinstance(address, IPv6Address) and any(address in network for network in STAND_FOR_V4):
+        return IPv4Address(int(address) & V4_BITS)
     return address
+
+
+def actual_network(network: Network) -> Network:
+    """The network that a network stands for: `::ffff:10.0.0.0/104` is `10.0.0.0/8`."""
+    if isinstance(network, IPv6Network):
+        for prefix in STAND_FOR_V4:
+            if network.subnet_of(prefix):
+                return IPv4Network((int(network.network_address) & V4_BITS, network.prefixlen - prefix.prefixlen))
+    return network
 
 
 def is_public(address: Address) -> bool:

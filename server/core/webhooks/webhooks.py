@@ -13,6 +13,7 @@ from server.core.alerts.model import AlertEvent
 from server.core.deadline import Deadline
 from server.core.errors import InvalidParameter, NotFound
 from server.core.read_limits import ReadLimits
+from server.core.texts import check_text
 from server.core.webhooks.addresses import Guard, is_address, is_name
 from server.core.webhooks.calls import Resolver
 from server.core.webhooks.messages import delivery_of_test
@@ -57,6 +58,7 @@ class Webhooks:
 
     async def create(self, tenant_id: UUID, fields: WebhookFields, deadline: Deadline) -> Webhook:
         """Make a webhook. Raises InvalidParameter, which names the field, and Conflict."""
+        check_text(fields.name, "name")
         await self._check_host(host_of(fields.url))
         webhook = Webhook(
             id=uuid4(),

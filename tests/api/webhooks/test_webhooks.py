@@ -64,6 +64,8 @@ def test_a_tenant_has_a_limited_number(hooks: httpx.Client) -> None:
         ({"name": ""}, "name"),
         ({"name": "n" * 256}, "name"),
         ({"name": 1}, "name"),
+        ({"name": " "}, "name"),
+        ({"name": "on\ncall"}, "name"),
         ({"url": "example.com"}, "url"),
         ({"url": f"http://127.0.0.1/{'a' * 2_048}"}, "url"),
         ({"events": []}, "events"),

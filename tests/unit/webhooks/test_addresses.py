@@ -135,6 +135,15 @@ def test_the_operator_allows_what_is_named_and_no_more() -> None:
         assert not guard.allows(address)
 
 
+@pytest.mark.parametrize("network", ["::ffff:10.1.0.0/112", "64:ff9b::10.1.0.0/112"])
+def test_a_network_that_stands_for_another_is_that_one(network: str) -> None:
+    guard = Guard([network])
+    for address in ("10.1.0.0", "10.1.255.255", "::ffff:10.1.2.3", "64:ff9b::10.1.2.3"):
+        assert guard.allows(address)
+    for address in ("10.0.255.255", "10.2.0.0", "::ffff:10.2.0.0"):
+        assert not guard.allows(address)
+
+
 @pytest.mark.parametrize("host", ["127.1", "0x7f.1", "2130706433", "1.2.3.4", "a.0x10", "::1", "1.2.3.4.", "0x"])
 def test_what_systems_take_for_an_address_is_no_name(host: str) -> None:
     assert is_address(host)
