@@ -6,7 +6,7 @@ import statistics
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.support.harness import Server, batch, wait_until
+from tests.support.harness import Server, batch, descriptors, wait_until
 from tests.support.metrics import Scrape, check_scrape, scrape
 
 MAX_SCRAPE_S = 0.05
@@ -39,7 +39,7 @@ def run(directory: Path, workers: int, restarts: int) -> Restarts:
     """Kill all workers at once until `restarts` were replaced. Fails if anything is left, or a counter falls."""
     with Server(directory, "--workers", str(workers), "--metrics-port", "0", "--log-level", "error") as server:
         files = set(files_below(directory))
-        descriptors, scrapes_s, stored = len(open_files(server)), list[float](), 0
+        opened, scrapes_s, stored = len(open_files(server)), list[float](), 0
         before: Scrape | None = None
         with server.client(server.first_key) as client:
             while before is None or before.total("sluice_worker_restarts_total") < restarts:
@@ -53,7 +53,7 @@ def run(directory: Path, workers: int, restarts: int) -> Restarts:
                 scrapes_s += [each.seconds for each in quiet]
                 before = quiet[-1]
                 assert before.total("sluice_events_stored_total") == stored, "a killed worker's counts are lost"
-        assert len(open_files(server)) <= descriptors + 2, open_files(server)
+        assert len(open_files(server)) <= opened + 2, open_files(server)
         slots = [line for line in maps(server) if MEMORY in line]
         assert len(slots) == workers, slots
         assert not {path for path in set(files_below(directory)) - files if "metrics" in path.name}
@@ -82,7 +82,7 @@ def files_below(directory: Path) -> list[Path]:
 
 def open_files(server: Server) -> list[str]:
     """What the supervisor's descriptors are."""
-    return [str(path.readlink()) for path in Path(f"/proc/{server.process.pid}/fd").iterdir()]
+    return descriptors(server.process.pid)
 
 
 def maps(server: Server) -> list[str]:

@@ -103,7 +103,15 @@ def installed() -> str:
 def init_of(nspawn: "subprocess.Popen[bytes]") -> list[int]:
     """The process id of the systemd inside, once it runs."""
     assert nspawn.poll() is None, "systemd-nspawn ended"
-    return [pid for pid in children(nspawn.pid) if Path(f"/proc/{pid}/comm").read_text() == "systemd\n"]
+    return [pid for pid in children(nspawn.pid) if name_of(pid) == "systemd"]
+
+
+def name_of(pid: int) -> str:
+    """The name of a process; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().rstrip("\n")
+    except (FileNotFoundError, ProcessLookupError):  # before or after the file was opened
+        return ""
 
 
 def remove_group(group: Path) -> None:

@@ -105,7 +105,7 @@ def is_stopped(pid: int) -> bool:
     """Whether a signal has stopped all threads of a process."""
     try:
         stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
-    except FileNotFoundError:  # a thread that has just ended
+    except (FileNotFoundError, ProcessLookupError):  # a thread that has just ended
         return False
     return {stat.rpartition(")")[2].split()[0] for stat in stats} == {"T"}
 

@@ -161,18 +161,18 @@ def aggregate_of(aggregate: str, window: Sequence[Sent]) -> float:
 
 
 def lost_amounts(line: Timeline, kind: Kind) -> Script:
-    """Amounts are missing or texts, so that their sum is too small."""
+    """Amounts are missing or texts, so that the sum of the others is too small. If none were left, there is no sum."""
     minutes = line.chance.choice(WINDOW_MINUTES)
     sums = {due: aggregate_of("sum", window) for due, window in line.windows(minutes).items()}
     limit = min(sums.values())
-    able = [due for due in line.targets if sums[due] - aggregate_of("sum", line.fresh(due, minutes)) < limit]
+    losable = {due: sorted(line.fresh(due, minutes), key=lambda sent: sent.data["amount"])[1:] for due in line.targets}
+    able = [due for due in line.targets if sums[due] - aggregate_of("sum", losable[due]) < limit]
     if not able:
         return lost_amounts(line, kind)
     due = line.chance.choice(able)
-    fresh = line.fresh(due, minutes)
 
     def spoil() -> None:
-        for sent in line.chance.sample(fresh, len(fresh)):
+        for sent in line.chance.sample(losable[due], len(losable[due])):
             if kind == "missing field":
                 lose(line.chance, sent.data, "amount")
             else:

@@ -201,6 +201,15 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def descriptors(pid: int) -> list[str]:
+    """What a process has open, such as `socket:[17]` or the path of a file."""
+    found: list[str] = []
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            found.append(str(link.readlink()))
+    return found
+
+
 def is_stopped(pid: int) -> bool:
     """Whether a process is frozen by SIGSTOP."""
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from tests.support.harness import Server, children, wait_until
+from tests.support.harness import Server, children, descriptors, wait_until
 from tests.support.ports import free_ports
 
 README = Path(__file__).parents[2] / "README.md"
@@ -84,7 +84,7 @@ class Proxy(NamedTuple):
 
     def files(self) -> list[str]:
         """The files in which it keeps bodies and responses. It deletes them as soon as they are open."""
-        opened = [str(link.readlink()) for pid in self._pids() for link in Path(f"/proc/{pid}/fd").iterdir()]
+        opened = [name for pid in self._pids() for name in descriptors(pid)]
         return [name for name in opened if name.startswith((f"{self.directory}/body/", f"{self.directory}/proxy/"))]
 
     def _pids(self) -> list[int]:

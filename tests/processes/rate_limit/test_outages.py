@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.harness import Server, wait_until
+from tests.support.harness import Server, descriptors, wait_until
 from tests.support.limited_clients import CLIENTS, REJECTED, STORED, UNANSWERED, RestClient, open_clients
 from tests.support.mongod import Mongod
 from tests.support.rate_limit import Clock, limited_key, limited_keys, stored_count
@@ -97,7 +97,7 @@ def test_kill_9_of_a_worker_admits_no_more(tmp_path: Path) -> None:
 
 def connections_of(worker: int) -> int:
     """How many sockets a worker has open."""
-    return sum(str(found.readlink()).startswith("socket:") for found in Path(f"/proc/{worker}/fd").iterdir())
+    return sum(opened.startswith("socket:") for opened in descriptors(worker))
 
 
 def test_a_worker_that_pauses_keeps_nothing(tmp_path: Path) -> None:
