@@ -16,7 +16,7 @@ import click
 from storage.client import opened
 from storage.embedded import EmbeddedMongod
 from storage.embedded.binary import Binary, find_mongod
-from storage.embedded.process import JOURNAL_OPTIONS, cache_size_gib, end_process, find_free_port, stop_with_parent
+from storage.embedded.process import JOURNAL_OPTIONS, cache_size_gib, end_process, reserved_port, stop_with_parent
 from storage.embedded.replica_set import POLL_S, wait_for_port
 
 FIRST_PORT = 27_117
@@ -61,19 +61,23 @@ async def running_database(directory: Path, nodes: int) -> AsyncIterator[Databas
 async def node(binary: Binary, directory: Path) -> AsyncIterator[tuple[int, int]]:
     """Run a mongod that is to become a node. Yields its port and its process id."""
     directory.mkdir(parents=True)
-    port = find_free_port(FIRST_PORT)
-    process = await asyncio.create_subprocess_exec(
-        binary.path,
-        *("--dbpath", directory, "--logpath", directory / "mongod.log", "--nounixsocket", "--quiet"),
-        *("--port", str(port), "--bind_ip", "127.0.0.1", "--replSet", "sluice"),
-        *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=1000"),
-        *("--wiredTigerCacheSizeGB", str(cache_size_gib()), "--wiredTigerEngineConfigString", JOURNAL_OPTIONS),
-        stdout=asyncio.subprocess.DEVNULL,
-        env={**os.environ, **binary.environment},
-        preexec_fn=stop_with_parent(),
-    )
+    with reserved_port(FIRST_PORT) as port:
+        process = await asyncio.create_subprocess_exec(
+            binary.path,
+            *("--dbpath", directory, "--logpath", directory / "mongod.log", "--nounixsocket", "--quiet"),
+            *("--port", str(port), "--bind_ip", "127.0.0.1", "--replSet", "sluice"),
+            *("--setParameter", "shutdownTimeoutMillisForSignaledShutdown=1000"),
+            *("--wiredTigerCacheSizeGB", str(cache_size_gib()), "--wiredTigerEngineConfigString", JOURNAL_OPTIONS),
+            stdout=asyncio.subprocess.DEVNULL,
+            env={**os.environ, **binary.environment},
+            preexec_fn=stop_with_parent(),
+        )
+        try:
+            await wait_for_port(port)
+        except BaseException:
+            await end_process(process)
+            raise
     try:
-        await wait_for_port(port)
         yield port, process.pid
     finally:
         await end_process(process)

@@ -29,7 +29,7 @@ from storage.embedded.data_directory import (
 from storage.embedded.diagnosis import explain_end
 from storage.embedded.limits import raise_file_limit
 from storage.embedded.log_file import log_size, rotate_if_large
-from storage.embedded.process import end_process, find_free_port, spawn_mongod, wait_until_ready
+from storage.embedded.process import end_process, reserved_port, spawn_mongod, wait_until_ready
 from storage.embedded.replica_set import prepare_replica_set
 
 LOG_CHECK_INTERVAL_S = 10
@@ -111,11 +111,15 @@ class EmbeddedMongod:
             self._release()
 
     async def _launch(self) -> None:
+        with reserved_port(self._state.port) as port:
+            await self._launch_at(port)
+
+    async def _launch_at(self, port: int) -> None:
         self._state = msgspec.structs.replace(self._state, pid=None)
         log = self._data_dir / LOG_FILE
         with directory_errors(self._data_dir):
             prepare_database_folder(self._data_dir, is_new=self._state.made_by is None)
-            port, password = find_free_port(self._state.port), read_password(self._data_dir)
+            password = read_password(self._data_dir)
             self._state = msgspec.structs.replace(self._state, port=port)
             self._state.save(self._data_dir)
             binary = await find_mongod(self._data_dir / LINKS_FOLDER, self._state.made_by)

@@ -6,8 +6,8 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -142,12 +142,28 @@ async def end_process(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def find_free_port(wanted: int) -> int:
-    """The port `wanted` or, if another process listens on it, a random one of PORTS."""
-    port = wanted
-    while not is_free(port):
-        port = secrets.choice(PORTS)
-    return port
+@contextmanager
+def reserved_port(wanted: int) -> Iterator[int]:
+    """The port `wanted` or, if another process listens on it or reserves it, a random one of PORTS.
+
+    mongod listens on it a second after it was chosen. Until then, no other start may choose it: one of them would fail.
+    So it has a lock, which is a socket of its name. The kernel removes it when this process ends.
+    """
+    with ExitStack() as stack:
+        port = wanted
+        while not (has_locked(port, stack) and is_free(port)):
+            port = secrets.choice(PORTS)
+        yield port
+
+
+def has_locked(port: int, stack: ExitStack) -> bool:
+    """Lock `port` until `stack` is closed. Returns False if another process has locked it."""
+    lock = stack.enter_context(socket.socket(socket.AF_UNIX))
+    try:
+        lock.bind(f"\0sluice-mongod-port-{port}")
+    except OSError:
+        return False
+    return True
 
 
 def is_free(port: int) -> bool:

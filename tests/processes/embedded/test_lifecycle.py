@@ -167,6 +167,23 @@ def test_a_start_that_is_cancelled_leaves_nothing_behind(tmp_path: Path) -> None
     asyncio.run(scenario())
 
 
+def test_two_that_want_one_port_at_once_get_two(tmp_path: Path) -> None:
+    """Each begins to listen long after it has chosen its port."""
+
+    async def scenario() -> None:
+        folders = tmp_path / "a", tmp_path / "b"
+        port = State.load(tmp_path).port
+        for folder in folders:
+            folder.mkdir()
+            State(port).save(folder)
+        started = await asyncio.gather(*map(EmbeddedMongod.start, folders))
+        assert len({State.load(folder).port for folder in folders}) == 2
+        for mongod in started:
+            await mongod.stop()
+
+    asyncio.run(scenario())
+
+
 def test_it_moves_where_its_port_is_taken(tmp_path: Path) -> None:
     def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.close()
