@@ -9,8 +9,8 @@ import os
 import re
 import socket
 import sys
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -106,12 +106,13 @@ async def create_key(env: dict[str, str], tenant: str, rate_limit: int = 0, *, c
     return Key(created["key"], created["tenant_id"].replace("-", ""))
 
 
-def free_port() -> int:
-    """Return a port of this machine that no process listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+@contextmanager
+def reserved_port() -> Iterator[int]:
+    """Hold a port of this machine: the kernel gives it to no one. A program that sets SO_REUSEADDR may listen on it."""
+    with socket.socket() as holder:
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
 
 
 def worker_pids(pid: int) -> list[int]:

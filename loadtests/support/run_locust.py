@@ -13,7 +13,7 @@ import click
 
 from loadtests.support.options import Options
 from loadtests.support.plan import PLAN_VARIABLE, Plan
-from loadtests.support.processes import free_port
+from loadtests.support.processes import reserved_port
 from loadtests.support.progress import say
 from loadtests.support.records import Record, done_path, failures_path, read_records
 
@@ -46,9 +46,9 @@ async def run_locust(plan: Plan, directory: Path, options: Options) -> list[Reco
     directory.mkdir()
     plan.save(directory)
     say(f"running Locust: {plan.users} users, the last request is due after {plan.seconds:.0f} s")
-    with (directory / "locust.log").open("wb") as log:
+    with (directory / "locust.log").open("wb") as log, reserved_port() as port, reserved_port() as web_port:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "locust", *locust_options(plan, directory, options)),
+            *(sys.executable, "-m", "locust", *locust_options(plan, directory, options, port, web_port)),
             stdout=log,
             stderr=log,
             start_new_session=True,  # so that Ctrl-C reaches only this process, which then stops Locust
@@ -65,20 +65,18 @@ async def run_locust(plan: Plan, directory: Path, options: Options) -> list[Reco
     return list(read_records(directory))
 
 
-def locust_options(plan: Plan, directory: Path, options: Options) -> list[str]:
-    """Return Locust's command line."""
+def locust_options(plan: Plan, directory: Path, options: Options, port: int, web_port: int) -> list[str]:
+    """Return Locust's command line. `port` is not Locust's default, so that two load tests can run at the same time."""
     users, seconds = str(plan.users), f"{plan.seconds + LOCUST_GRACE_S:.0f}s"
     line = ["-f", str(LOCUSTFILE), "--users", users, "--spawn-rate", users, "--host", plan.url]
     line += ["--html", str(directory / "locust.html"), "--exit-code-on-error", "0", "--only-summary"]
     if options.web:
-        port = str(free_port())
-        say(f"Locust's page: http://127.0.0.1:{port}")
-        line += ["--web-host", "127.0.0.1", "--web-port", port, "--autostart"]
+        say(f"Locust's page: http://127.0.0.1:{web_port}")
+        line += ["--web-host", "127.0.0.1", "--web-port", str(web_port), "--autostart"]
     else:
         line += ["--headless", "--run-time", seconds]
-    port = str(free_port())  # not Locust's default port, so that two load tests can run at the same time
     line += ["--processes", str(LOCUST_PROCESSES), "--master-bind-host", "127.0.0.1"]
-    return [*line, "--master-bind-port", port, "--master-port", port]
+    return [*line, "--master-bind-port", str(port), "--master-port", str(port)]
 
 
 def locust_env() -> dict[str, str]:
