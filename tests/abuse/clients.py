@@ -8,7 +8,7 @@ import json
 import random
 import re
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -128,9 +128,9 @@ class AbusiveClient:
 
     def stream(self, rng: random.Random) -> str:
         """Send messages on one stream, until one of them ends it."""
-        messages: Iterator[bytes] = (inputs.stream_bytes(rng) for _ in range(BATCHES_A_STREAM))
+        messages = [inputs.stream_bytes(rng) for _ in range(BATCHES_A_STREAM)]  # not in the thread that sends them
         try:
-            for _ in self._stream(messages, metadata=metadata(self._key), timeout=TIMEOUT_S):
+            for _ in self._stream(iter(messages), metadata=metadata(self._key), timeout=TIMEOUT_S):
                 pass
         except grpc.RpcError as error:
             return checked_status(error)

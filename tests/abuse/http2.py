@@ -88,7 +88,8 @@ def status_of(received: bytes, stream: int = 1) -> tuple[int, str] | None:
 
     gRPC writes these headers as plain text.
     """
-    headers = b"".join(item.payload for item in frames_of(received) if item.kind == HEADERS and item.stream == stream)
+    frames = frames_of(received, are_whole=True)
+    headers = b"".join(item.payload for item in frames if item.kind == HEADERS and item.stream == stream)
     status = re.search(rb"grpc-status.(\d+)", headers, re.DOTALL)
     if status is None:
         return None
