@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import settings
 
 from tests.support.certificates import issue, make_authority
 from tests.support.harness import Json, MongoClient, Server
@@ -20,6 +21,11 @@ LONG_TIMEOUT_S = 3_600
 
 WITHOUT_POWER = "--bounding-set=-dac_override,-dac_read_search"
 """Takes from root what a normal user does not have: the power to write where the mode of a file forbids it."""
+
+
+settings.register_profile("all", deadline=None, derandomize="SLUICE_LONG" not in os.environ)
+settings.load_profile("all")
+"""The usual run draws the same examples each time: what fails then is due to a change. Long runs draw others."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
