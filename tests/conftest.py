@@ -76,7 +76,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def has_begun(log: str) -> bool:
     """Whether all workers reach the database, and all jobs run."""
-    return log.count("the database takes writes") >= WORKERS and all(f"{job} runs in this worker" in log for job in JOBS)
+    jobs_run = all(f"{job} runs in this worker" in log for job in JOBS)
+    return jobs_run and log.count("the database takes writes") >= WORKERS
 
 
 @pytest.fixture(scope="session")
