@@ -47,6 +47,10 @@ INTERVAL_MS = 1_000
 SEEN_MS = 60_000
 """How far back the due times of these tests go."""
 
+FIRST_MS = time_ns() // 1_000_000
+SECOND_MS = FIRST_MS + INTERVAL_MS
+"""Two due times. They are no older, since MongoDB deletes a result 30 days after its own, once a minute."""
+
 
 class Stores(NamedTuple):
     """An empty database, and what is kept there."""
@@ -122,15 +126,15 @@ def with_stores(mongod: Mongod, scenario: Callable[[Stores], Awaitable[None]]) -
 def test_a_result_is_applied_once_and_in_its_turn(mongod: Mongod) -> None:
     async def scenario(stores: Stores) -> None:
         first = await stores.insert()
-        assert await stores.apply(first, 1_000, "firing")
-        assert not await stores.apply(first, 1_000, "firing")  # a call that was repeated
-        assert not await stores.apply(first, 2_000, "inactive")  # one that does not know of the last result
-        second = replace(first, evaluated_until_ms=1_000)
-        assert await stores.apply(second, 2_000, "inactive")
+        assert await stores.apply(first, FIRST_MS, "firing")
+        assert not await stores.apply(first, FIRST_MS, "firing")  # a call that was repeated
+        assert not await stores.apply(first, SECOND_MS, "inactive")  # one that does not know of the last result
+        second = replace(first, evaluated_until_ms=FIRST_MS)
+        assert await stores.apply(second, SECOND_MS, "inactive")
         results = await stores.results(first)
         assert [(to_milliseconds(each["_id"]["end"]), each["state"]) for each in results] == [
-            (1_000, "firing"),
-            (2_000, "inactive"),
+            (FIRST_MS, "firing"),
+            (SECOND_MS, "inactive"),
         ]
         assert await stores.is_resolved(first) == [True]
 
@@ -141,7 +145,7 @@ def test_one_of_two_at_once_applies_it(mongod: Mongod) -> None:
     async def scenario(stores: Stores) -> None:
         for _ in range(10):
             new = await stores.insert(name=uuid.uuid4().hex)
-            applied = await asyncio.gather(*(stores.apply(new, 1_000, "firing") for _ in range(5)))
+            applied = await asyncio.gather(*(stores.apply(new, FIRST_MS, "firing") for _ in range(5)))
             assert sorted(applied) == [False] * 4 + [True]
             assert await stores.is_resolved(new) == [False]
 
@@ -151,10 +155,10 @@ def test_one_of_two_at_once_applies_it(mongod: Mongod) -> None:
 def test_a_holder_that_has_lost_its_lease_applies_nothing(mongod: Mongod) -> None:
     async def scenario(stores: Stores) -> None:
         new = await stores.insert()
-        assert await stores.apply(new, 1_000, "inactive", LEASE._replace(fence=8))
-        frozen = replace(new, evaluated_until_ms=1_000)
-        assert not await stores.apply(frozen, 2_000, "firing", LEASE._replace(fence=7))
-        assert await stores.apply(frozen, 2_000, "inactive", LEASE._replace(fence=8))
+        assert await stores.apply(new, FIRST_MS, "inactive", LEASE._replace(fence=8))
+        frozen = replace(new, evaluated_until_ms=FIRST_MS)
+        assert not await stores.apply(frozen, SECOND_MS, "firing", LEASE._replace(fence=7))
+        assert await stores.apply(frozen, SECOND_MS, "inactive", LEASE._replace(fence=8))
         assert await stores.is_resolved(new) == []
 
     with_stores(mongod, scenario)
@@ -165,14 +169,14 @@ def test_a_rule_that_was_changed_or_deleted_meanwhile_gets_no_result(mongod: Mon
         new = await stores.insert()
         later = from_milliseconds(to_milliseconds(new.updated_at) + 1)
         await stores.rules.change(new.tenant_id, new.id, lambda old: replace(old, updated_at=later), Deadline())
-        assert not await stores.apply(new, 1_000, "firing")
+        assert not await stores.apply(new, FIRST_MS, "firing")
         changed = replace(new, updated_at=later)
-        assert await stores.apply(changed, 1_000, "firing")
+        assert await stores.apply(changed, FIRST_MS, "firing")
         await stores.rules.change(new.tenant_id, new.id, lambda old: replace(old, enabled=False), Deadline())
-        assert not await stores.apply(replace(changed, evaluated_until_ms=1_000), 2_000, "firing")
+        assert not await stores.apply(replace(changed, evaluated_until_ms=FIRST_MS), SECOND_MS, "firing")
         assert await stores.is_resolved(new) == [True]
         await stores.rules.delete(new.tenant_id, new.id, Deadline())
-        assert not await stores.apply(replace(changed, evaluated_until_ms=1_000), 2_000, "firing")
+        assert not await stores.apply(replace(changed, evaluated_until_ms=FIRST_MS), SECOND_MS, "firing")
         assert len(await stores.results(new)) == 1
 
     with_stores(mongod, scenario)
@@ -185,7 +189,7 @@ def test_a_commit_whose_response_was_lost_counts_once(mongod: Mongod) -> None:
             for command in ("insert", "update", "commitTransaction"):
                 data = {"failCommands": [command], "closeConnection": True, "appName": "sluice"}
                 with fail_point(mongo, "failCommand", {"times": 1}, **data):
-                    await stores.apply(new, 1_000, "firing")
+                    await stores.apply(new, FIRST_MS, "firing")
         assert len(await stores.results(new)) == 1
         assert await stores.is_resolved(new) == [False]
 
@@ -433,8 +437,8 @@ async def check_changed(stores: Stores, old: Rule, evaluated_until_ms: int) -> R
     assert new is not None
     assert (new.config.value, new.evaluated_until_ms) == (0, evaluated_until_ms)
     for stale in (old, replace(old, evaluated_until_ms=evaluated_until_ms)):
-        assert not await stores.apply(stale, 1_000, "inactive")
-        assert not await stores.apply(stale, 2_000, "inactive")
+        assert not await stores.apply(stale, FIRST_MS, "inactive")
+        assert not await stores.apply(stale, SECOND_MS, "inactive")
     return new
 
 
@@ -443,12 +447,12 @@ def test_a_change_comes_after_an_evaluation_that_is_being_applied(mongod: Mongod
         old = await stores.insert()
         with mongod.client() as mongo:
             until_it_hangs = block_next_insert(mongo, "rule_results", HANG_MS)
-            applying = asyncio.create_task(stores.apply(old, 1_000, "inactive"))
+            applying = asyncio.create_task(stores.apply(old, FIRST_MS, "inactive"))
             await asyncio.to_thread(until_it_hangs)
         await change(stores, old)
         assert await applying
-        new = await check_changed(stores, old, 1_000)
-        assert await stores.apply(new, 2_000, "firing")
+        new = await check_changed(stores, old, FIRST_MS)
+        assert await stores.apply(new, SECOND_MS, "firing")
         assert [each["state"] for each in await stores.results(old)] == ["inactive", "firing"]
 
     with_stores(mongod, scenario)
@@ -461,10 +465,10 @@ def test_an_evaluation_is_not_applied_after_a_change_that_is_being_committed(mon
             until_it_hangs = block_next(mongo, "commitTransaction", HANG_MS, appName="sluice")
             changing = asyncio.create_task(change(stores, old))
             await asyncio.to_thread(until_it_hangs)
-        assert not await stores.apply(old, 1_000, "inactive")
+        assert not await stores.apply(old, FIRST_MS, "inactive")
         await changing
         new = await check_changed(stores, old, 0)
-        assert await stores.apply(new, 1_000, "firing")
+        assert await stores.apply(new, FIRST_MS, "firing")
         assert [each["state"] for each in await stores.results(old)] == ["firing"]
 
     with_stores(mongod, scenario)
@@ -479,7 +483,7 @@ def test_a_change_whose_response_was_lost_is_kept_once(mongod: Mongod, command: 
             with fail_point(mongo, "failCommand", {"times": 1}, **data):
                 await change(stores, old)
         new = await check_changed(stores, old, 0)
-        assert await stores.apply(new, 1_000, "firing")
+        assert await stores.apply(new, FIRST_MS, "firing")
         assert await stores.is_resolved(old) == [False]
 
     with_stores(mongod, scenario)
