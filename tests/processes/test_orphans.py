@@ -128,8 +128,8 @@ def listens(server: Server) -> bool:
 
 
 def test_closed_connections_of_another_program_do_not_keep_a_port(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
+    (port,) = free_ports(1)
+    with socket.create_server(("127.0.0.1", port)) as other:
         with socket.create_connection(("127.0.0.1", port)) as client:
             accepted, _ = other.accept()
             accepted.close()  # first, so that its end of the connection is in TIME_WAIT
