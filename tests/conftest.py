@@ -10,16 +10,28 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import settings
 
 from tests.support.certificates import issue, make_authority
-from tests.support.harness import Json, MongoClient, Server
+from tests.support.harness import Json, MongoClient, Server, wait_until
 from tests.support.leftovers import remove_leftovers
 
 LONG_TIMEOUT_S = 3_600
 """A test with SLUICE_LONG=1. Schemathesis alone may take 1,800 s. Without it, `timeout` in pyproject.toml holds."""
 
+WORKERS = 2
+"""Of the server that tests share."""
+
+JOBS = ("drop_idle_windows", "make_missing_indexes", "retention", "rules", "tenant_deletions", "webhook_deliveries")
+"""What one of its workers does for all. Each is named in the log when it begins."""
+
 WITHOUT_POWER = "--bounding-set=-dac_override,-dac_read_search"
 """Takes from root what a normal user does not have: the power to write where the mode of a file forbids it."""
+
+
+settings.register_profile("all", deadline=None, derandomize="SLUICE_LONG" not in os.environ)
+settings.load_profile("all")
+"""The usual run draws the same examples each time: what fails then is due to a change. Long runs draw others."""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,9 +64,20 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
 
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """A server with two workers on the embedded database."""
-    with Server(tmp_path_factory.mktemp("server"), "--workers", "2", "--metrics-port", "0") as running:
+    """A server with two workers on the embedded database.
+
+    It is ready when the first worker is. Tests of what is logged and counted need all that is part of the start behind
+    them, also if they are the first.
+    """
+    with Server(tmp_path_factory.mktemp("server"), "--workers", str(WORKERS), "--metrics-port", "0") as running:
+        wait_until(lambda: has_begun(running.stderr()), "the last worker and all jobs begin")
         yield running
+
+
+def has_begun(log: str) -> bool:
+    """Whether all workers reach the database, and all jobs run."""
+    jobs_run = all(f"{job} runs in this worker" in log for job in JOBS)
+    return jobs_run and log.count("the database takes writes") >= WORKERS
 
 
 @pytest.fixture(scope="session")

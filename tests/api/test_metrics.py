@@ -214,7 +214,11 @@ def test_durations(server: Server, client: httpx.Client, before: Scrape) -> None
 
 
 def test_levels(server: Server) -> None:
-    wait_until(lambda: scrape(server.metrics).total("sluice_database_writable") == 1, "the database takes writes")
+    def are_measured() -> bool:
+        now = scrape(server.metrics)
+        return now.total("sluice_database_writable") == 1 and now.total("sluice_event_loop_lag_seconds_count") > 0
+
+    wait_until(are_measured, "the database takes writes, and loops were timed")
     now = scrape(server.metrics)
     assert now.total("sluice_workers") == now.total("sluice_workers_configured") == 2
     assert now.total("sluice_capacity_limit", resource="events") == 100_000

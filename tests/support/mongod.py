@@ -207,8 +207,14 @@ class ReplicaSet:
 
     def primary(self) -> Mongod:
         """Wait for a primary and return it."""
-        wait_until(lambda: self.states().count("PRIMARY") == 1, "a primary", 60)
-        return self.nodes[self.states().index("PRIMARY")]
+        states: list[str] = []
+
+        def is_there() -> bool:
+            states[:] = self.states()
+            return states.count("PRIMARY") == 1
+
+        wait_until(is_there, "a primary", 60)
+        return self.nodes[states.index("PRIMARY")]  # a member that is asked again may be late
 
     def step_down(self) -> None:
         """Make the primary step down, also if no other member has all writes, and wait until another is primary."""

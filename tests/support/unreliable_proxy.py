@@ -132,10 +132,10 @@ def read_request(source: socket.socket) -> bytes:
         source.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
     length = int(headers.get(b"content-length", b"0"))
     is_chunked = headers.get(b"transfer-encoding") == b"chunked"
-    received = bytearray(body)
-    while not received.endswith(b"0\r\n\r\n") if is_chunked else len(received) < length:
-        received += receive(source)
-    return head + b"\r\n\r\n" + received
+    content = bytearray(body)  # the end of a chunked one may come in two pieces
+    while not content.endswith(b"0\r\n\r\n") if is_chunked else len(content) < length:
+        content += receive(source)
+    return head + b"\r\n\r\n" + bytes(content)
 
 
 def receive(source: socket.socket) -> bytes:

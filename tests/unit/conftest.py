@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent
 EXAMPLES = 1_000 if os.environ.get("SLUICE_LONG") else 20
 """Of each property: few, since these tests run before every commit."""
 
-settings.register_profile("unit", max_examples=EXAMPLES, deadline=None)
+settings.register_profile("unit", settings.get_profile("all"), max_examples=EXAMPLES)
 settings.load_profile("unit")
 
 

@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from tests.support.harness import Json, Server, batch
-from tests.support.metrics import Scrape, changes, received, scrape
+from tests.support.metrics import Scrape, changes, received, scrape_when_idle
 from tests.support.wire import EVENTS, connect, head, post, responses_in, rest_of, talk
 
 GOOD = json.dumps(batch()).encode()
@@ -19,7 +19,7 @@ PAUSE_S = 0.3
 
 @pytest.fixture
 def before(server: Server) -> Scrape:
-    return scrape(server.metrics)
+    return scrape_when_idle(server)
 
 
 @pytest.fixture

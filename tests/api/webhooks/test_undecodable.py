@@ -43,6 +43,8 @@ def test_a_webhook(hook_server: Server, hook_key: Json, hooks: httpx.Client, rec
         wait_until(lambda: deliveries(hooks, good)[0]["state"] == "delivered", "the other webhook is called")
         assert [each["name"] for each in hooks.get(WEBHOOKS).json()] == ["good"]
         assert_problem(hooks.get(path_of(spoiled)), 503, "unavailable", DETAIL)
+        query = {"_id.id": UUID(pending["id"]), "attempts.1": {"$exists": True}}
+        wait_until(lambda: mongo.sluice.deliveries.find_one(query), "the spoiled one is looked at, too")
         mongo.sluice.webhooks.update_one(own(spoiled), {"$set": {"secrets": stored["secrets"]}})
     tried = wait_for_attempts(hooks, spoiled, pending["id"], 2)
     assert (tried["state"], tried["attempts"][-1]["error"]) == ("pending", UNREADABLE)
