@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -62,13 +62,16 @@ def kill_both(owner: "subprocess.Popen[str]") -> list[int]:
     return children
 
 
+def wait_for_end(pids: Iterable[int]) -> None:
+    until(lambda: not any(map(alive, pids)))
+
+
 def cut_first_start(data_dir: Path, moment: Callable[[], object]) -> None:
     """Kill a first start at a moment. If it was over before the kill came, begin again without its files."""
     while True:
         owner = own(data_dir)
         until(moment)
-        killed = kill_both(owner)
-        until(lambda: not any(map(alive, killed)))  # it may still make the file that it has begun to make
+        wait_for_end(kill_both(owner))  # it may still make the file that it has begun to make
         if State.load(data_dir).made_by is None:
             return
         shutil.rmtree(data_dir)
