@@ -181,20 +181,20 @@ def test_a_clock_that_is_off_is_found(good: list[str], offset: str, words: str) 
     assert "NTP" in found["clock"][1]
 
 
-NOW = datetime.now(UTC)
-
 CERTIFICATES = {
-    "expired": (NOW - timedelta(days=90), NOW - timedelta(days=2), "FAIL", "expired on"),
-    "soon": (NOW - timedelta(days=90), NOW + timedelta(days=3, hours=1), "WARN", "in 3 days"),
-    "not yet": (NOW + timedelta(days=2), NOW + timedelta(days=90), "FAIL", "is valid from"),
-    "good": (NOW - timedelta(days=2), NOW + timedelta(days=90), "OK", "is valid until"),
+    "expired": (timedelta(days=-90), timedelta(days=-2), "FAIL", "expired on"),
+    "soon": (timedelta(days=-90), timedelta(days=3, hours=1), "WARN", "in 3 days"),
+    "not yet": (timedelta(days=2), timedelta(days=90), "FAIL", "is valid from"),
+    "good": (timedelta(days=-2), timedelta(days=90), "OK", "is valid until"),
 }
+"""From when and until when they are valid, seen from now."""
 
 
 @pytest.mark.parametrize("name", CERTIFICATES)
 def test_the_dates_of_certificates_are_checked(tmp_path: Path, name: str) -> None:
     begin, end, level, words = CERTIFICATES[name]
-    options = certificate(tmp_path, begin, end)
+    now = datetime.now(UTC)
+    options = certificate(tmp_path, now + begin, now + end)
     found = check(int(level == "FAIL"), *options, "--data-dir", str(tmp_path / "none"))
     assert bad(found) == ({} if level == "OK" else {"TLS": level})
     assert words in found["TLS"][1]

@@ -128,11 +128,11 @@ def listens(server: Server) -> bool:
 
 
 def test_closed_connections_of_another_program_do_not_keep_a_port(tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
-        with socket.create_connection(("127.0.0.1", port)) as client:
-            accepted, _ = other.accept()
-            accepted.close()  # first, so that its end of the connection is in TIME_WAIT
-            assert client.recv(1) == b""
+    (port,) = free_ports(1)
+    address = ("127.0.0.1", port)
+    with socket.create_server(address) as other, socket.create_connection(address) as client:
+        accepted, _ = other.accept()
+        accepted.close()  # first, so that its end of the connection is in TIME_WAIT
+        assert client.recv(1) == b""
     with Server(tmp_path, "--port", str(port)) as server:
         assert server.url.endswith(f":{port}")

@@ -7,13 +7,14 @@ import socket
 import subprocess
 import sys
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.support.harness import Json, MongoClient, Server, batch, children, command_line, sluice, wait_until
 from tests.support.load import RestLoad
-from tests.support.mongod import Mongod
+from tests.support.mongod import Mongod, failing_inserts
 
 
 def check_stored_marks(load: RestLoad, mongo: MongoClient, key: Json) -> None:
@@ -108,7 +109,8 @@ def kill_mongod_until_refused(server: Server, load: RestLoad) -> None:
 
     def rejected() -> bool:
         for pid in server.mongod_pids():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended meanwhile, of the kill before
+                os.kill(pid, signal.SIGKILL)
         return load.statuses[503] > 0
 
     wait_until(rejected, "rejections while the database is away", 60)
@@ -228,14 +230,9 @@ def test_frozen_database_is_an_unknown_outcome(tmp_path: Path) -> None:
         key = server.create_key("acme")
         with server.client(key["key"]) as client, mongod.client() as mongo:
             assert client.post("/api/v1/events", json=batch()).status_code == 201
-            # Keys are found, but an insert blocks until its deadline.
-            mongo.admin.command(
-                "configureFailPoint",
-                "failCommand",
-                mode={"times": 1},
-                data={"failCommands": ["insert"], "blockConnection": True, "blockTimeMS": 30_000},
-            )
-            response = client.post("/api/v1/events", json=batch())
+            # Keys are found, but an insert of events blocks until its deadline.
+            with failing_inserts(mongo, 1, blockConnection=True, blockTimeMS=30_000):
+                response = client.post("/api/v1/events", json=batch())
             assert (response.status_code, response.json()["outcome"]) == (503, "unknown")
             assert 9 < response.elapsed.total_seconds() < 20
 

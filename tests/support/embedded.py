@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -52,12 +52,18 @@ def kill(owner: "subprocess.Popen[str]") -> None:
     owner.stdout.close()
 
 
-def kill_both(owner: "subprocess.Popen[str]") -> None:
-    """Kill the owner and mongod at once, as a power cut does: mongod cannot stop cleanly."""
+def kill_both(owner: "subprocess.Popen[str]") -> list[int]:
+    """Kill the owner and mongod at once, as a power cut does: mongod cannot stop cleanly. Returns its process id."""
     owner.send_signal(signal.SIGSTOP)
-    for child in Path(f"/proc/{owner.pid}/task/{owner.pid}/children").read_text().split():
-        os.kill(int(child), signal.SIGKILL)
+    children = [int(pid) for pid in Path(f"/proc/{owner.pid}/task/{owner.pid}/children").read_text().split()]
+    for child in children:
+        os.kill(child, signal.SIGKILL)
     kill(owner)
+    return children
+
+
+def wait_for_end(pids: Iterable[int]) -> None:
+    until(lambda: not any(map(alive, pids)))
 
 
 def cut_first_start(data_dir: Path, moment: Callable[[], object]) -> None:
@@ -65,7 +71,7 @@ def cut_first_start(data_dir: Path, moment: Callable[[], object]) -> None:
     while True:
         owner = own(data_dir)
         until(moment)
-        kill_both(owner)
+        wait_for_end(kill_both(owner))  # it may still make the file that it has begun to make
         if State.load(data_dir).made_by is None:
             return
         shutil.rmtree(data_dir)

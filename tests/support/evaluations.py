@@ -29,14 +29,25 @@ def results_of(mongo: MongoClient, rule_id: str) -> list[Json]:
 
 
 def check_due_times(mongo: MongoClient, rule_id: str, interval_ms: int) -> list[Json]:
-    """Each due time since the rule was made has one result. Returns the results."""
+    """Each due time since the rule was made has one result. Returns the results.
+
+    The rule may be evaluated meanwhile. So the last due time is one to which it was evaluated before they were read, or
+    after it.
+    """
+    (created_ms, before_ms), results = rule_times(mongo, rule_id), results_of(mongo, rule_id)
+    _, after_ms = rule_times(mongo, rule_id)
+    last_ms = due_ms(results[-1]) if results else before_ms
+    assert before_ms <= last_ms <= after_ms
+    first_ms = created_ms - created_ms % interval_ms + interval_ms
+    assert [due_ms(result) for result in results] == list(range(first_ms, last_ms + 1, interval_ms))
+    return results
+
+
+def rule_times(mongo: MongoClient, rule_id: str) -> tuple[int, int]:
+    """When a rule was made, and up to when it is evaluated, in milliseconds since 1970."""
     rule = mongo.sluice.rules.find_one({"_id.id": UUID(rule_id)})
     assert rule is not None
-    results = results_of(mongo, rule_id)
-    created_ms, until_ms = to_milliseconds(rule["created_at"]), to_milliseconds(rule["evaluated_until"])
-    first_ms = created_ms - created_ms % interval_ms + interval_ms
-    assert [due_ms(result) for result in results] == list(range(first_ms, until_ms + 1, interval_ms))
-    return results
+    return to_milliseconds(rule["created_at"]), to_milliseconds(rule["evaluated_until"])
 
 
 def check_values(mongo: MongoClient, tenant_id: str, results: Sequence[Json]) -> None:
