@@ -159,10 +159,11 @@ def judge(
 
 
 def running_total(admitted: Sequence[Record]) -> list[tuple[float, float]]:
-    """Count the requests that were answered in the 60 s before each second."""
+    """Count the requests that were sent and answered in the 60 s before each second: certainly admitted in them."""
+    sent = sorted(record.sent_s for record in admitted)
     answered = sorted(record.answered_s for record in admitted)
     seconds = range(int(answered[-1]) + 2) if answered else range(0)
-    return [(at, bisect_right(answered, at) - bisect_right(answered, at - WINDOW_S)) for at in seconds]
+    return [(at, bisect_right(answered, at) - bisect_right(sent, at - WINDOW_S)) for at in seconds]
 
 
 def limit_checks(records: Sequence[Record], lanes: Sequence[Lane], limit: int) -> list[Check]:
