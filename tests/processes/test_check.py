@@ -21,6 +21,7 @@ from tests.processes.test_database_users import DOCUMENTS, url_of, user_with
 from tests.processes.test_tls_files import certificate
 from tests.support.harness import MongoClient, Server, sluice
 from tests.support.mongod import Mongod, secured
+from tests.support.ports import free_port
 from tests.support.relay import CHUNK_BYTES, Relay, shut
 
 LINE = re.compile(r"(OK|WARN|FAIL) +(\S+(?: \S+)*)  +(\S.*)")
@@ -98,9 +99,8 @@ def test_a_missing_user_is_found(good: list[str]) -> None:
 
 
 def test_a_database_that_is_away_is_found() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        port = silent.getsockname()[1]
-    found = check(1, "--mongodb-url", f"mongodb://user:secret@127.0.0.1:{port}/?directConnection=true")
+    url = f"mongodb://user:secret@127.0.0.1:{free_port()}/?directConnection=true"
+    found = check(1, "--mongodb-url", url)
     assert bad(found) == {"database": "FAIL"}
     assert "cannot be reached" in found["database"][1]
     assert "secret" not in str(found)

@@ -148,11 +148,20 @@ def serve(url: str) -> subprocess.CompletedProcess[str]:
     return sluice("serve", "--port", "0", "--grpc-port", "0", "--mongodb-url", url)
 
 
+def take_from_servers(mongo: MongoClient, job: str) -> None:
+    """Hold the lease of a job, for longer than a server runs in a test."""
+    until = datetime.now(UTC) + timedelta(seconds=CLOCK_MARGIN * LEASE_S - 1)
+    taken = {"holder": "nobody", "expires_at": until}
+    mongo.sluice.leases.update_one({"_id": job}, {"$set": taken}, upsert=True)
+
+
 def test_a_migration_is_refused_while_a_server_runs(tmp_path: Path) -> None:
     with Mongod(tmp_path / "db") as mongod, mongod.client() as mongo:
+        take_from_servers(mongo, "make_missing_indexes")  # which would make collections while they are replaced
         with Server(tmp_path / "data", "--mongodb-url", mongod.url):
             wait_until(lambda: mongo.sluice.leases.find_one({"_id": "drop_idle_windows"}), "a lease")
             make_layout_1(mongo)
+            mongo.sluice.leases.delete_one({"holder": "nobody"})
             refused = migrate(mongod.url)
             assert (refused.returncode, mongo.sluice.meta.find_one({"_id": "layout"})) == (2, None)
             assert "stop all servers" in refused.stderr
@@ -340,9 +349,7 @@ def test_events_that_were_dropped_are_clustered_again(mongod: Mongod, mongo: Mon
     with Server(tmp_path, *options) as server:
         key = server.create_key("acme")
     mongo.sluice.events.drop()
-    until = datetime.now(UTC) + timedelta(seconds=CLOCK_MARGIN * LEASE_S - 1)  # longer than this server runs
-    taken = {"holder": "nobody", "expires_at": until}
-    mongo.sluice.leases.update_one({"_id": "make_missing_indexes"}, {"$set": taken}, upsert=True)
+    take_from_servers(mongo, "make_missing_indexes")
     with Server(tmp_path, *options) as server, server.client(key["key"]) as client:
         (collection,) = mongo.sluice.list_collections(filter={"name": "events"})
         assert collection["options"]["clusteredIndex"]["unique"]

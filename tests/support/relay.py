@@ -47,7 +47,11 @@ class Relay:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):  # the listener is closed
             while True:
-                pair = (self._listener.accept()[0], socket.create_connection(self._target))
+                server = self._listener.accept()[0]
+                with contextlib.ExitStack() as if_refused:
+                    if_refused.enter_context(server)
+                    pair = (server, socket.create_connection(self._target))
+                    if_refused.pop_all()
                 self._pairs.append(pair)
                 threading.Thread(target=self._forward_requests, args=pair, daemon=True).start()
 
