@@ -54,7 +54,8 @@ def lose(events: Any, one: Json) -> None:
 
 
 def duplicate(events: Any, one: Json) -> None:
-    events.insert_one({**one, "_id": {**one["_id"], "id": uuid.uuid4()}})
+    later = uuid.UUID(int=one["_id"]["id"].int + 1)  # of two that are the same, the first counts as the right one
+    events.insert_one({**one, "_id": {**one["_id"], "id": later}})
 
 
 def slip_in(events: Any, one: Json) -> None:
