@@ -5,6 +5,7 @@ writes.
 """
 
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from server.runtime.database import command_named, describe_location
 from server.runtime.logs import announce
 from server.settings import DatabaseSettings
 from storage import checks
-from storage.client import Client, check_confirms, check_version, close, connect, database
+from storage.client import Client, check_confirms, check_version, database, opened
 from storage.commands import Database, time_limit
 from storage.embedded import embedded_database
 from storage.indexes import check_collections
@@ -64,14 +65,14 @@ async def check_database(settings: DatabaseSettings) -> AsyncIterator[Finding]:
 
 async def check_deployment_at(settings: DatabaseSettings, url: str) -> AsyncIterator[Finding]:
     """What is found about the database at `url`."""
-    try:
-        client = connect(url, settings.driver)
-    except ConfigurationError as error:
-        yield Finding("FAIL", "database", str(error))
-        return
-    location = f"{settings.database} {describe_location(settings, is_new=False)}"
-    announce(f"database: {location}")
-    try:
+    async with AsyncExitStack() as stack:
+        try:
+            client = await stack.enter_async_context(opened(url, settings.driver))
+        except ConfigurationError as error:
+            yield Finding("FAIL", "database", str(error))
+            return
+        location = f"{settings.database} {describe_location(settings, is_new=False)}"
+        announce(f"database: {location}")
         connection = await find("database", partial(check_connection, client, location))
         yield connection
         if connection.level == "FAIL":
@@ -88,8 +89,6 @@ async def check_deployment_at(settings: DatabaseSettings, url: str) -> AsyncIter
             yield await find("write concern", partial(check_write, found))
             yield await find("oplog", partial(check_oplog, found))
         yield await find("clock", partial(check_clock, client))
-    finally:
-        await close(client)
 
 
 async def check_connection(client: Client, location: str) -> str:
